@@ -1,0 +1,133 @@
+"""What an app says of itself (`rollway.toml`, `Procfile`): process types, probes, stop and restart policies, config keys.
+
+Every duration is in milliseconds, every size in bytes. Defaults here are the defaults of the file.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from agent.model.ids import AppName, ProcessName
+from agent.model.units import Milliseconds
+
+SwapOrder = Literal["start-first", "stop-first"]
+WhenNoneReady = Literal["wait", "refuse"]
+Bind = Literal["fd", "port"]
+ProbeKind = Literal["startup", "readiness", "liveness"]
+RestartWhen = Literal["always", "on-failure", "never"]
+RollbackRule = Literal["safe", "barrier"]
+
+
+class HttpCheck(Struct, frozen=True, kw_only=True, tag="http"):
+    """GET `path` on the instance; ok when the status lies in `status_from..status_to`. The kubelet's semantics."""
+
+    path: str
+    host: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    status_from: int = 200
+    status_to: int = 399
+
+
+class TcpCheck(Struct, frozen=True, kw_only=True, tag="tcp"):
+    """Ok when the instance accepts a connection (on its slot, or on `port` of the host's own address)."""
+
+    port: int | None = None
+
+
+class Probe(Struct, frozen=True, kw_only=True):
+    """One probe: what it asks, when it begins, how often, how long it waits, how many results in a row decide."""
+
+    check: HttpCheck | TcpCheck
+    initial_delay_ms: Milliseconds = 0
+    period_ms: Milliseconds = 10_000
+    timeout_ms: Milliseconds = 1_000
+    successes: int = 1
+    failures: int = 3
+    grace_ms: Milliseconds | None = None
+    """Only for liveness: the grace of a kill that it causes; otherwise the stop policy's."""
+
+
+class Probes(Struct, frozen=True, kw_only=True):
+    """Startup gates the other two; readiness gates traffic, all life long; liveness restarts."""
+
+    startup: Probe | None = None
+    readiness: Probe | None = None
+    liveness: Probe | None = None
+
+
+class StopPolicy(Struct, frozen=True, kw_only=True):
+    """Drain: out of the program, notice, linger, signal, grace, SIGKILL to the whole tree."""
+
+    linger_ms: Milliseconds = 10_000
+    signal: str = "SIGTERM"
+    grace_ms: Milliseconds = 30_000
+
+
+class CrashLoop(Struct, frozen=True, kw_only=True):
+    restarts: int = 5
+    within_ms: Milliseconds = 600_000
+
+
+class RestartPolicy(Struct, frozen=True, kw_only=True):
+    """First restart after `first_delay`, then `base_delay` doubled each time up to `max_delay`; jitter only adds."""
+
+    policy: RestartWhen = "always"
+    first_delay_ms: Milliseconds = 0
+    base_delay_ms: Milliseconds = 500
+    max_delay_ms: Milliseconds = 300_000
+    reset_after_ms: Milliseconds = 600_000
+    crash_loop: CrashLoop = CrashLoop()
+
+
+class ProcessType(Struct, frozen=True, kw_only=True):
+    """A command with a count per host and the policies under which its instances live."""
+
+    name: ProcessName
+    command: str
+    shell: bool = False
+    """Whether `command` is given to `/bin/sh -c`; otherwise it is split into words as a shell would."""
+    count: int = 1
+    listen: tuple[str, ...] = ()
+    """`ADDRESS:PORT` each; the agent owns one socket per slot and address and hands them over from fd 3 on."""
+    bind: Bind = "fd"
+    """`port`: the instance binds $PORT itself (Procfile apps): one instance, stop-first, a gap at each swap."""
+    surge: int = 1
+    swap: SwapOrder = "start-first"
+    when_none_ready: WhenNoneReady = "wait"
+    after: tuple[ProcessName, ...] = ()
+    stop: StopPolicy = StopPolicy()
+    restart: RestartPolicy = RestartPolicy()
+    probes: Probes = Probes()
+
+
+class ReleaseCommand(Struct, frozen=True, kw_only=True):
+    """The admin process of a rollout (12-factor XII): once, on one host, before any new process starts."""
+
+    command: str
+    timeout_ms: Milliseconds = 600_000
+    rollback: RollbackRule = "safe"
+
+
+class ConfigKey(Struct, frozen=True, kw_only=True):
+    required: bool = False
+    secret: bool = False
+
+
+class BuildSteps(Struct, frozen=True, kw_only=True):
+    """Shell lines run in a clean export of the commit, in order; globs and folders left out of the archive."""
+
+    run: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+class AppSpec(Struct, frozen=True, kw_only=True):
+    """One app as its own file declares it; part of the build, so that a release needs no file of the repository."""
+
+    app: AppName
+    build: BuildSteps = BuildSteps()
+    release: ReleaseCommand | None = None
+    processes: tuple[ProcessType, ...] = ()
+    config: dict[str, ConfigKey] = {}
+
+    def process(self, name: str) -> ProcessType | None:
+        return next((process for process in self.processes if process.name == name), None)
