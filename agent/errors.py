@@ -45,7 +45,9 @@ class SettingsError(UsageError):
     def __init__(self, file: str, key: str, expected: str, found: str, line: int | None = None) -> None:
         where = f"{file}:{line}" if line is not None else file
         super().__init__(
-            f"{where}: {key}: expected {expected}, found {found}" if key else f"{where}: expected {expected}, found {found}",
+            f"{where}: {key}: expected {expected}, found {found}"
+            if key
+            else f"{where}: expected {expected}, found {found}",
             f"Correct {key or 'the file'} in {file} and run it again.",
         )
         self.file, self.key, self.expected, self.found, self.line = file, key, expected, found, line

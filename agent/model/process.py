@@ -1,4 +1,4 @@
-"""What an app says of itself (`rollway.toml`, `Procfile`): process types, probes, stop and restart policies, config keys.
+"""What an app says of itself (`rollway.toml`, `Procfile`): process types, probes, policies, config keys.
 
 Every duration is in milliseconds, every size in bytes. Defaults here are the defaults of the file.
 """
