@@ -1,0 +1,1 @@
+"""One instance: launched, probed, restarted, drained."""

@@ -1,0 +1,154 @@
+"""What the swap of one app and environment on one host is decided from: its state, what may happen, what may be done.
+
+The state is stored before the actions are performed. All events are levels: `Observed` is always the whole truth about
+the instances, so losing one event or seeing it twice changes nothing but the moment.
+"""
+
+from msgspec import Struct
+
+from agent.model.assignment import AdminReport, Assignment, HostState, InstanceState, PreparedReport, ReleaseRef
+from agent.model.ids import ProcessName, ReleaseName
+from agent.model.process import AppSpec
+from agent.model.release import Order
+from agent.model.units import Instant, Milliseconds
+
+
+class InstanceView(Struct, frozen=True, kw_only=True):
+    """One slot's instance as the supervisor sees it now."""
+
+    process: ProcessName
+    slot: int
+    release: ReleaseName
+    state: InstanceState
+    since: Instant
+    """When it entered `state`."""
+    launched: Instant
+    pid: int | None = None
+    restarts: int = 0
+    crash_looping: bool = False
+    detail: str = ""
+
+
+class SwapState(Struct, frozen=True, kw_only=True):
+    """Stored per app and environment on the host, as JSON, before anything is done about it."""
+
+    assignment: Assignment | None = None
+    order: Order | None = None
+    """The verified payload of `assignment.order`."""
+    sequence: int = 0
+    """The highest order ever accepted here."""
+    spec: AppSpec | None = None
+    """Process types of the assigned release; None until it lies verified on the host."""
+    phase: HostState = "waiting"
+    reason: str = ""
+    armed: Instant | None = None
+    """When the deadline was last armed: the assignment's arrival, or the last instance that became ready."""
+    done_instances: int = 0
+    """How many new instances were ready when the deadline was last armed."""
+    all_ready_since: Instant | None = None
+    prepared: tuple[PreparedReport, ...] = ()
+    admin: AdminReport | None = None
+    instances: tuple[InstanceView, ...] = ()
+    draining: bool = False
+    """The host itself is going away: everything is to stop, nothing to start."""
+
+
+# Events
+
+
+class Assigned(Struct, frozen=True, kw_only=True):
+    assignment: Assignment
+    order: Order | None
+    """Verified by the shell; None only when the assignment runs nothing."""
+
+
+class Prepared(Struct, frozen=True, kw_only=True):
+    """A release lies unpacked and verified on the host, or could not be brought there."""
+
+    release: ReleaseRef
+    spec: AppSpec | None = None
+    failure: str = ""
+
+
+class AdminEnded(Struct, frozen=True, kw_only=True):
+    report: AdminReport
+
+
+class Observed(Struct, frozen=True, kw_only=True):
+    instances: tuple[InstanceView, ...]
+
+
+class Tick(Struct, frozen=True):
+    """Time has passed: a wake-up that was asked for, or any other reason to look again."""
+
+
+class Restarted(Struct, frozen=True):
+    """The agent has started anew over this stored state: perform again what was in hand."""
+
+
+class Drain(Struct, frozen=True):
+    """The host is being shut down or drained."""
+
+
+SwapEvent = Assigned | Prepared | AdminEnded | Observed | Tick | Restarted | Drain
+
+
+# Actions, performed in the order in which they are listed
+
+
+class Prepare(Struct, frozen=True, kw_only=True):
+    """Fetch, verify and unpack a release, then answer `Prepared`. Already there: answer at once."""
+
+    release: ReleaseRef
+
+
+class RunAdmin(Struct, frozen=True, kw_only=True):
+    """Run the release command and answer `AdminEnded`. The state says "running" already: it is never begun twice."""
+
+    rollout: str
+    release: ReleaseRef
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """New connections of a listening type go to `admitted`; while that is empty they wait on the slots of `waiting`."""
+
+    process: ProcessName
+    admitted: tuple[int, ...]
+    waiting: tuple[int, ...] = ()
+
+
+class Launch(Struct, frozen=True, kw_only=True):
+    process: ProcessName
+    slot: int
+    release: ReleaseRef
+
+
+class Stop(Struct, frozen=True, kw_only=True):
+    """Drain the instance: notice, linger, signal, grace, kill. A `Route` without it was performed before."""
+
+    process: ProcessName
+    slot: int
+    linger_ms: Milliseconds | None = None
+
+
+class Forget(Struct, frozen=True, kw_only=True):
+    """The instance has stopped: its slot is free."""
+
+    process: ProcessName
+    slot: int
+
+
+class Wake(Struct, frozen=True, kw_only=True):
+    """Send `Tick` at that moment at the latest."""
+
+    at: Instant
+
+
+SwapAction = Prepare | RunAdmin | Route | Launch | Stop | Forget | Wake
+
+
+class SwapDecision(Struct, frozen=True, kw_only=True):
+    state: SwapState
+    actions: tuple[SwapAction, ...] = ()
+    refused: str = ""
+    """Why an assignment was not accepted (stale, or not what its order allows); then nothing has changed."""

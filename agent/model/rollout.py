@@ -1,0 +1,99 @@
+"""A rollout: the whole fleet of one app and environment going from one release to another, and how far it is."""
+
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from agent.model.assignment import AdminState, HostState, ReleaseRef
+from agent.model.ids import AppName, EnvironmentName, HostName, RolloutId
+from agent.model.release import OrderKind
+from agent.model.units import Milliseconds
+
+RolloutState = Literal[
+    "planned",
+    "preflight",
+    "migrating",
+    "running",
+    "paused",
+    "gate",
+    "rolling_back",
+    "done",
+    "rolled_back",
+    "failed",
+    "aborted",
+    "superseded",
+]
+TERMINAL: Final[frozenset[RolloutState]] = frozenset({"done", "rolled_back", "failed", "aborted", "superseded"})
+OnFailure = Literal["rollback", "pause"]
+Strategy = Literal["rolling"]
+
+
+class Pace(Struct, frozen=True, kw_only=True):
+    """How fast and how carefully, with shares of the fleet already turned into numbers of hosts."""
+
+    batch: int
+    max_unavailable: int
+    min_ready_ms: Milliseconds
+    deadline_ms: Milliseconds
+    progress_deadline_ms: Milliseconds
+    pause_between_ms: Milliseconds = 0
+
+
+class HostStep(Struct, frozen=True, kw_only=True):
+    """One host in the rollout. `generation` is that of the newest assignment the rollout gave it."""
+
+    host: HostName
+    state: HostState = "waiting"
+    generation: int = 0
+    moved: bool = False
+    """Whether it was told to run the new release: then it must be brought back when the rollout fails."""
+    back: bool = False
+    """Whether it was told to run stable again."""
+    reachable: bool = True
+    since_ms: Milliseconds = 0
+    reason: str = ""
+
+
+class Migration(Struct, frozen=True, kw_only=True):
+    """The release command of this rollout: on which host, and what is known of it."""
+
+    host: HostName
+    state: AdminState = "running"
+    exit_code: int | None = None
+    output: str = ""
+
+
+class Rollout(Struct, frozen=True, kw_only=True):
+    """Everything that is decided on and stored: kill the coordinator anywhere and go on from here."""
+
+    id: RolloutId
+    app: AppName
+    environment: EnvironmentName
+    kind: OrderKind
+    release: ReleaseRef
+    previous: ReleaseRef | None
+    """Stable when it began: where a failure leads back to. None at the first deploy."""
+    order: str
+    strategy: Strategy
+    pace: Pace
+    back_pace: Pace
+    on_failure: OnFailure
+    needs_migration: bool
+    state: RolloutState = "planned"
+    reason: str = ""
+    asked_by: str = ""
+    created_ms: Milliseconds = 0
+    changed_ms: Milliseconds = 0
+    progress_ms: Milliseconds = 0
+    """Wall clock of the last host done: the progress deadline counts from it."""
+    resume_to: RolloutState | None = None
+    """The state that a pause interrupted."""
+    failed_as: RolloutState | None = None
+    """While rolling back: the terminal state it will end in when stable is back (rolled_back or aborted)."""
+    next_generation: int = 1
+    migration: Migration | None = None
+    hosts: tuple[HostStep, ...] = ()
+
+    @property
+    def terminal(self) -> bool:
+        return self.state in TERMINAL

@@ -1,0 +1,1 @@
+"""Bytes to objects and back, without I/O: every format that crosses a process boundary."""

@@ -1,0 +1,108 @@
+"""The words of the link between agent and coordinator: JSON objects tagged by `type`, one per WebSocket text frame.
+
+Protocol version 1; a peer speaks N and N-1. Frames are at most `FRAME_BYTES_MAX`; larger things are fetched by HTTP.
+Not handled here: the transport (`link`), what is outstanding (`wire.session`).
+"""
+
+from typing import Final, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from agent.errors import VerificationError
+from agent.model.assignment import Assignment, HostReport
+from agent.model.ids import AppName, EnvironmentName, HostName, ProcessName
+
+PROTOCOL: Final = 1
+FRAME_BYTES_MAX: Final = 256 * 1024
+
+
+class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
+    """Agent's first frame: who it is and what it holds."""
+
+    protocol: int
+    host: HostName
+    boot_id: str
+    version: str
+    age_recipient: str
+    """To which the coordinator wraps environment keys for this host."""
+    labels: dict[str, str] = {}
+    environments: tuple[EnvironmentName, ...] = ()
+    address: str = ""
+
+
+class Report(Struct, frozen=True, kw_only=True, tag="report"):
+    report: HostReport
+
+
+class TailLines(Struct, frozen=True, kw_only=True, tag="tail_lines"):
+    """Log records asked for by `TailLogs`, each a JSON object as on the agent's stdout."""
+
+    tail: int
+    lines: tuple[str, ...]
+    dropped: int = 0
+    """Records left out because the reader was too slow."""
+
+
+class TailEnd(Struct, frozen=True, kw_only=True, tag="tail_end"):
+    tail: int
+
+
+class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
+    """Coordinator's first frame. `epoch` fences: whoever has seen a higher one refuses this coordinator."""
+
+    protocol: int
+    epoch: int
+
+
+class Assign(Struct, frozen=True, kw_only=True, tag="assign"):
+    assignment: Assignment
+
+
+class TailLogs(Struct, frozen=True, kw_only=True, tag="tail_logs"):
+    """Send the newest `lines` records of the matching instances, then, with `follow`, each new one until `StopTail`."""
+
+    tail: int
+    app: AppName
+    environment: EnvironmentName
+    process: ProcessName | None = None
+    slot: int | None = None
+    lines: int = 100
+    follow: bool = False
+
+
+class StopTail(Struct, frozen=True, kw_only=True, tag="stop_tail"):
+    tail: int
+
+
+FromAgent = Hello | Report | TailLines | TailEnd
+FromCoordinator = Welcome | Assign | TailLogs | StopTail
+
+Message = TypeVar("Message")
+
+_from_agent: Final[msgspec.json.Decoder[FromAgent]] = msgspec.json.Decoder(FromAgent)
+_from_coordinator: Final[msgspec.json.Decoder[FromCoordinator]] = msgspec.json.Decoder(FromCoordinator)
+_encoder: Final = msgspec.json.Encoder()
+
+
+def encode(message: FromAgent | FromCoordinator) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_from_agent(frame: bytes | str) -> FromAgent:
+    """Raises `VerificationError` for anything but one message of an agent."""
+    return _decode(_from_agent, frame)
+
+
+def decode_from_coordinator(frame: bytes | str) -> FromCoordinator:
+    """Raises `VerificationError` for anything but one message of a coordinator."""
+    return _decode(_from_coordinator, frame)
+
+
+def _decode(decoder: "msgspec.json.Decoder[Message]", frame: bytes | str) -> Message:
+    if len(frame) > FRAME_BYTES_MAX:
+        raise VerificationError(f"a frame of {len(frame)} bytes is over the bound of {FRAME_BYTES_MAX}")
+    try:
+        return decoder.decode(frame)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise VerificationError(f"cannot read a frame of the link: {error}") from error
