@@ -1,4 +1,4 @@
-"""requirements.lock says what pyproject.toml says. Checked without a network: names, versions and hashes, not resolved anew."""
+"""requirements.lock says what pyproject.toml says. Checked offline: names, versions and hashes, nothing resolved anew."""
 
 import re
 import tomllib
