@@ -1,4 +1,4 @@
-"""requirements.lock says what pyproject.toml says. Checked offline: names, versions and hashes, nothing resolved anew."""
+"""requirements.lock says what pyproject.toml says. Checked offline: names, versions, hashes; nothing resolved anew."""
 
 import re
 import tomllib
