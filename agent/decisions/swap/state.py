@@ -1,10 +1,13 @@
 """What the swap of one app and environment on one host is decided from: its state, what may happen, what may be done.
 
 The state is stored before the actions are performed. All events are levels: `Observed` is always the whole truth about
-the instances, so losing one event or seeing it twice changes nothing but the moment.
+the instances, taken by the shell in the moment in which it steps, so losing one or seeing it twice changes nothing.
+A release that cannot be fetched because nobody answers is not an event: the shell keeps trying; `Prepared.failure` is
+for what no waiting mends (a wrong digest, an unknown release, a full disk).
 """
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from agent.model.assignment import AdminReport, Assignment, HostState, InstanceState, PreparedReport, ReleaseRef
 from agent.model.ids import ProcessName, ReleaseName
@@ -51,6 +54,11 @@ class SwapState(Struct, frozen=True, kw_only=True):
     instances: tuple[InstanceView, ...] = ()
     draining: bool = False
     """The host itself is going away: everything is to stop, nothing to start."""
+
+
+def durable(state: SwapState) -> SwapState:
+    """The part that is worth a write to disk: what the supervisor sees is seen again after a restart."""
+    return replace(state, instances=())
 
 
 # Events

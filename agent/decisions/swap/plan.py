@@ -1,0 +1,361 @@
+"""The swap on one host: from what runs to what is assigned.
+
+Rules: an assignment counts only when it is newer and its order allows it; nothing starts before the release lies
+verified on the host; what is not ready gets no traffic; what gets no traffic any more is drained, never the reverse; a
+release that failed here is not started again until a newer assignment says so; going back to stable never gives up.
+
+Not handled here: how an instance is launched, probed and drained (`decisions.process`), sockets, files, the link.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from msgspec.structs import replace
+
+from agent.decisions.swap.orders import refusal, returns_to_stable
+from agent.decisions.swap.slots import LIVE, TypePlan, plan_type
+from agent.decisions.swap.state import (
+    AdminEnded,
+    Assigned,
+    Drain,
+    Forget,
+    InstanceView,
+    Launch,
+    Observed,
+    Prepare,
+    Prepared,
+    Restarted,
+    Route,
+    RunAdmin,
+    Stop,
+    SwapAction,
+    SwapDecision,
+    SwapEvent,
+    SwapState,
+    Tick,
+    Wake,
+)
+from agent.model.assignment import (
+    AdminReport,
+    AppReport,
+    Assignment,
+    InstanceReport,
+    PreparedReport,
+    ReleaseRef,
+)
+from agent.model.ids import ProcessName
+from agent.model.process import AppSpec, ProcessType
+from agent.model.units import Instant, Milliseconds
+
+WAIT_FOR_STARTING_MS: Final = 10_000
+"""How long connections wait on the slot of an instance that is starting before they are answered 503 instead."""
+
+
+def step(state: SwapState, event: SwapEvent, now: Instant) -> SwapDecision:
+    """Take one event in, say what is to be stored and then done. Never raises for what a host can meet."""
+    if isinstance(event, Assigned):
+        refused = refusal(state, event)
+        if refused:
+            return SwapDecision(state=state, refused=refused)
+    before = state
+    state = _apply(state, event, now)
+    actions: list[SwapAction] = []
+    if _begins_anew(before, state, event):
+        actions += [Prepare(release=release) for release in _releases(state.assignment)]
+    state, admin = _admin(state)
+    actions += admin
+    state, rest = _converge(state, now)
+    return SwapDecision(state=state, actions=(*actions, *rest))
+
+
+def report(state: SwapState) -> AppReport:
+    """What the coordinator is told. There must be an assignment."""
+    assignment = state.assignment
+    if assignment is None:
+        raise ValueError("nothing is assigned, so there is nothing to report")
+    return AppReport(
+        app=assignment.app,
+        environment=assignment.environment,
+        generation=assignment.generation,
+        release=assignment.release.name if assignment.release else None,
+        state=state.phase,
+        reason=state.reason,
+        prepared=state.prepared,
+        admin=state.admin,
+        instances=tuple(
+            InstanceReport(
+                process=view.process,
+                slot=view.slot,
+                release=view.release,
+                state=view.state,
+                pid=view.pid,
+                since_ms=view.since.wall_ms,
+                restarts=view.restarts,
+                detail=view.detail,
+            )
+            for view in state.instances
+        ),
+    )
+
+
+# What an event changes
+
+
+def _apply(state: SwapState, event: SwapEvent, now: Instant) -> SwapState:
+    match event:
+        case Assigned():
+            return _assigned(state, event, now)
+        case Prepared():
+            return _prepared(state, event)
+        case AdminEnded(report=ended):
+            mine = state.admin is not None and state.admin.rollout == ended.rollout
+            return replace(state, admin=ended) if mine else state
+        case Observed(instances=instances):
+            return replace(state, instances=instances)
+        case Restarted():
+            return replace(
+                state,
+                prepared=(),
+                spec=None,
+                instances=(),
+                armed=now,
+                done_instances=0,
+                all_ready_since=None,
+                draining=False,
+            )
+        case Drain():
+            return replace(state, draining=True)
+        case Tick():
+            return state
+
+
+def _assigned(state: SwapState, event: Assigned, now: Instant) -> SwapState:
+    held, assignment = state.assignment, event.assignment
+    if held is not None and replace(assignment, epoch=held.epoch) == held:
+        return replace(state, assignment=assignment)  # the same wish from a coordinator that has started anew
+    same_release = held is not None and held.release == assignment.release
+    wanted = _releases(assignment)
+    return replace(
+        state,
+        assignment=assignment,
+        order=event.order,
+        sequence=max(state.sequence, event.order.sequence if event.order else 0),
+        spec=state.spec if same_release else None,
+        phase="fetching" if assignment.release else "swapping",
+        reason="",
+        armed=now,
+        done_instances=0,
+        all_ready_since=None,
+        prepared=tuple(entry for entry in state.prepared if entry.release in wanted and not entry.failure),
+    )
+
+
+def _prepared(state: SwapState, event: Prepared) -> SwapState:
+    if event.release not in _releases(state.assignment):
+        return state
+    entry = PreparedReport(release=event.release, failure=event.failure)
+    others = tuple(other for other in state.prepared if other.release != event.release)
+    state = replace(state, prepared=(*others, entry))
+    assigned = state.assignment.release if state.assignment else None
+    if event.release != assigned:
+        return state
+    if event.failure:
+        return replace(state, phase="failed", reason=event.failure)
+    return replace(state, spec=event.spec)
+
+
+def _begins_anew(before: SwapState, after: SwapState, event: SwapEvent) -> bool:
+    if isinstance(event, Restarted):
+        return True
+    new = after.assignment is not None and (
+        before.assignment is None or before.assignment.generation != after.assignment.generation
+    )
+    return isinstance(event, Assigned) and new
+
+
+def _releases(assignment: Assignment | None) -> tuple[ReleaseRef, ...]:
+    if assignment is None:
+        return ()
+    first = (assignment.release,) if assignment.release else ()
+    return (*first, *(release for release in assignment.prepare if release not in first))
+
+
+def _admin(state: SwapState) -> tuple[SwapState, list[SwapAction]]:
+    """Begin the release command once: the stored state says that it runs before it does."""
+    admin = state.assignment.admin if state.assignment else None
+    if admin is None or state.draining or (state.admin is not None and state.admin.rollout == admin.rollout):
+        return state, []
+    if PreparedReport(release=admin.release) not in state.prepared:
+        return state, []
+    running = AdminReport(rollout=admin.rollout, state="running")
+    return replace(state, admin=running), [RunAdmin(rollout=admin.rollout, release=admin.release)]
+
+
+# What is done about it
+
+
+def _converge(state: SwapState, now: Instant) -> tuple[SwapState, list[SwapAction]]:
+    assignment = state.assignment
+    if assignment is None:
+        return state, []
+    forget: list[SwapAction] = [
+        Forget(process=view.process, slot=view.slot) for view in state.instances if view.state == "stopped"
+    ]
+    state = replace(state, instances=tuple(view for view in state.instances if view.state != "stopped"))
+    if state.draining or assignment.release is None:
+        stops = {(view.process, view.slot) for view in state.instances if view.state in LIVE}
+        state, actions = _perform(state, stops, [], now)
+        if assignment.release is None and not state.instances:
+            state = replace(state, phase="done", reason="")
+        return state, [*forget, *actions]
+    if state.spec is None:
+        return _with_wake(*_perform(state, set(), [], now), now, forget)
+    plans = _plans(state, state.spec, assignment)
+    state = _judge(state, plans, assignment, now)
+    stops, launches = _moves(state, plans, assignment)
+    state, actions = _perform(state, stops, launches, now)
+    return _with_wake(state, actions, now, forget)
+
+
+def _plans(state: SwapState, spec: AppSpec, assignment: Assignment) -> dict[ProcessName, TypePlan]:
+    """One plan per process type, in ranks: a type may launch once all types in its `after` are complete."""
+    release = assignment.release
+    if release is None:
+        return {}
+    plans: dict[ProcessName, TypePlan] = {}
+    waiting = list(spec.processes)
+    while waiting:
+        now_planned = [process for process in waiting if all(name in plans for name in process.after)]
+        for process in now_planned or waiting:  # settings refuse cycles; a cycle must not hang a host all the same
+            own = tuple(view for view in state.instances if view.process == process.name)
+            plans[process.name] = plan_type(
+                process,
+                assignment.counts.get(process.name, process.count),
+                release.name,
+                own,
+                may_launch=all(plans[name].complete for name in process.after if name in plans),
+            )
+        waiting = [process for process in waiting if process.name not in plans]
+    if all(plan.complete for plan in plans.values()):  # only now may types go that the new release does not have
+        for name in {view.process for view in state.instances} - plans.keys():
+            live = [view.slot for view in state.instances if view.process == name and view.state in LIVE]
+            plans[name] = TypePlan(stop=tuple(live), complete=True)
+    return plans
+
+
+def _judge(state: SwapState, plans: dict[ProcessName, TypePlan], assignment: Assignment, now: Instant) -> SwapState:
+    """Which word describes the host now; a failure and `done` stay until a newer assignment."""
+    if state.phase in ("done", "failed"):
+        return state
+    release = assignment.release.name if assignment.release else None
+    new = [view for view in state.instances if view.release == release]
+    old = [view for view in state.instances if view.release != release]
+    if all(plan.complete for plan in plans.values()):
+        since = state.all_ready_since or now
+        settled = _elapsed(since, now) >= assignment.min_ready_ms and not old
+        return replace(state, all_ready_since=since, phase="done" if settled else "settling", reason="")
+    ready = sum(view.state == "ready" for view in new)
+    if ready > state.done_instances:
+        state = replace(state, armed=now, done_instances=ready)
+    state = replace(state, phase="swapping", all_ready_since=None)
+    reason = _failure(new, state, assignment, now)
+    return replace(state, phase="failed", reason=reason) if reason else state
+
+
+def _failure(new: list[InstanceView], state: SwapState, assignment: Assignment, now: Instant) -> str:
+    for view in new:
+        name = f"{view.process}.{view.slot}"
+        if view.state == "exec_failed":
+            return f"{name} cannot start: {view.detail}"
+        if view.crash_looping:
+            return f"{name} keeps crashing ({view.restarts} restarts): {view.detail}"
+    if state.armed is not None and _elapsed(state.armed, now) >= assignment.deadline_ms:
+        late = [view for view in new if view.state != "ready"]
+        who = (
+            f"{late[0].process}.{late[0].slot} is {late[0].state}: {late[0].detail}" if late else "old instances remain"
+        )
+        return f"not ready within {assignment.deadline_ms / 1000:g} s: {who}"
+    return ""
+
+
+def _moves(
+    state: SwapState, plans: dict[ProcessName, TypePlan], assignment: Assignment
+) -> tuple[set[tuple[ProcessName, int]], list[tuple[ProcessName, int]]]:
+    release = assignment.release
+    if state.phase == "failed" and not returns_to_stable(state):
+        # What failed and never served is stopped, so that it cannot become ready later and take traffic unasked.
+        never_ready = {
+            (view.process, view.slot)
+            for view in state.instances
+            if release and view.release == release.name and view.state in LIVE and view.state != "ready"
+        }
+        return never_ready, []
+    stops = {(name, slot) for name, plan in plans.items() for slot in plan.stop}
+    return stops, [(name, slot) for name, plan in plans.items() for slot in plan.launch]
+
+
+def _perform(
+    state: SwapState, stops: set[tuple[ProcessName, int]], launches: list[tuple[ProcessName, int]], now: Instant
+) -> tuple[SwapState, list[SwapAction]]:
+    """Actions in their order: launch, then route without what is about to stop, then stop."""
+    assignment = state.assignment
+    release = assignment.release if assignment else None
+    actions: list[SwapAction] = []
+    if release is not None:
+        actions += [Launch(process=process, slot=slot, release=release) for process, slot in launches]
+        fresh = tuple(
+            InstanceView(process=process, slot=slot, release=release.name, state="starting", since=now, launched=now)
+            for process, slot in launches
+        )
+        state = replace(state, instances=(*state.instances, *fresh))
+    stopping = tuple(
+        replace(view, state="draining", since=now)
+        if (view.process, view.slot) in stops and view.state in LIVE
+        else view
+        for view in state.instances
+    )
+    actions += _routes(replace(state, instances=stopping), now)
+    linger_ms = assignment.linger_ms if assignment else None
+    actions += [Stop(process=process, slot=slot, linger_ms=linger_ms) for process, slot in sorted(stops)]
+    return replace(state, instances=stopping), actions
+
+
+def _routes(state: SwapState, now: Instant) -> Iterator[Route]:
+    for name in sorted({view.process for view in state.instances}):
+        own = [view for view in state.instances if view.process == name]
+        admitted = tuple(sorted(view.slot for view in own if view.state == "ready"))
+        waiting = tuple(
+            view.slot
+            for view in sorted(own, key=lambda view: (-view.launched.boottime_ms, view.slot))
+            if view.state == "starting"
+            and _elapsed(view.launched, now) < WAIT_FOR_STARTING_MS
+            and _may_wait(state, name)
+        )
+        yield Route(process=name, admitted=admitted, waiting=() if admitted else waiting)
+
+
+def _may_wait(state: SwapState, name: ProcessName) -> bool:
+    process: ProcessType | None = state.spec.process(name) if state.spec else None
+    return process is None or process.when_none_ready == "wait"
+
+
+def _with_wake(
+    state: SwapState, actions: list[SwapAction], now: Instant, forget: list[SwapAction]
+) -> tuple[SwapState, list[SwapAction]]:
+    assignment = state.assignment
+    moments: list[Milliseconds] = []
+    if assignment is not None and state.phase == "settling" and state.all_ready_since is not None:
+        moments.append(assignment.min_ready_ms - _elapsed(state.all_ready_since, now))
+    if assignment is not None and state.phase == "swapping" and state.armed is not None:
+        moments.append(assignment.deadline_ms - _elapsed(state.armed, now))
+    moments += [
+        WAIT_FOR_STARTING_MS - _elapsed(view.launched, now) for view in state.instances if view.state == "starting"
+    ]
+    ahead = [moment for moment in moments if moment > 0]
+    wake: list[SwapAction] = [Wake(at=now.after(min(ahead)))] if ahead else []
+    return state, [*forget, *actions, *wake]
+
+
+def _elapsed(since: Instant, now: Instant) -> Milliseconds:
+    """Milliseconds of one boot; across boots nothing is known, and nothing has elapsed."""
+    return now.boottime_ms - since.boottime_ms if since.boot_id == now.boot_id else 0

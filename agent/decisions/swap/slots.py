@@ -1,0 +1,85 @@
+"""One process type on one host: which slots to launch, which to stop, so that never fewer are ready than before.
+
+Pure functions of what is wanted and what the supervisor sees. "New" is an instance of the assigned release, whichever
+side of a swap that is: going back to stable keeps every instance of stable that still runs.
+"""
+
+from typing import Final
+
+from msgspec import Struct
+
+from agent.decisions.swap.state import InstanceView
+from agent.model.assignment import InstanceState
+from agent.model.ids import ReleaseName
+from agent.model.process import ProcessType
+
+LIVE: Final[frozenset[InstanceState]] = frozenset({"starting", "ready", "unready", "backoff", "exec_failed"})
+_BEST_FIRST: Final[dict[InstanceState, int]] = {"ready": 0, "unready": 1, "starting": 2, "backoff": 3, "exec_failed": 4}
+
+
+class TypePlan(Struct, frozen=True, kw_only=True):
+    launch: tuple[int, ...] = ()
+    stop: tuple[int, ...] = ()
+    complete: bool = False
+    """As many new instances as wanted are ready, and no old one is left that was not asked to stop."""
+
+
+def plan_type(
+    process: ProcessType, wanted: int, release: ReleaseName, instances: tuple[InstanceView, ...], *, may_launch: bool
+) -> TypePlan:
+    """What to do now for one type. `instances` are its own only; `may_launch` is False while its rank has to wait."""
+    live = [view for view in instances if view.state in LIVE]
+    new = _best_first([view for view in live if view.release == release])
+    old = _best_first([view for view in live if view.release != release])
+    surplus = new[wanted:]
+    new = new[:wanted]
+    ready = sum(view.state == "ready" for view in new)
+    missing = wanted - len(new)
+    if process.swap == "stop-first":
+        leaving = sum(view.state == "draining" for view in instances)
+        started, retired = _stop_first(process, wanted, new, old, leaving)
+    else:
+        started, retired = _start_first(process, wanted, new, old)
+    launch = _free_slots(instances, min(started, missing)) if may_launch else ()
+    return TypePlan(
+        launch=launch,
+        stop=tuple(sorted(view.slot for view in [*surplus, *retired])),
+        complete=ready == wanted and len(retired) == len(old),
+    )
+
+
+def _start_first(
+    process: ProcessType, wanted: int, new: list[InstanceView], old: list[InstanceView]
+) -> tuple[int, list[InstanceView]]:
+    """New ones beside the old, `surge` at a time; an old one goes only when a ready new one stands in for it."""
+    ready = sum(view.state == "ready" for view in new)
+    unready = len(new) - ready
+    started = max(0, process.surge - unready) if old else wanted
+    return started, old[max(0, wanted - ready) :]
+
+
+def _stop_first(
+    process: ProcessType, wanted: int, new: list[InstanceView], old: list[InstanceView], leaving: int
+) -> tuple[int, list[InstanceView]]:
+    """Never two at once: a new one starts only when an old one is quite gone."""
+    started = wanted - len(new) - len(old) - leaving
+    unfinished = leaving + sum(view.state != "ready" for view in new) + max(0, started)
+    may_stop = max(0, process.surge - unfinished)
+    if len(old) > wanted - len(new):
+        may_stop = max(may_stop, len(old) + len(new) - wanted)
+    return max(0, started), old[max(0, len(old) - may_stop) :] if may_stop else []
+
+
+def _best_first(views: list[InstanceView]) -> list[InstanceView]:
+    return sorted(views, key=lambda view: (_BEST_FIRST[view.state], view.slot))
+
+
+def _free_slots(instances: tuple[InstanceView, ...], count: int) -> tuple[int, ...]:
+    taken = {view.slot for view in instances}
+    free: list[int] = []
+    slot = 1
+    while len(free) < count:
+        if slot not in taken:
+            free.append(slot)
+        slot += 1
+    return tuple(free)
