@@ -155,6 +155,6 @@ def test_settings_with_secrets_are_not_everybodys_to_read() -> None:
 
 
 def test_a_library_upgrade_does_not_restart_apps() -> None:
-    """An upgrade of libraries leaves the apps' unit alone, and may restart the agent and the coordinator, which nobody feels."""
+    """An upgrade of libraries leaves the apps alone, and may restart the agent and the coordinator."""
     rules = re.findall(r"qr\((\S+)\)\} = 0;", (SYSTEMD / "needrestart-rollway.conf").read_text())
     assert [name for name in UNITS if any(re.search(rule, name) for rule in rules)] == ["rollway-apps.service"]
