@@ -20,7 +20,8 @@ ARGS ?=
 # What is there of the Debian packages that may be missing, and how to see it without dpkg.
 USABLE = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 FIND_PYTHON = for p in $(PYTHON); do if "$$p" -c '$(USABLE)' 2>/dev/null; then echo "$$p"; break; fi; done
-have-python3-venv = test -n "$$($(FIND_PYTHON))"
+# Where somebody named an interpreter, Debian's is not what is missing.
+have-python3-venv = $(if $(filter file,$(origin PYTHON)),test -n "$$($(FIND_PYTHON))",true)
 have-git = command -v git
 have-nodejs = command -v node
 have-iproute2 = command -v ip
@@ -37,7 +38,7 @@ fi; \
 echo "Installing$$missing"; \
 export DEBIAN_FRONTEND=noninteractive; \
 apt-get update -qq; \
-apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+apt-get install -y -qq -o DPkg::Lock::Timeout=120 --no-install-recommends $$missing >/dev/null
 endef
 
 help:
@@ -53,14 +54,14 @@ help:
 demo: requires-demo $(STAMP)
 	@$(RUN)/rollway demo $(ARGS)
 
-test: check
+test: requires-test check
 	@$(RUN)/python -m pytest -n 2 $(ARGS)
 
-check: requires-test $(STAMP)
+check: requires-demo $(STAMP)
 	@$(RUN)/ruff check --quiet
 	@$(RUN)/ruff format --check --quiet || { $(RUN)/ruff format --check || echo "Run make fmt." >&2; exit 1; }
 	@$(RUN)/mypy --no-error-summary $(wildcard agent tests bench)
-	@$(RUN)/lint-imports >$(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log >&2; exit 1; }
+	@found="$$($(RUN)/lint-imports --no-logo 2>&1)" || { echo "$$found" >&2; exit 1; }
 	@$(RUN)/python -m pytest -qq tests/test_tidy.py tests/test_lock.py
 	@echo "check: clean"
 
@@ -76,8 +77,8 @@ setup: requires-demo $(STAMP)
 requires-demo:
 	@$(call require,python3-venv git)
 
-requires-test: requires-demo
-	@$(call require,nodejs iproute2 systemd)
+requires-test:
+	@$(call require,python3-venv git nodejs iproute2 systemd)
 
 # An interrupted or foreign venv is made anew; a good one only gets what changed.
 $(STAMP): requirements.lock pyproject.toml | requires-demo
