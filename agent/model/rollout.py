@@ -45,12 +45,19 @@ class HostStep(Struct, frozen=True, kw_only=True):
     host: HostName
     state: HostState = "waiting"
     generation: int = 0
+    prepared: bool = False
+    """Whether the releases that may run here lie verified on the host."""
+    unprepared: str = ""
+    """Why they cannot be brought there."""
     moved: bool = False
     """Whether it was told to run the new release: then it must be brought back when the rollout fails."""
     back: bool = False
     """Whether it was told to run stable again."""
+    again: bool = False
+    """Whether it failed, and is to be told once more because a person resumed the rollout."""
     reachable: bool = True
     since_ms: Milliseconds = 0
+    """Wall clock when `state`, or `reachable`, last changed."""
     reason: str = ""
 
 
@@ -79,6 +86,8 @@ class Rollout(Struct, frozen=True, kw_only=True):
     back_pace: Pace
     on_failure: OnFailure
     needs_migration: bool
+    gapless: bool = False
+    """Whether every process type is start-first: a host that moves then stays available."""
     state: RolloutState = "planned"
     reason: str = ""
     asked_by: str = ""

@@ -1,0 +1,82 @@
+"""The hosts of a rollout: what a report or a lost connection changes, who may be left behind, who may move now."""
+
+from typing import Final
+
+from msgspec.structs import replace
+
+from agent.model.assignment import AppReport
+from agent.model.ids import HostName
+from agent.model.rollout import HostStep, Pace, Rollout
+from agent.model.units import Milliseconds
+
+AT_REST: Final = frozenset({"done", "failed"})
+
+
+def reported(rollout: Rollout, host: HostName, report: AppReport, now_ms: Milliseconds) -> Rollout:
+    """Take in what a host says; what it said of an older assignment than its newest is not taken."""
+    step = find(rollout, host)
+    if step is None or step.again or report.generation < step.generation:
+        return rollout
+    wanted = [release for release in (rollout.release, rollout.previous) if release is not None]
+    unprepared = next((f"{entry.release.name}: {entry.failure}" for entry in report.prepared if entry.failure), "")
+    lying = {entry.release.digest for entry in report.prepared if not entry.failure}
+    ready = all(release.digest in lying for release in wanted)
+    changed = step.state != report.state or not step.reachable
+    return put(
+        rollout,
+        replace(
+            step,
+            state=report.state,
+            reason=report.reason,
+            prepared=step.prepared or ready,
+            unprepared=unprepared,
+            reachable=True,
+            since_ms=now_ms if changed else step.since_ms,
+        ),
+    )
+
+
+def connected(rollout: Rollout, host: HostName, reachable: bool, now_ms: Milliseconds) -> Rollout:  # noqa: FBT001 - one fact
+    step = find(rollout, host)
+    if step is None or step.reachable == reachable:
+        return rollout
+    return put(rollout, replace(step, reachable=reachable, since_ms=now_ms))
+
+
+def belonging(rollout: Rollout, hosts: tuple[HostName, ...], now_ms: Milliseconds) -> Rollout:
+    """Hosts have left the environment or joined it; a host that joins gets stable until its turn comes."""
+    kept = tuple(step for step in rollout.hosts if step.host in hosts)
+    known = {step.host for step in kept}
+    joined = tuple(HostStep(host=host, reachable=False, since_ms=now_ms) for host in hosts if host not in known)
+    return replace(rollout, hosts=(*kept, *joined))
+
+
+def find(rollout: Rollout, host: HostName) -> HostStep | None:
+    return next((step for step in rollout.hosts if step.host == host), None)
+
+
+def put(rollout: Rollout, step: HostStep) -> Rollout:
+    return replace(rollout, hosts=tuple(step if step.host == other.host else other for other in rollout.hosts))
+
+
+def lost(rollout: Rollout, step: HostStep, now_ms: Milliseconds) -> bool:
+    """Whether a host has been away for as long as a host may take: it is left behind and converges when it returns."""
+    return not step.reachable and now_ms - step.since_ms >= rollout.pace.deadline_ms
+
+
+def stragglers(rollout: Rollout) -> tuple[HostName, ...]:
+    """Hosts that could not be reached and so are not where the rollout wants them."""
+    return tuple(step.host for step in rollout.hosts if not step.reachable)
+
+
+def budget(rollout: Rollout, pace: Pace, moving: int) -> int:
+    """How many more hosts may move now.
+
+    `batch` bounds those that move at once. Hosts that are down count against `max_unavailable`, and so does one that
+    moves unless every process type is start-first: then it serves all the while, and only being down makes it count.
+    """
+    down = sum(not step.reachable or step.state == "failed" for step in rollout.hosts)
+    room = pace.batch - moving
+    if rollout.gapless:
+        return room if down <= pace.max_unavailable else 0
+    return min(room, pace.max_unavailable - down - moving)
