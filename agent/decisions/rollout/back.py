@@ -40,7 +40,7 @@ def run(rollout: Rollout, now_ms: Milliseconds) -> tuple[Rollout, list[RolloutAc
 
 
 def _room(rollout: Rollout) -> int:
-    """Hosts that may go back at once. Those that are down do not count: this is the way out of the trouble they are in."""
+    """Hosts that may go back at once. Those that are down do not count: this is the way out of their trouble."""
     pace = rollout.back_pace
     return pace.batch if rollout.gapless else min(pace.batch, pace.max_unavailable)
 

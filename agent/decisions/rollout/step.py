@@ -5,7 +5,8 @@ process starts; the first failed host stops the rollout; whatever was moved is b
 fails stops and says so, it never starts another; every state that waits for something has a deadline.
 
 Events are levels (a report is the whole truth of a host), so each step decides from the stored rollout alone, and
-asking again after a restart gives the same answer. Not handled here: which release an order may name, the store, the link.
+asking again after a restart gives the same answer. Not handled here: which release an order may name, the store, the
+link.
 """
 
 from msgspec.structs import replace
