@@ -37,8 +37,8 @@ if [[ $$(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then \
 fi; \
 echo "Installing$$missing"; \
 export DEBIAN_FRONTEND=noninteractive; \
-apt-get update -qq; \
-apt-get install -y -qq -o DPkg::Lock::Timeout=120 --no-install-recommends $$missing >/dev/null
+told="$$({ apt-get update && apt-get install -y -o DPkg::Lock::Timeout=120 --no-install-recommends $$missing; } 2>&1)" \
+    || { echo "$$told" >&2; exit 1; }
 endef
 
 help:
