@@ -12,6 +12,7 @@ from msgspec import Struct
 from agent.errors import VerificationError
 from agent.model.assignment import Assignment, HostReport
 from agent.model.ids import AppName, EnvironmentName, HostName, ProcessName
+from agent.model.units import Milliseconds
 
 PROTOCOL: Final = 1
 FRAME_BYTES_MAX: Final = 256 * 1024
@@ -53,6 +54,8 @@ class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
 
     protocol: int
     epoch: int
+    spread_ms: Milliseconds = 1_000
+    """Over how long to spread the first try to connect again: it grows with the fleet, so that none comes at once."""
 
 
 class Assign(Struct, frozen=True, kw_only=True, tag="assign"):

@@ -1,0 +1,240 @@
+"""The coordinator's end of the link: one WebSocket per host, named by the host's certificate.
+
+Rules: a host is who its certificate says, and its hello must say the same; the newest connection of a host replaces
+the older one. Of each app and environment only the newest assignment waits to be sent. One slow host delays itself
+alone: it has its own sender, and log lines that nobody takes in time are dropped and counted.
+Not handled here: what reports mean and what is assigned; the `Listener` knows.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Final, Protocol
+
+import anyio
+import structlog
+from aiohttp import ClientConnectionResetError, WSCloseCode, web
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from msgspec.structs import replace
+
+from agent.errors import RefusedError, UnreachableError, VerificationError
+from agent.link.channel import HEARTBEAT_S, Channel
+from agent.link.tls import Peer
+from agent.model.assignment import Assignment, HostReport
+from agent.model.ids import HostName
+from agent.wire import messages
+from agent.wire.messages import (
+    PROTOCOL,
+    Assign,
+    FromCoordinator,
+    Hello,
+    Report,
+    StopTail,
+    TailEnd,
+    TailLines,
+    TailLogs,
+    Welcome,
+)
+from agent.wire.session import CoordinatorSide, speaks
+
+HELLO_S: Final = 10.0
+TAIL_BATCHES_MAX: Final = 64
+TAILS_PER_HOST_MAX: Final = 32
+_AGENTS_PER_S: Final = 650
+"""How many agents connect again in a second without being felt by those that are connected."""
+_CLOSE_REASON_MAX: Final = 120
+
+
+class Listener(Protocol):
+    """Who is told what the hosts say."""
+
+    async def connected(self, hello: Hello) -> None:
+        """Tell that this host can be reached from now on; what it is to run is given in here."""
+
+    def reported(self, report: HostReport) -> None: ...
+
+    def disconnected(self, host: HostName) -> None: ...
+
+
+class _Tail:
+    """Lines of one host on their way to one reader."""
+
+    def __init__(self) -> None:
+        self.send: MemoryObjectSendStream[TailLines]
+        self.receive: MemoryObjectReceiveStream[TailLines]
+        self.send, self.receive = anyio.create_memory_object_stream(TAIL_BATCHES_MAX)
+        self.dropped = 0
+
+    def put(self, batch: TailLines) -> None:
+        try:
+            self.send.send_nowait(replace(batch, dropped=batch.dropped + self.dropped))
+            self.dropped = 0
+        except anyio.WouldBlock:
+            self.dropped += batch.dropped + len(batch.lines)
+        except anyio.BrokenResourceError:
+            pass  # The reader has gone; StopTail is on its way.
+
+
+class _Connection:
+    """One host's connection: what it has said, and what waits to be said to it."""
+
+    def __init__(self, channel: Channel, scope: anyio.CancelScope) -> None:
+        self._channel, self._scope = channel, scope
+        self.side = CoordinatorSide()
+        self.tails: dict[int, _Tail] = {}
+        self._controls: list[FromCoordinator] = []
+        self._waiting = anyio.Event()
+
+    def assign(self, assignment: Assignment) -> None:
+        self.side = self.side.assign(assignment)
+        self._waiting.set()
+
+    def say(self, message: TailLogs | StopTail) -> None:
+        self._controls.append(message)
+        self._waiting.set()
+
+    def end(self, reason: str) -> None:
+        self._channel.lost(reason)
+        self._scope.cancel()
+
+    async def send_waiting(self) -> None:
+        """Send what waits, assignments first, for as long as the connection lives."""
+        while True:
+            self.side, assignment = self.side.send_next()
+            if assignment is not None:
+                await self._channel.send(messages.encode(Assign(assignment=assignment)))
+            elif self._controls:
+                await self._channel.send(messages.encode(self._controls.pop(0)))
+            else:
+                self._waiting = anyio.Event()
+                await self._waiting.wait()
+
+
+class Links:
+    """Every connected host. `handle` serves one connection; the rest is for the coordinator."""
+
+    def __init__(self, *, epoch: int, listener: Listener) -> None:
+        self._epoch, self._listener = epoch, listener
+        self._connections: dict[HostName, _Connection] = {}
+        self._tail_ids = count(1)
+        self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+    def is_connected(self, host: HostName) -> bool:
+        return host in self._connections
+
+    @property
+    def hosts(self) -> tuple[HostName, ...]:
+        return tuple(self._connections)
+
+    def assign(self, host: HostName, assignment: Assignment) -> None:
+        """Send it if the host is connected, as the newest; one that is away is given it when it comes back."""
+        if (connection := self._connections.get(host)) is not None:
+            connection.assign(replace(assignment, epoch=self._epoch))
+
+    def close(self) -> None:
+        """End every connection: the coordinator stops."""
+        for connection in tuple(self._connections.values()):
+            connection.end("the coordinator stops")
+
+    @asynccontextmanager
+    async def tail(self, host: HostName, ask: TailLogs) -> AsyncIterator[MemoryObjectReceiveStream[TailLines]]:
+        """The log records of one host, whose number in `ask` is given here; they end when all were sent or it left."""
+        connection = self._connections.get(host)
+        if connection is None or len(connection.tails) >= TAILS_PER_HOST_MAX:
+            reason = "is not connected" if connection is None else "has too many readers of its logs"
+            raise UnreachableError(f"cannot read the logs of {host}: it {reason}", "See `rollway status`.")
+        number, tail = next(self._tail_ids), _Tail()
+        connection.tails[number] = tail
+        connection.say(replace(ask, tail=number))
+        try:
+            with tail.receive:
+                yield tail.receive
+        finally:
+            if connection.tails.pop(number, None) is not None:
+                connection.say(StopTail(tail=number))
+            tail.send.close()
+
+    async def handle(self, request: web.Request, peer: Peer, *, lives_s: float) -> web.WebSocketResponse:
+        """Serve the connection of the agent `peer` to its end, at most until its certificate has expired."""
+        socket = web.WebSocketResponse(
+            heartbeat=HEARTBEAT_S, compress=False, max_msg_size=messages.FRAME_BYTES_MAX, timeout=1.0
+        )
+        try:
+            await socket.prepare(request)
+        except ClientConnectionResetError:
+            return socket  # It gave up between the handshake and here; a storm has hundreds of these.
+        async with anyio.create_task_group() as group:
+            group.cancel_scope.deadline = anyio.current_time() + lives_s
+            channel = Channel(socket, group.cancel_scope)
+            try:
+                hello = await _hello(channel, peer)
+                if hello is not None:
+                    await self._serve(hello, channel, group.cancel_scope)
+            except (VerificationError, RefusedError) as error:
+                channel.lost(error.error)
+                self._log.warning("link refused", host=peer.name, reason=error.error)
+                reason = error.error.encode()[:_CLOSE_REASON_MAX]
+                await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason)
+            group.cancel_scope.cancel()
+        if not socket.closed and request.transport is not None:
+            request.transport.abort()
+        return socket
+
+    async def _serve(self, hello: Hello, channel: Channel, scope: anyio.CancelScope) -> None:
+        host, connection = hello.host, _Connection(channel, scope)
+        if (older := self._connections.pop(host, None)) is not None:
+            older.end("the host has connected again")
+        spread_ms = max(1_000, len(self._connections) * 1_000 // _AGENTS_PER_S)
+        await channel.send(messages.encode(Welcome(protocol=PROTOCOL, epoch=self._epoch, spread_ms=spread_ms)))
+        self._connections[host] = connection
+        self._log.info("host connected", host=host, version=hello.version)
+        try:
+            await self._listener.connected(hello)
+            async with anyio.create_task_group() as group:
+                group.start_soon(connection.send_waiting)
+                await self._listen(host, channel, connection)
+                group.cancel_scope.cancel()
+        finally:
+            for tail in connection.tails.values():
+                tail.send.close()
+            connection.tails.clear()
+            if self._connections.get(host) is connection:
+                del self._connections[host]
+                self._listener.disconnected(host)
+            self._log.info("host disconnected", host=host, reason=channel.reason or "cut off here")
+
+    async def _listen(self, host: HostName, channel: Channel, connection: _Connection) -> None:
+        while (frame := await channel.receive()) is not None:
+            match messages.decode_from_agent(frame):
+                case Report(report=report):
+                    if report.host != host:
+                        raise VerificationError(f"{host} reported for {report.host}")
+                    if (side := connection.side.reported(report)) is not None:
+                        connection.side = side
+                        self._listener.reported(report)
+                case TailLines(tail=number) as batch:
+                    if (tail := connection.tails.get(number)) is not None:
+                        tail.put(batch)
+                case TailEnd(tail=number):
+                    if (tail := connection.tails.pop(number, None)) is not None:
+                        tail.send.close()
+                case Hello():
+                    raise VerificationError(f"{host} said hello twice")
+
+
+async def _hello(channel: Channel, peer: Peer) -> Hello | None:
+    frame: str | None = None
+    with anyio.move_on_after(HELLO_S):
+        frame = await channel.receive()
+        if frame is None:
+            return None
+    if frame is None:
+        raise VerificationError(f"no hello within {HELLO_S:.0f} s")
+    hello = messages.decode_from_agent(frame)
+    if not isinstance(hello, Hello):
+        raise VerificationError("its first word was no hello")
+    if hello.host != peer.name:
+        raise RefusedError(f"the certificate is of {peer.name}, the hello of {hello.host}")
+    if not speaks(hello.protocol):
+        raise RefusedError(f"the agent speaks version {hello.protocol} of the link, this coordinator {PROTOCOL}")
+    return hello

@@ -1,0 +1,217 @@
+"""The agent's end of the link: keeps one WebSocket to one of the coordinators, for ever.
+
+Rules: it never ends by itself; a lost link is dialled again after a random pause, each time at the next coordinator.
+Reports are the newest truth, not a queue: one that was overtaken is never sent.
+Not handled here: what an assignment means, and which log lines there are; both come in as functions.
+"""
+
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing
+from itertools import count
+from random import Random
+from typing import Final
+
+import aiohttp
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+from msgspec.structs import replace
+
+from agent.errors import RefusedError, VerificationError
+from agent.link.channel import HEARTBEAT_S, Channel
+from agent.model.assignment import AppReport, Assignment, HostReport
+from agent.model.units import Milliseconds
+from agent.wire import messages
+from agent.wire.messages import Assign, Hello, Report, StopTail, TailEnd, TailLines, TailLogs, Welcome
+from agent.wire.session import AgentSide
+
+CONNECT_S: Final = 10.0
+REPORT_SPACING_S: Final = 0.2
+REPORT_PERIOD_S: Final = 15.0
+TAILS_MAX: Final = 32
+_SPREAD_MS: Final = 1_000
+_PAUSE_MS_MAX: Final = 30_000
+
+Assigned = Callable[[Assignment], Awaitable[None]]
+Tail = Callable[[TailLogs], AsyncGenerator[TailLines, None]]
+
+
+def pause_ms(failures: int, spread_ms: Milliseconds, rng: Random) -> Milliseconds:
+    """How long to wait after `failures` in a row: the first pause spreads the whole fleet, later ones double."""
+    bound_ms = spread_ms if failures <= 1 else min(_PAUSE_MS_MAX, 500 << min(failures, 10))
+    return round(rng.uniform(0, bound_ms))
+
+
+class Dialer:
+    """One agent's link: `run` keeps it, `report` says what is to be known at the other end."""
+
+    def __init__(
+        self,
+        *,
+        coordinators: Sequence[str],
+        tls: ssl.SSLContext,
+        hello: Hello,
+        rng: Random,
+        on_assign: Assigned,
+        tail: Tail,
+        on_connected: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        self._coordinators = tuple(coordinators)
+        self._tls, self._hello, self._rng = tls, hello, rng
+        self._on_assign, self._tail, self._on_connected = on_assign, tail, on_connected
+        self._side = AgentSide()
+        self._apps: tuple[AppReport, ...] | None = None
+        self._changed = anyio.Event()
+        self._spread_ms = _SPREAD_MS
+        self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+        self.connected = False
+
+    @property
+    def epoch(self) -> int:
+        """The highest epoch of a coordinator that has spoken."""
+        return self._side.epoch
+
+    def report(self, apps: tuple[AppReport, ...]) -> None:
+        """Make `apps` the truth to be told; it replaces what was not sent yet."""
+        self._apps = apps
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Keep the link. Ends by being cancelled only."""
+        failures = 0
+        for turn in count():
+            url = self._coordinators[turn % len(self._coordinators)]
+            reason, was_up = await self._dial(url.rstrip("/"))
+            failures = 1 if was_up else failures + 1
+            tell = self._log.warning if failures == 1 else self._log.debug
+            tell("link lost" if was_up else "cannot connect", coordinator=url, reason=reason, failures=failures)
+            await anyio.sleep(pause_ms(failures, self._spread_ms, self._rng) / 1000)
+
+    async def _dial(self, url: str) -> tuple[str, bool]:
+        """One connection, to its end: why it ended, and whether the coordinator had welcomed us."""
+        try:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as http:
+                with anyio.fail_after(CONNECT_S):
+                    socket = await http.ws_connect(
+                        f"{url}/agent/v1/link",
+                        ssl=self._tls,
+                        heartbeat=HEARTBEAT_S,
+                        compress=0,
+                        max_msg_size=messages.FRAME_BYTES_MAX,
+                    )
+                # Not closed in words: leaving the session drops the connection, which needs no answer from a dead peer.
+                return await self._converse(socket)
+        except TimeoutError:
+            return f"no answer within {CONNECT_S:.0f} s", False
+        except aiohttp.WSServerHandshakeError as error:
+            return f"the coordinator answered {error.status} {error.message}", False
+        except aiohttp.ServerDisconnectedError:
+            return "closed right after the handshake: was this host's certificate refused?", False
+        except (aiohttp.ClientError, OSError) as error:
+            return str(error) or type(error).__name__, False
+
+    async def _converse(self, socket: aiohttp.ClientWebSocketResponse) -> tuple[str, bool]:
+        welcomed = False
+        async with anyio.create_task_group() as group:
+            channel = Channel(socket, group.cancel_scope)
+            try:
+                await channel.send(messages.encode(self._hello))
+                welcomed = await self._welcomed(channel)
+                if welcomed:
+                    group.start_soon(self._send_reports, channel)
+                    await self._listen(channel, group)
+            except (RefusedError, VerificationError) as error:
+                channel.lost(error.error)
+            finally:
+                self._set_connected(connected=False)
+            group.cancel_scope.cancel()
+        return channel.reason, welcomed
+
+    async def _welcomed(self, channel: Channel) -> bool:
+        with anyio.move_on_after(CONNECT_S):
+            if (frame := await channel.receive()) is None:
+                return False
+            welcome = messages.decode_from_coordinator(frame)
+            if not isinstance(welcome, Welcome):
+                raise VerificationError("its first word was no welcome")
+            self._side = self._side.welcomed(welcome)
+            self._spread_ms = welcome.spread_ms
+            self._set_connected(connected=True)
+            return True
+        channel.lost(f"connected, but not welcomed within {CONNECT_S:.0f} s")
+        return False
+
+    def _set_connected(self, *, connected: bool) -> None:
+        if self.connected != connected:
+            self.connected = connected
+            self._on_connected(connected)
+
+    async def _listen(self, channel: Channel, group: TaskGroup) -> None:
+        tails: dict[int, anyio.CancelScope] = {}
+        while (frame := await channel.receive()) is not None:
+            match messages.decode_from_coordinator(frame):
+                case Assign(assignment=assignment):
+                    side = self._side.assigned(assignment)
+                    if side is not None:
+                        await self._on_assign(assignment)
+                        self._side = side
+                case TailLogs() as ask:
+                    if ask.tail in tails or len(tails) == TAILS_MAX:
+                        await channel.send(messages.encode(TailEnd(tail=ask.tail)))
+                    else:
+                        tails[ask.tail] = anyio.CancelScope()
+                        group.start_soon(self._send_tail, channel, ask, tails)
+                case StopTail(tail=tail):
+                    if tail in tails:
+                        tails[tail].cancel()
+                case Welcome():
+                    raise VerificationError("welcomed twice")
+
+    async def _send_reports(self, channel: Channel) -> None:
+        for sequence in count():
+            while self._apps is None:
+                await self._changed.wait()
+            changed = self._changed = anyio.Event()
+            report = HostReport(host=self._hello.host, boot_id=self._hello.boot_id, sequence=sequence, apps=self._apps)
+            await channel.send(encode_report(report))
+            await anyio.sleep(REPORT_SPACING_S)
+            with anyio.move_on_after(REPORT_PERIOD_S - REPORT_SPACING_S):
+                await changed.wait()
+
+    async def _send_tail(self, channel: Channel, ask: TailLogs, tails: dict[int, anyio.CancelScope]) -> None:
+        with tails[ask.tail]:
+            async with aclosing(self._tail(ask)) as batches:
+                async for batch in batches:
+                    for part in cut(batch):
+                        await channel.send(messages.encode(part))
+        del tails[ask.tail]
+        await channel.send(messages.encode(TailEnd(tail=ask.tail)))
+
+
+def cut(batch: TailLines) -> Iterator[TailLines]:
+    """The same lines in parts that fit a frame each; a line that fits none counts as dropped."""
+    if len(messages.encode(batch)) <= messages.FRAME_BYTES_MAX:
+        yield batch
+    elif len(batch.lines) == 1:
+        yield replace(batch, lines=(), dropped=batch.dropped + 1)
+    else:
+        half = len(batch.lines) // 2
+        yield from cut(replace(batch, lines=batch.lines[:half]))
+        yield from cut(replace(batch, lines=batch.lines[half:], dropped=0))
+
+
+def encode_report(report: HostReport) -> bytes:
+    """The frame of `report`; what is said for persons is left out of one that would be too large."""
+    frame = messages.encode(Report(report=report))
+    if len(frame) <= messages.FRAME_BYTES_MAX:
+        return frame
+    bare = tuple(
+        replace(
+            app,
+            admin=app.admin and replace(app.admin, output=""),
+            instances=tuple(replace(instance, detail="") for instance in app.instances),
+        )
+        for app in report.apps
+    )
+    return messages.encode(Report(report=replace(report, apps=bare)))
