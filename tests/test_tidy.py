@@ -22,6 +22,10 @@ FUNCTION_LINES_MAX = 60
 LEFT_TO_DO = re.compile(rf"\b({'TO'}DO|{'FIX'}ME|{'XX'}X)\b")
 MACHINE_PATH = re.compile(rf"(?<![\w.-])/({'wo'}rk|{'ro'}ot|{'ho'}me/[a-z]\w*)/")
 WRITING_MODE = re.compile(r"[rbt]*[wax+][wax+bt]*")
+# linux.atomic itself, and the export of a commit into a folder that is thrown away when the build ends.
+WRITES_IN_PLACE = ("agent/linux/", "agent/artifacts/export")
+# Beside the room of processes: git, the build's own lines, and the local fleet.
+STARTS_PROCESSES = ("agent/linux/", "agent/artifacts/export", "agent/artifacts/steps", "agent/local/")
 SLEEPS = {"anyio.sleep", "anyio.sleep_until", "asyncio.sleep", "time.sleep"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -80,7 +84,7 @@ BANS = (
         "take an Instant as an argument",
         ("agent/linux/clock.py",),
     ),
-    Ban(("*.write_text", "*.write_bytes"), "write with linux.atomic", ("agent/linux/",)),
+    Ban(("*.write_text", "*.write_bytes"), "write with linux.atomic", WRITES_IN_PLACE),
     Ban(
         (
             "subprocess.*",
@@ -92,7 +96,7 @@ BANS = (
             "os.posix_spawn*",
         ),
         "start processes with linux.spawn",
-        ("agent/linux/", "agent/artifacts/build", "agent/local/"),
+        STARTS_PROCESSES,
     ),
     Ban(("print",), "log an event, or return a value for the CLI to show", ("agent/cli/", "agent/local/")),
 )
@@ -133,7 +137,7 @@ def banned_calls_are_not_made(source: Source) -> Iterator[str]:
 
 
 def files_are_written_atomically(source: Source) -> Iterator[str]:
-    if not in_agent(source) or source.path.startswith("agent/linux/"):
+    if not in_agent(source) or source.path.startswith(WRITES_IN_PLACE):
         return
     for node, name in source.calls():
         position = {"open": 1, "io.open": 1}.get(name, 0 if name.endswith(".open") else None)
