@@ -1,0 +1,335 @@
+"""One instance from wish to end: `step` takes what happened and tells what is to be done about it.
+
+Rules: one process at a time, and none once a stop was asked for; one path for every restart, whatever caused it; the
+stop signal goes out once per process; an instance whose policy is "always" is tried for ever.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from msgspec.structs import replace
+
+from agent.decisions.process import drain, probe, restart
+from agent.decisions.process.state import (
+    AcceptLeft,
+    Action,
+    CloseProcess,
+    ConnectionsLeft,
+    Decision,
+    Emit,
+    Ending,
+    Event,
+    Exited,
+    History,
+    InstanceMachine,
+    KillTree,
+    Launched,
+    LaunchFailed,
+    LaunchNow,
+    Probed,
+    ShowNotice,
+    Signal,
+    Start,
+    StartProbe,
+    StopAsked,
+    StopProbe,
+    Tally,
+    Terms,
+    Tick,
+    Wake,
+    WatchConnections,
+)
+from agent.errors import invariant
+from agent.model.assignment import InstanceState
+from agent.model.process import ProbeKind
+from agent.model.units import Instant, Milliseconds, show_duration
+
+WAIT_ON_SLOT_MS: Final = 10_000
+"""So long connections wait on a slot for its next process; if that takes longer, they are closed and counted."""
+
+KINDS: Final[tuple[ProbeKind, ...]] = ("startup", "readiness", "liveness")
+
+Turn = tuple[InstanceMachine, tuple[Action, ...]]
+
+
+def new(terms: Terms, now: Instant) -> InstanceMachine:
+    return InstanceMachine(terms=terms, since=now, launched=now)
+
+
+def step(state: InstanceMachine, event: Event, now: Instant) -> Decision:
+    """Decide. Events that can no longer matter change nothing; impossible ones raise `InvariantBrokenError`."""
+    state, actions = _take(state, event, now)
+    state, later = _pass_time(state, now)
+    wakes = [Wake(at=at) for at in _next_wake(state)]
+    return Decision(state=state, actions=(*actions, *later, *wakes))
+
+
+def _take(state: InstanceMachine, event: Event, now: Instant) -> Turn:
+    match event:
+        case Start():
+            return _launch(state, now) if state.launch == 0 and not state.stop_asked else (state, ())
+        case Launched():
+            return _launched(state, event, now)
+        case LaunchFailed():
+            return _launch_failed(state, event, now)
+        case Exited():
+            return _exited(state, event, now)
+        case Probed():
+            return _probed(state, event, now)
+        case StopAsked():
+            return _stop_asked(state, event, now)
+        case ConnectionsLeft():
+            ending = state.ending
+            return _signal(state, now) if ending and drain.may_end_early(ending, event, now) else (state, ())
+        case Tick():
+            return state, ()
+
+
+def _enter(state: InstanceMachine, name: InstanceState, now: Instant, detail: str = "") -> InstanceMachine:
+    since = state.since if state.state == name else now
+    return replace(state, state=name, since=since, detail=detail)
+
+
+# Launch
+
+
+def _launch(state: InstanceMachine, now: Instant) -> Turn:
+    invariant(state.pid is None and not state.launching, "a process still lives")
+    invariant(not state.stop_asked, "the instance is to stop")
+    launch = state.launch + 1
+    fresh = replace(
+        _enter(state, "starting", now, state.detail),
+        launch=launch,
+        launching=True,
+        retry_at=None,
+        started=False,
+        ready=False,
+        startup=Tally(),
+        readiness=Tally(),
+        liveness=Tally(),
+    )
+    return fresh, (LaunchNow(launch=launch),)
+
+
+def _launched(state: InstanceMachine, event: Launched, now: Instant) -> Turn:
+    invariant(state.launching, "a process was started that nobody ordered")
+    state = replace(state, launching=False, pid=event.pid, launched=now)
+    told = Emit(text="started", fields={"pid": event.pid, "launch": state.launch})
+    if state.stop_asked:
+        state, actions = _drain(state, state.linger_ms, now)
+    elif state.terms.probes.startup:
+        actions = (StartProbe(kind="startup"),)
+    else:
+        state, actions = _started(state, now)
+    return state, (told, *actions)
+
+
+def _launch_failed(state: InstanceMachine, event: LaunchFailed, now: Instant) -> Turn:
+    invariant(state.launching, "a launch failed that nobody ordered")
+    state = replace(state, launching=False)
+    told = Emit(text="could not be started", fields={"errno": event.errno, "reason": event.what})
+    if state.stop_asked:
+        state, actions = _stopped(state, now, "")
+        return state, (told, *actions)
+    delay = restart.with_jitter(state.terms.restart.max_delay_ms, event.jitter)
+    state = replace(_enter(state, "exec_failed", now, event.what), retry_at=now.after(delay))
+    return state, (told, *_give_up_queue(state, delay))
+
+
+def _started(state: InstanceMachine, now: Instant) -> Turn:
+    """Nothing gates readiness and liveness any more."""
+    probes = state.terms.probes
+    liveness = (StartProbe(kind="liveness"),) if probes.liveness else ()
+    state = replace(state, started=True)
+    if probes.readiness:
+        return state, (StartProbe(kind="readiness"), *liveness)
+    state, told = _readied(state, now)
+    return state, (*liveness, *told)
+
+
+# Probes
+
+
+def _probed(state: InstanceMachine, event: Probed, now: Instant) -> Turn:
+    if event.launch != state.launch or state.pid is None:
+        return state, ()
+    if event.kind == "readiness":
+        return _probed_readiness(state, event, now)
+    declared = state.terms.probes.startup if event.kind == "startup" else state.terms.probes.liveness
+    # Startup speaks until it has passed, liveness from then on; neither once the process is to end.
+    if declared is None or state.ending or state.stop_asked or state.started != (event.kind == "liveness"):
+        return state, ()
+    if event.kind == "startup":
+        tally = probe.tallied(state.startup, ok=event.ok)
+        state = replace(state, startup=tally)
+    else:
+        tally = probe.tallied(state.liveness, ok=event.ok)
+        state = replace(state, liveness=tally)
+    match probe.verdict(tally, declared):
+        case "failed":
+            grace = state.terms.stop.grace_ms if declared.grace_ms is None else declared.grace_ms
+            return _end_by_probe(state, grace, probe.describe(event.kind, event.detail), now)
+        case "passed" if event.kind == "startup":
+            state, actions = _started(state, now)
+            return state, (StopProbe(kind="startup"), *actions)
+        case "undecided" if event.kind == "startup":
+            return replace(state, detail=probe.describe("startup", event.detail)), ()
+    return state, ()
+
+
+def _probed_readiness(state: InstanceMachine, event: Probed, now: Instant) -> Turn:
+    declared = state.terms.probes.readiness
+    if declared is None or not state.started or (state.ending and not state.stop_asked):
+        return state, ()
+    tally = probe.tallied(state.readiness, ok=event.ok)
+    state = replace(state, readiness=tally)
+    match probe.verdict(tally, declared, successes=declared.successes):
+        case "passed" if not state.ready:
+            return _readied(state, now)
+        case "failed" if state.ready:
+            detail = probe.describe("readiness", event.detail)
+            state = replace(state, ready=False)
+            shown = state if state.stop_asked else _enter(state, "unready", now, detail)
+            return shown, (Emit(text="unready", fields={"reason": detail}),)
+    if not event.ok and not state.ready and not state.stop_asked:
+        return replace(state, detail=probe.describe("readiness", event.detail)), ()
+    return state, ()
+
+
+def _readied(state: InstanceMachine, now: Instant) -> Turn:
+    state = replace(state, ready=True)
+    shown = state if state.stop_asked else _enter(state, "ready", now)
+    after_ms = now.boottime_ms - state.launched.boottime_ms
+    return shown, (Emit(text="ready", fields={"after_ms": after_ms}),)
+
+
+def _end_by_probe(state: InstanceMachine, grace_ms: Milliseconds, detail: str, now: Instant) -> Turn:
+    state = replace(
+        _enter(state, "unready", now, detail),
+        ready=False,
+        ending=drain.signalled(grace_ms, now),
+    )
+    return state, (
+        Emit(text="is restarted", fields={"reason": detail}),
+        *(StopProbe(kind=kind) for kind in KINDS),
+        Signal(name=state.terms.stop.signal),
+    )
+
+
+# Stop
+
+
+def _stop_asked(state: InstanceMachine, event: StopAsked, now: Instant) -> Turn:
+    if state.stop_asked or state.state == "stopped":
+        return state, ()
+    state = replace(state, stop_asked=True, linger_ms=event.linger_ms, retry_at=None)
+    if state.pid is not None:
+        return _drain(state, event.linger_ms, now)
+    if state.launching:
+        return _enter(state, "draining", now), ()
+    return _stopped(state, now, "")
+
+
+def _drain(state: InstanceMachine, linger_ms: Milliseconds | None, now: Instant) -> Turn:
+    listens = state.terms.listens
+    actions: tuple[Action, ...] = (
+        Emit(text="draining"),
+        StopProbe(kind="startup"),
+        StopProbe(kind="liveness"),
+        ShowNotice(),
+    )
+    state = _enter(state, "draining", now)
+    if state.ending is not None:
+        # A probe has ended it already: it has its signal and its grace.
+        return state, actions
+    ending = drain.lingering(state.terms.stop, linger_ms, now, listens=listens)
+    watch: tuple[Action, ...] = (WatchConnections(),) if listens else ()
+    return replace(state, ending=ending), (*actions, *watch)
+
+
+def _signal(state: InstanceMachine, now: Instant) -> Turn:
+    stop = state.terms.stop
+    return replace(state, ending=drain.signalled(stop.grace_ms, now)), (Signal(name=stop.signal),)
+
+
+def _stopped(state: InstanceMachine, now: Instant, detail: str) -> Turn:
+    actions: tuple[Action, ...] = (Emit(text="stopped"),)
+    if state.terms.listens:
+        actions = (AcceptLeft(), *actions)
+    return replace(_enter(state, "stopped", now, detail), retry_at=None), actions
+
+
+# After an end
+
+
+def _exited(state: InstanceMachine, event: Exited, now: Instant) -> Turn:
+    invariant(state.pid is not None, "a process ended that was not there")
+    by_probe = state.ending is not None and not state.stop_asked
+    how = restart.describe(event)
+    detail = state.detail if by_probe else how
+    gone: tuple[Action, ...] = (
+        KillTree(),
+        CloseProcess(),
+        Emit(text="ended", fields={"pid": state.pid or 0, "how": how}),
+    )
+    state = replace(_healed(state, now), pid=None, ending=None, started=False, ready=False)
+    if state.stop_asked:
+        state, actions = _stopped(state, now, "")
+    elif restart.comes_back(state.terms.restart, failed=by_probe or not restart.is_clean(event)):
+        state, actions = _restart(state, detail, event.jitter, now)
+    else:
+        state, actions = _stopped(state, now, detail)
+    return state, (*gone, *actions)
+
+
+def _restart(state: InstanceMachine, detail: str, jitter: float, now: Instant) -> Turn:
+    """The one path back, after whatever end."""
+    policy = state.terms.restart
+    delay = restart.delay_ms(policy, state.history.attempts, jitter)
+    history = restart.counted(state.history, policy, now.boottime_ms)
+    told: tuple[Action, ...] = ()
+    if history.crash_looping and not state.history.crash_looping:
+        told = (Emit(text="is in a crash loop", fields={"restarts": history.attempts, "reason": detail}),)
+    state = replace(state, restarts=state.restarts + 1, history=history, detail=detail)
+    if delay == 0:
+        state, actions = _launch(state, now)
+        return state, (*told, *actions)
+    again = f"{detail}; starts again after {show_duration(delay)}"
+    state = replace(_enter(state, "backoff", now, again), retry_at=now.after(delay))
+    return state, (*told, *_give_up_queue(state, delay))
+
+
+def _give_up_queue(state: InstanceMachine, delay: Milliseconds) -> tuple[Action, ...]:
+    return (AcceptLeft(),) if state.terms.listens and delay > WAIT_ON_SLOT_MS else ()
+
+
+# Time
+
+
+def _pass_time(state: InstanceMachine, now: Instant) -> Turn:
+    if state.ending and drain.is_due(state.ending, now):
+        return _signal(state, now) if state.ending.phase == "linger" else _kill(state, state.ending, now)
+    if state.retry_at and now.boottime_ms >= state.retry_at.boottime_ms:
+        return _launch(state, now)
+    return _healed(state, now), ()
+
+
+def _kill(state: InstanceMachine, ending: Ending, now: Instant) -> Turn:
+    told = Emit(text="outlived SIGKILL" if ending.phase == "killing" else "outlived its grace")
+    return replace(state, ending=drain.killing(now)), (told, KillTree())
+
+
+def _healed(state: InstanceMachine, now: Instant) -> InstanceMachine:
+    """Forget earlier restarts once the instance was healthy long enough."""
+    healthy_ms = now.boottime_ms - state.since.boottime_ms
+    if state.state == "ready" and healthy_ms >= state.terms.restart.reset_after_ms:
+        return replace(state, history=History())
+    return state
+
+
+def _next_wake(state: InstanceMachine) -> Iterator[Instant]:
+    moments = [moment for moment in (state.ending and state.ending.until, state.retry_at) if moment]
+    if state.state == "ready" and state.history != History():
+        moments.append(state.since.after(state.terms.restart.reset_after_ms))
+    if moments:
+        yield min(moments, key=lambda moment: moment.boottime_ms)

@@ -1,0 +1,39 @@
+"""Probes, with the kubelet's semantics: what stands in for undeclared ones, and when results in a row decide.
+
+Startup gates the other two. Readiness runs all life long and never restarts. Liveness restarts. Thresholds count
+*consecutive* results; one success is enough for startup and liveness, whatever is declared.
+"""
+
+from typing import Final, Literal
+
+import msgspec
+
+from agent.decisions.process.state import Tally
+from agent.model.process import Probe, Probes, TcpCheck
+
+Verdict = Literal["passed", "failed", "undecided"]
+
+SOMEBODY_ACCEPTS: Final = Probe(check=TcpCheck(), period_ms=250, timeout_ms=1_000, failures=2**31)
+"""For a listening type that declares neither startup nor readiness. A slow start is no failure: it never restarts."""
+
+
+def effective(declared: Probes, *, listens: bool) -> Probes:
+    """The probes that are run: nothing may count as ready on a slot on which nobody accepts."""
+    if listens and declared.startup is None and declared.readiness is None:
+        return msgspec.structs.replace(declared, startup=SOMEBODY_ACCEPTS)
+    return declared
+
+
+def tallied(tally: Tally, *, ok: bool) -> Tally:
+    return Tally(successes=tally.successes + 1) if ok else Tally(failures=tally.failures + 1)
+
+
+def verdict(tally: Tally, probe: Probe, *, successes: int = 1) -> Verdict:
+    if tally.successes >= successes:
+        return "passed"
+    return "failed" if tally.failures >= probe.failures else "undecided"
+
+
+def describe(kind: str, detail: str) -> str:
+    """A failing probe in words for a person: first what was found. No count: it would be news at each failure."""
+    return f"{detail} ({kind} probe)" if detail else f"{kind} probe failed"

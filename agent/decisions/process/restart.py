@@ -1,0 +1,66 @@
+"""After an end: was it a failure, does the instance come back, and when.
+
+Rules: the first restart after `first_delay`, then `base_delay` doubled up to `max_delay`; jitter only adds, at most a
+quarter; never give up. Clean is systemd's list: exit code 0, or SIGHUP, SIGINT, SIGTERM, SIGPIPE. Unknown is a failure.
+"""
+
+import signal
+from typing import Final
+
+import msgspec
+
+from agent.decisions.process.state import Exited, History
+from agent.model.process import RestartPolicy
+from agent.model.units import Milliseconds
+
+CLEAN_SIGNALS: Final = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE})
+JITTER_PART: Final = 4
+"""Jitter adds up to one part in so many."""
+
+
+def is_clean(exited: Exited) -> bool:
+    return exited.code == 0 or exited.signal in CLEAN_SIGNALS
+
+
+def describe(exited: Exited) -> str:
+    """An end in words for a person."""
+    if exited.code is not None:
+        return f"exited with code {exited.code}"
+    if exited.signal is not None:
+        return f"was ended by {_signal_name(exited.signal)}"
+    return "ended, nobody could tell how"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def comes_back(policy: RestartPolicy, *, failed: bool) -> bool:
+    return policy.policy == "always" or (policy.policy == "on-failure" and failed)
+
+
+def delay_ms(policy: RestartPolicy, attempts: int, jitter: float) -> Milliseconds:
+    """Before the restart that follows `attempts` restarts without a healthy time in between."""
+    if attempts == 0:
+        return with_jitter(policy.first_delay_ms, jitter)
+    # Doubling beyond 60 times is beyond every max_delay: the bound keeps the number small.
+    return with_jitter(min(policy.base_delay_ms << min(attempts - 1, 60), policy.max_delay_ms), jitter)
+
+
+def with_jitter(delay: Milliseconds, jitter: float) -> Milliseconds:
+    return delay + int(delay * jitter / JITTER_PART)
+
+
+def counted(history: History, policy: RestartPolicy, now_ms: Milliseconds) -> History:
+    """The history with one more restart. The flag stays until the instance was healthy for `reset_after`."""
+    loop = policy.crash_loop
+    recent = (*(at for at in history.recent_ms if now_ms - at < loop.within_ms), now_ms)[-loop.restarts :]
+    return msgspec.structs.replace(
+        history,
+        attempts=history.attempts + 1,
+        recent_ms=recent,
+        crash_looping=history.crash_looping or len(recent) >= loop.restarts,
+    )

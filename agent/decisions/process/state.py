@@ -1,0 +1,215 @@
+"""The life of one instance in words: what is known of it, what may happen to it, what may be done about it.
+
+An instance is one place in the plan, its process comes and goes; `launch` numbers the processes, so that what is said
+of an earlier one is not taken for the present one. Not handled here: traffic; whoever stops an instance has taken it
+out of the program before.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from agent.model.assignment import InstanceState
+from agent.model.process import ProbeKind, Probes, RestartPolicy, StopPolicy
+from agent.model.units import Instant, Milliseconds
+
+EndingPhase = Literal["linger", "grace", "killing"]
+
+
+class Terms(Struct, frozen=True, kw_only=True):
+    """Under which policies the instance lives, for all its life."""
+
+    stop: StopPolicy = StopPolicy()
+    restart: RestartPolicy = RestartPolicy()
+    probes: Probes = Probes()
+    """With what stands in for undeclared ones: `probe.effective`."""
+    listens: bool = False
+
+
+class Tally(Struct, frozen=True, kw_only=True):
+    """Results of one probe in a row: of the two numbers one is always 0."""
+
+    successes: int = 0
+    failures: int = 0
+
+
+class History(Struct, frozen=True, kw_only=True):
+    """Restarts since the instance was last healthy for `reset_after`."""
+
+    attempts: int = 0
+    recent_ms: tuple[Milliseconds, ...] = ()
+    """Boottimes of those that lie within the crash loop's window."""
+    crash_looping: bool = False
+
+
+class Ending(Struct, frozen=True, kw_only=True):
+    """How far the end of the present process has come; at `until` the next phase begins by itself."""
+
+    phase: EndingPhase
+    until: Instant
+    earliest: Instant
+    """Linger may end early, when nothing is left, but not before this."""
+
+
+class InstanceMachine(Struct, frozen=True, kw_only=True):
+    """Everything that is decided from."""
+
+    terms: Terms
+    state: InstanceState = "starting"
+    since: Instant
+    launched: Instant
+    """When the present process was started; before the first, when the instance was made."""
+    launch: int = 0
+    """Number of the newest process; 0 before the first."""
+    pid: int | None = None
+    launching: bool = False
+    """A launch was ordered and has not been answered."""
+    restarts: int = 0
+    history: History = History()
+    retry_at: Instant | None = None
+    """When the next launch is due, while no process lives."""
+    started: bool = False
+    """The startup probe has passed, or there is none."""
+    ready: bool = False
+    """What readiness says; while draining it is only reported."""
+    startup: Tally = Tally()
+    readiness: Tally = Tally()
+    liveness: Tally = Tally()
+    ending: Ending | None = None
+    stop_asked: bool = False
+    linger_ms: Milliseconds | None = None
+    """The linger that came with the wish to stop, while there was no process yet to drain."""
+    detail: str = ""
+
+
+# Events
+
+
+class Start(Struct, frozen=True):
+    """The instance is wanted."""
+
+
+class Launched(Struct, frozen=True, kw_only=True):
+    pid: int
+
+
+class LaunchFailed(Struct, frozen=True, kw_only=True):
+    errno: int
+    what: str
+    """In words: the file, and what is wrong with it."""
+    jitter: float
+    """In 0..1, drawn by the shell."""
+
+
+class Exited(Struct, frozen=True, kw_only=True):
+    """The main process has ended; neither code nor signal: nobody could tell how, which is not 0."""
+
+    code: int | None
+    signal: int | None
+    jitter: float
+    """In 0..1, drawn by the shell."""
+
+
+class Probed(Struct, frozen=True, kw_only=True):
+    kind: ProbeKind
+    launch: int
+    ok: bool
+    detail: str = ""
+
+
+class StopAsked(Struct, frozen=True, kw_only=True):
+    linger_ms: Milliseconds | None = None
+    """Over the stop policy's linger."""
+
+
+class ConnectionsLeft(Struct, frozen=True, kw_only=True):
+    """What would be lost if the process ended now: not yet accepted, established, in the middle of a handshake."""
+
+    queued: int
+    established: int
+    syn_received: int
+
+
+class Tick(Struct, frozen=True):
+    """Time has passed."""
+
+
+Event = Start | Launched | LaunchFailed | Exited | Probed | StopAsked | ConnectionsLeft | Tick
+
+
+# Actions, performed in the order in which they are listed
+
+
+class LaunchNow(Struct, frozen=True, kw_only=True):
+    """Start the process, answer `Launched` or `LaunchFailed`. Never ordered while a process lives."""
+
+    launch: int
+
+
+class StartProbe(Struct, frozen=True, kw_only=True):
+    """Probe on the probe's own schedule, one at a time, until `StopProbe` or the process's end; answer `Probed`."""
+
+    kind: ProbeKind
+
+
+class StopProbe(Struct, frozen=True, kw_only=True):
+    kind: ProbeKind
+
+
+class ShowNotice(Struct, frozen=True):
+    """Let the drain notice appear."""
+
+
+class WatchConnections(Struct, frozen=True):
+    """Answer `ConnectionsLeft`, at once and again and again, until the process's end."""
+
+
+class Signal(Struct, frozen=True, kw_only=True):
+    """Send it to the main process alone."""
+
+    name: str
+
+
+class KillTree(Struct, frozen=True):
+    """SIGKILL the process and everything that came from it; done when it is gone. Also after the main process left."""
+
+
+class CloseProcess(Struct, frozen=True):
+    """The main process and its tree are gone: end probes and watches, read its output to the end."""
+
+
+class AcceptLeft(Struct, frozen=True):
+    """Nobody will come back soon for what waits on the slot: accept, close, count."""
+
+
+class Emit(Struct, frozen=True, kw_only=True):
+    """Tell the agent's own log."""
+
+    text: str
+    fields: dict[str, str | int] = {}
+
+
+class Wake(Struct, frozen=True, kw_only=True):
+    """Send `Tick` at that moment at the latest; takes the place of the wake of an earlier decision."""
+
+    at: Instant
+
+
+Action = (
+    LaunchNow
+    | StartProbe
+    | StopProbe
+    | ShowNotice
+    | WatchConnections
+    | Signal
+    | KillTree
+    | CloseProcess
+    | AcceptLeft
+    | Emit
+    | Wake
+)
+
+
+class Decision(Struct, frozen=True, kw_only=True):
+    state: InstanceMachine
+    actions: tuple[Action, ...] = ()
