@@ -1,0 +1,1 @@
+"""What a person's machine knows of a coordinator: where it is, and a typed client of its API."""

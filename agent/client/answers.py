@@ -1,0 +1,156 @@
+"""What the coordinator answers, as structs: only the fields that the command line reads, more may come."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from agent.model.assignment import InstanceState, ReleaseRef
+from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ProcessName, ReleaseName, RolloutId
+from agent.model.release import ConfigValue
+from agent.model.rollout import RolloutState
+
+
+class BuildEntry(Struct, frozen=True):
+    id: Digest
+    app: AppName
+    version: str
+    commit: str
+    committed_at_s: int = 0
+    size_bytes: int = 0
+
+
+class BuildMade(Struct, frozen=True):
+    """The shape of `rollway build --json`."""
+
+    id: Digest
+    app: AppName
+    version: str
+    commit: str
+
+
+class Settings(Struct, frozen=True):
+    file: str
+    settings: dict[str, Any]
+
+
+class Config(Struct, frozen=True):
+    version: int
+    values: dict[str, ConfigValue]
+    secrets: tuple[str, ...]
+    recipient: str
+
+
+class ConfigSaved(Struct, frozen=True):
+    version: int
+
+
+class ReleaseMade(Struct, frozen=True):
+    """The shape of `rollway release create --json`."""
+
+    app: AppName
+    environment: EnvironmentName
+    release: ReleaseName
+    build: Digest
+
+
+class ReleaseEntry(Struct, frozen=True):
+    app: AppName
+    environment: EnvironmentName
+    release: ReleaseName
+    build: Digest
+    version: str
+    commit: str
+    created_at_s: int
+    digest: Digest
+    state: str = ""
+
+
+class ReleaseShown(Struct, frozen=True):
+    envelope: str
+    digest: Digest
+
+
+class State(Struct, frozen=True):
+    """What an environment runs, what it can go back to (newest last), and the number of its last order."""
+
+    runs: ReleaseRef | None
+    stable: tuple[ReleaseRef, ...]
+    sequence: int
+    rollout: RolloutId | None = None
+
+
+class RolloutHost(Struct, frozen=True):
+    host: HostName
+    state: str
+    reason: str = ""
+
+
+class RolloutMigration(Struct, frozen=True):
+    host: HostName
+    state: str
+    exit_code: int | None = None
+    output: str = ""
+
+
+class RolloutShown(Struct, frozen=True, kw_only=True, rename={"previous": "from"}):
+    """The shape of `rollway swap|rollback|rollout show --json`."""
+
+    id: RolloutId
+    app: AppName
+    environment: EnvironmentName
+    release: ReleaseName
+    previous: ReleaseName | None = None
+    strategy: str
+    state: RolloutState
+    reason: str = ""
+    asked_by: str = ""
+    created: str = ""
+    """ISO 8601, as every time in an answer."""
+    changed: str = ""
+    changed_ms: int = 0
+    """To ask for what comes after it."""
+    hosts: tuple[RolloutHost, ...] = ()
+    migration: RolloutMigration | None = None
+    stragglers: tuple[HostName, ...] = ()
+
+
+class Planned(Struct, frozen=True):
+    """What a rollout would do, in lines for a person."""
+
+    plan: tuple[str, ...]
+
+
+class AppStatus(Struct, frozen=True):
+    app: AppName
+    environment: EnvironmentName
+    release: ReleaseName | None
+    state: str
+    ready: int
+    wanted: int
+
+
+class HostStatus(Struct, frozen=True):
+    host: HostName
+    address: str
+    connected: bool
+    labels: dict[str, str] = {}
+    environments: tuple[EnvironmentName, ...] = ()
+
+
+class Status(Struct, frozen=True):
+    apps: tuple[AppStatus, ...]
+    hosts: tuple[HostStatus, ...]
+
+
+class Instance(Struct, frozen=True):
+    host: HostName
+    app: AppName
+    environment: EnvironmentName
+    release: ReleaseName
+    process: ProcessName
+    instance: str
+    pid: int | None
+    state: InstanceState
+    since: str
+    restarts: int
+    detail: str = ""

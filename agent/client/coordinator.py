@@ -1,0 +1,177 @@
+"""Typed client of the coordinator's API: one method per route.
+
+Nothing is tried twice, except by `watch`, which outlives a coordinator that is away for a while.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import anyio
+
+from agent.client.answers import (
+    BuildEntry,
+    BuildMade,
+    Config,
+    ConfigSaved,
+    Instance,
+    Planned,
+    ReleaseEntry,
+    ReleaseMade,
+    ReleaseShown,
+    RolloutShown,
+    Settings,
+    State,
+    Status,
+)
+from agent.client.http import Session
+from agent.errors import UnreachableError
+from agent.model.ids import AppName, Digest, EnvironmentName, ProcessName, ReleaseName, RolloutId
+from agent.model.release import ConfigValue
+from agent.model.rollout import TERMINAL
+
+_WATCH_S: Final = 30
+_AWAY_MAX_S: Final = 120
+"""How long `watch` waits for a coordinator that does not answer."""
+_AWAY_RETRY_S: Final = 0.5
+
+
+class Coordinator(Session):
+    """One coordinator, as the holder of one token sees it: `async with Coordinator(context) as coordinator`."""
+
+    async def upload_archive(self, app: AppName, build: Digest, archive: Path) -> None:
+        with archive.open("rb") as body:
+            await self.read("PUT", f"{_build(app, build)}/archive", body=body)
+
+    async def upload_manifest(self, app: AppName, build: Digest, manifest: bytes) -> BuildMade:
+        """After the archive: this makes the build exist, and its app known."""
+        return await self.ask("PUT", _build(app, build), BuildMade, body=manifest)
+
+    async def builds(self, app: AppName) -> list[BuildEntry]:
+        return await self.ask("GET", f"/v1/apps/{quote(app)}/builds", list[BuildEntry])
+
+    async def build_manifest(self, app: AppName, build: Digest) -> bytes:
+        return await self.read("GET", _build(app, build))
+
+    async def environments(self, app: AppName) -> list[EnvironmentName]:
+        return await self.ask("GET", f"/v1/apps/{quote(app)}/environments", list[EnvironmentName])
+
+    async def settings(self, app: AppName, environment: EnvironmentName) -> Settings:
+        return await self.ask("GET", _environment(app, environment), Settings)
+
+    async def set_settings(self, app: AppName, environment: EnvironmentName, file: str) -> Settings:
+        return await self.ask("PUT", _environment(app, environment), Settings, body={"file": file})
+
+    async def config(self, app: AppName, environment: EnvironmentName) -> Config:
+        """The newest version; version 0 is empty."""
+        return await self.ask("GET", f"{_environment(app, environment)}/config", Config)
+
+    async def change_config(
+        self,
+        app: AppName,
+        environment: EnvironmentName,
+        base_version: int,
+        values: Mapping[str, ConfigValue],
+        unset: Sequence[str] = (),
+    ) -> int:
+        """The new version; RefusedError when somebody else changed it since `base_version`."""
+        body = {"base_version": base_version, "set": dict(values), "unset": list(unset)}
+        return (await self.ask("POST", f"{_environment(app, environment)}/config", ConfigSaved, body=body)).version
+
+    async def create_release(self, app: AppName, environment: EnvironmentName, envelope: bytes) -> ReleaseMade:
+        return await self.ask("POST", f"{_environment(app, environment)}/releases", ReleaseMade, body=envelope)
+
+    async def releases(self, app: AppName, environment: EnvironmentName) -> list[ReleaseEntry]:
+        """Oldest first."""
+        return await self.ask("GET", f"{_environment(app, environment)}/releases", list[ReleaseEntry])
+
+    async def release(self, app: AppName, environment: EnvironmentName, name: ReleaseName) -> ReleaseShown:
+        return await self.ask("GET", f"{_environment(app, environment)}/releases/{quote(name)}", ReleaseShown)
+
+    async def state(self, app: AppName, environment: EnvironmentName) -> State:
+        return await self.ask("GET", f"{_environment(app, environment)}/state", State)
+
+    async def plan_rollout(
+        self, app: AppName, environment: EnvironmentName, order: bytes, strategy: str | None
+    ) -> Planned:
+        body = {"order": order.decode(), "strategy": strategy, "plan": True, "supersede": False}
+        return await self.ask("POST", f"{_environment(app, environment)}/rollouts", Planned, body=body)
+
+    async def start_rollout(
+        self, app: AppName, environment: EnvironmentName, order: bytes, strategy: str | None, *, supersede: bool
+    ) -> RolloutShown:
+        """The rollout, or, in state `done`, what says that the release runs everywhere already."""
+        body = {"order": order.decode(), "strategy": strategy, "plan": False, "supersede": supersede}
+        return await self.ask("POST", f"{_environment(app, environment)}/rollouts", RolloutShown, body=body)
+
+    async def rollouts(
+        self, app: AppName | None = None, environment: EnvironmentName | None = None
+    ) -> list[RolloutShown]:
+        """Newest first."""
+        return await self.ask("GET", "/v1/rollouts", list[RolloutShown], query=_where(app, environment))
+
+    async def rollout(self, rollout: RolloutId, after_ms: int | None = None) -> RolloutShown:
+        """As it is; with `after_ms`, as soon as it changed after that, or after a while."""
+        query = {} if after_ms is None else {"after": str(after_ms), "wait_s": str(_WATCH_S)}
+        return await self.ask("GET", f"/v1/rollouts/{quote(rollout)}", RolloutShown, query=query)
+
+    async def tell_rollout(self, rollout: RolloutId, word: str) -> RolloutShown:
+        """`word` is abort, pause or resume; RefusedError when its state does not know it."""
+        return await self.ask("POST", f"/v1/rollouts/{quote(rollout)}/{word}", RolloutShown)
+
+    async def watch(self, rollout: RolloutId) -> AsyncIterator[RolloutShown | None]:
+        """Give the rollout at each change until it is terminal; None when the coordinator went away."""
+        seen: RolloutShown | None = None
+        away_since_s: float | None = None
+        while seen is None or seen.state not in TERMINAL:
+            try:
+                shown = await self.rollout(rollout, None if seen is None else seen.changed_ms)
+            except UnreachableError:
+                if away_since_s is None:
+                    away_since_s = anyio.current_time()
+                    yield None
+                if anyio.current_time() - away_since_s > _AWAY_MAX_S:
+                    raise
+                await anyio.sleep(_AWAY_RETRY_S)
+                continue
+            away_since_s = None
+            if shown != seen:
+                yield shown
+            seen = shown
+
+    async def status(self, app: AppName | None = None, environment: EnvironmentName | None = None) -> Status:
+        return await self.ask("GET", "/v1/status", Status, query=_where(app, environment))
+
+    async def ps(self, app: AppName | None = None, environment: EnvironmentName | None = None) -> list[Instance]:
+        return await self.ask("GET", "/v1/ps", list[Instance], query=_where(app, environment))
+
+    def logs(
+        self,
+        app: AppName,
+        environment: EnvironmentName,
+        process: ProcessName | None,
+        slot: int | None,
+        *,
+        lines: int,
+        follow: bool,
+    ) -> AsyncIterator[bytes]:
+        """Give log records, a JSON object each, as the hosts send them."""
+        query = {"lines": str(lines), "follow": "1" if follow else "0"}
+        if process is not None:
+            query["process"] = process
+        if slot is not None:
+            query["slot"] = str(slot)
+        return self.lines(f"{_environment(app, environment)}/logs", query)
+
+
+def _build(app: AppName, build: Digest) -> str:
+    return f"/v1/apps/{quote(app)}/builds/{quote(build)}"
+
+
+def _environment(app: AppName, environment: EnvironmentName) -> str:
+    return f"/v1/apps/{quote(app)}/environments/{quote(environment)}"
+
+
+def _where(app: AppName | None, environment: EnvironmentName | None) -> dict[str, str]:
+    return {key: value for key, value in (("app", app), ("environment", environment)) if value is not None}

@@ -1,0 +1,131 @@
+"""HTTP to one coordinator: a session with TLS and token, and what went wrong as a `RollwayError`.
+
+Rules: an answer that is not what was expected is a FailedError, never a traceback; no answer is an UnreachableError.
+Nothing is tried twice here. Not handled here: which routes there are (`client.coordinator`).
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from agent.client.context import Context
+from agent.errors import (
+    FailedError,
+    NotFoundError,
+    RefusedError,
+    RolledBackError,
+    RollwayError,
+    UnreachableError,
+    UsageError,
+)
+from agent.link.tls import cli_context
+
+T = TypeVar("T")
+
+_BY_CODE: Final[Mapping[int, type[RollwayError]]] = {
+    error.exit_code: error
+    for error in (FailedError, UsageError, RolledBackError, RefusedError, NotFoundError, UnreachableError)
+}
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=90)
+_STREAM_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5)
+
+
+class _Error(Struct):
+    error: str
+    what_to_do: str = ""
+    code: int = 1
+
+
+class Session:
+    """Requests to the coordinator that `context` names, as the holder of its token."""
+
+    def __init__(self, context: Context) -> None:
+        self._url = context.coordinator
+        self._context = context
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=cli_context(self._context.ca)),
+            headers={"Authorization": f"Bearer {self._context.token}"},
+            timeout=_TIMEOUT,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def ask(
+        self, method: str, path: str, kind: type[T], *, query: Mapping[str, str] | None = None, body: object = None
+    ) -> T:
+        """The answer as a `kind`. `body` is sent as it is when it is bytes or a file, else as JSON."""
+        answer = await self.read(method, path, query=query, body=body)
+        try:
+            return msgspec.json.decode(answer, type=kind)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise FailedError(
+                f"cannot read what {self._url} answered to {method} {path}: {error}",
+                "Compare the versions of this Rollway and of the coordinator.",
+            ) from error
+
+    async def read(
+        self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: object = None
+    ) -> bytes:
+        """The answer as it came."""
+        if body is not None and not isinstance(body, bytes) and not hasattr(body, "read"):
+            body = msgspec.json.encode(body)
+        try:
+            async with self._send(method, path, query, body, _TIMEOUT) as response:
+                answer = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from error
+        if not response.ok:
+            raise _refusal(response.status, answer)
+        return answer
+
+    async def lines(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
+        """Give the answer line by line as it comes, for as long as it comes."""
+        rest = b""
+        try:
+            async with self._send("GET", path, query, None, _STREAM_TIMEOUT) as response:
+                if not response.ok:
+                    raise _refusal(response.status, await response.read())
+                async for chunk in response.content.iter_any():
+                    *whole, rest = (rest + chunk).split(b"\n")
+                    for line in whole:
+                        yield line
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from error
+
+    def _send(
+        self, method: str, path: str, query: Mapping[str, str] | None, body: object, timeout: aiohttp.ClientTimeout
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._session.request(method, self._url + path, params=query, data=body, timeout=timeout)
+
+    def _unreachable(self, error: Exception) -> UnreachableError:
+        if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+            return UnreachableError(
+                f"cannot trust {self._url}: {error}", "Name the CA of this coordinator: `ca` in client.toml."
+            )
+        reason = str(error) or type(error).__name__
+        return UnreachableError(
+            f"cannot reach the coordinator {self._url}: {reason}",
+            "Look whether it runs, and whether this is its address. The hosts go on without it.",
+        )
+
+
+def _refusal(status: int, answer: bytes) -> RollwayError:
+    try:
+        found = msgspec.json.decode(answer, type=_Error)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return FailedError(
+            f"the coordinator answered {status} {answer[:200].decode(errors='replace')!r}",
+            "Look whether this is the address of a Rollway coordinator.",
+        )
+    return _BY_CODE.get(found.code, FailedError)(found.error, found.what_to_do)
