@@ -57,7 +57,7 @@ class HostStep(Struct, frozen=True, kw_only=True):
     """Whether it failed, and is to be told once more because a person resumed the rollout."""
     reachable: bool = True
     since_ms: Milliseconds = 0
-    """Wall clock when `state`, or `reachable`, last changed."""
+    """The rollout's `clock_ms` when `state`, or `reachable`, last changed."""
     reason: str = ""
 
 
@@ -93,8 +93,12 @@ class Rollout(Struct, frozen=True, kw_only=True):
     asked_by: str = ""
     created_ms: Milliseconds = 0
     changed_ms: Milliseconds = 0
+    wall_ms: Milliseconds = 0
+    """Wall clock at the last step."""
+    clock_ms: Milliseconds = 0
+    """The rollout's own clock, by which it measures: follows the wall clock, never back, never far ahead at once."""
     progress_ms: Milliseconds = 0
-    """Wall clock of the last host done: the progress deadline counts from it."""
+    """`clock_ms` when a host was last done: the progress deadline counts from it."""
     resume_to: RolloutState | None = None
     """The state that a pause interrupted."""
     failed_as: RolloutState | None = None

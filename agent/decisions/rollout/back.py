@@ -6,7 +6,6 @@ from agent.decisions.rollout import hosts
 from agent.decisions.rollout.hosts import AT_REST
 from agent.decisions.rollout.state import Ended, Give, RolloutAction
 from agent.model.rollout import Rollout, RolloutState
-from agent.model.units import Milliseconds
 
 
 def turn(rollout: Rollout, reason: str, ends_as: RolloutState) -> Rollout:
@@ -14,11 +13,11 @@ def turn(rollout: Rollout, reason: str, ends_as: RolloutState) -> Rollout:
     return replace(rollout, state="rolling_back", reason=reason, failed_as=ends_as, resume_to=None)
 
 
-def run(rollout: Rollout, now_ms: Milliseconds) -> tuple[Rollout, list[RolloutAction]]:
+def run(rollout: Rollout) -> tuple[Rollout, list[RolloutAction]]:
     """Give stable back as the budget allows; end when every moved host that can be reached has it, or has failed."""
     actions: list[RolloutAction] = []
     if not any(step.back for step in rollout.hosts):
-        rollout = replace(rollout, progress_ms=now_ms)
+        rollout = replace(rollout, progress_ms=rollout.clock_ms)
     moving = sum(step.back and step.state not in AT_REST for step in rollout.hosts)
     waiting = [step for step in rollout.hosts if step.moved and not step.back]
     for step in waiting[: max(0, _room(rollout) - moving)]:
@@ -30,9 +29,9 @@ def run(rollout: Rollout, now_ms: Milliseconds) -> tuple[Rollout, list[RolloutAc
     open_steps = [
         step
         for step in rollout.hosts
-        if step.moved and not (step.back and step.state in AT_REST) and not hosts.lost(rollout, step, now_ms)
+        if step.moved and not (step.back and step.state in AT_REST) and not hosts.lost(rollout, step)
     ]
-    overdue = now_ms - rollout.progress_ms >= rollout.pace.progress_deadline_ms
+    overdue = rollout.clock_ms - rollout.progress_ms >= rollout.pace.progress_deadline_ms
     if open_steps and not overdue:
         return rollout, actions
     rollout, ended = _end(rollout, overdue=bool(open_steps))

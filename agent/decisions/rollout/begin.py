@@ -46,6 +46,8 @@ def plan(
         asked_by=asked_by,
         created_ms=now_ms,
         changed_ms=now_ms,
+        wall_ms=now_ms,
+        clock_ms=now_ms,
         progress_ms=now_ms,
         next_generation=first_generation,
         hosts=hosts,

@@ -7,43 +7,42 @@ from agent.decisions.rollout.hosts import AT_REST
 from agent.decisions.rollout.state import Ended, Give, RolloutAction
 from agent.model.assignment import AdminRun, ReleaseRef
 from agent.model.rollout import HostStep, Migration, Rollout
-from agent.model.units import Milliseconds
 
 Outcome = tuple[Rollout, list[RolloutAction]]
 
 
-def begin(rollout: Rollout, now_ms: Milliseconds) -> Outcome:
+def begin(rollout: Rollout) -> Outcome:
     """Ask every host to lay the new release and stable ready, while it goes on running what it runs.
 
     A rollback moves at once: its target ran here, so it lies on the hosts, and each verifies it before launching it.
     """
     if rollout.kind == "rollback":
-        return replace(rollout, state="running", progress_ms=now_ms), []
+        return replace(rollout, state="running", progress_ms=rollout.clock_ms), []
     actions: list[RolloutAction] = []
     for step in rollout.hosts:
         rollout, give = _give(rollout, step, rollout.previous)
         actions.append(give)
-    return replace(rollout, state="preflight", progress_ms=now_ms), actions
+    return replace(rollout, state="preflight", progress_ms=rollout.clock_ms), actions
 
 
-def preflight(rollout: Rollout, now_ms: Milliseconds) -> Outcome:
+def preflight(rollout: Rollout) -> Outcome:
     """Wait until everything lies on every host that can be reached. Nothing has moved: a failure swaps nothing."""
     rollout, actions = _welcome(rollout)
     there = [step for step in rollout.hosts if step.reachable]
     broken = next((step for step in there if step.unprepared), None)
     if broken is not None:
         return back.turn(rollout, f"{broken.host} could not prepare {broken.unprepared}", "failed"), actions
-    waited_for = [step for step in rollout.hosts if not step.prepared and not hosts.lost(rollout, step, now_ms)]
+    waited_for = [step for step in rollout.hosts if not step.prepared and not hosts.lost(rollout, step)]
     if waited_for or not there:
-        if _overdue(rollout, now_ms):
+        if _overdue(rollout):
             names = ", ".join(step.host for step in waited_for) or "any host"
             return back.turn(rollout, f"the release did not reach {names} in time", "failed"), actions
         return rollout, actions
     state = "migrating" if rollout.needs_migration else "running"
-    return replace(rollout, state=state, progress_ms=now_ms), actions
+    return replace(rollout, state=state, progress_ms=rollout.clock_ms), actions
 
 
-def migrate(rollout: Rollout, now_ms: Milliseconds) -> Outcome:
+def migrate(rollout: Rollout) -> Outcome:
     """The release command, once, on one host; its failure swaps nothing."""
     rollout, actions = _welcome(rollout)
     migration = rollout.migration
@@ -53,11 +52,11 @@ def migrate(rollout: Rollout, now_ms: Milliseconds) -> Outcome:
             rollout, give = _give(rollout, step, rollout.previous, admin=True)
             return replace(rollout, migration=Migration(host=step.host)), [*actions, give]
     elif migration.state == "succeeded":
-        return replace(rollout, state="running", progress_ms=now_ms), actions
+        return replace(rollout, state="running", progress_ms=rollout.clock_ms), actions
     elif migration.state == "failed":
         code = f"exit code {migration.exit_code}" if migration.exit_code is not None else "no exit code"
         return back.turn(rollout, f"the release command failed on {migration.host}: {code}", "failed"), actions
-    if _overdue(rollout, now_ms):
+    if _overdue(rollout):
         where = f"on {migration.host} " if migration else ""
         return back.turn(
             rollout, f"the release command {where}did not end in time; it may still run", "failed"
@@ -65,29 +64,29 @@ def migrate(rollout: Rollout, now_ms: Milliseconds) -> Outcome:
     return rollout, actions
 
 
-def run(rollout: Rollout, now_ms: Milliseconds) -> Outcome:
+def run(rollout: Rollout) -> Outcome:
     """Move hosts as the budget allows, watch those that moved, end when all that can be reached are done."""
     rollout, actions = _welcome(rollout)
-    rollout = _count_done(rollout, now_ms)
+    rollout = _count_done(rollout)
     failed = next((step for step in rollout.hosts if step.moved and step.state == "failed"), None)
     if failed is not None:
         return _fail(rollout, f"{failed.host} failed: {failed.reason}", actions)
     if rollout.state == "paused":
         return rollout, actions
-    if _all_done(rollout, now_ms):
+    if _all_done(rollout):
         return replace(rollout, state="done", reason=_left_behind(rollout)), [
             *actions,
             Ended(state="done", runs=rollout.release, healthy=True),
         ]
-    if _overdue(rollout, now_ms):
+    if _overdue(rollout):
         slow = ", ".join(step.host for step in rollout.hosts if not (step.moved and step.state == "done"))
         return _fail(rollout, f"no progress: waiting for {slow}", actions)
-    if _in_pause(rollout, now_ms):
+    if _in_pause(rollout):
         return rollout, actions
     moving = sum(step.moved and not step.again and step.state not in AT_REST for step in rollout.hosts)
     waiting = [step for step in rollout.hosts if (step.again or not step.moved) and step.reachable]
     for step in waiting[: max(0, hosts.budget(rollout, rollout.pace, moving))]:
-        rollout, give = _give(rollout, step, rollout.release, moved=True, now_ms=now_ms)
+        rollout, give = _give(rollout, step, rollout.release, moved=True)
         actions.append(give)
     return rollout, actions
 
@@ -107,7 +106,6 @@ def _give(
     *,
     moved: bool = False,
     admin: bool = False,
-    now_ms: Milliseconds | None = None,
 ) -> tuple[Rollout, Give]:
     generation = rollout.next_generation
     step = replace(
@@ -116,7 +114,7 @@ def _give(
         state="waiting",
         moved=step.moved or moved,
         again=False,
-        since_ms=step.since_ms if now_ms is None else now_ms,
+        since_ms=rollout.clock_ms if moved else step.since_ms,
     )
     prepare = tuple(ref for ref in (rollout.release, rollout.previous) if ref is not None)
     give = Give(
@@ -139,16 +137,16 @@ def _welcome(rollout: Rollout) -> Outcome:
     return rollout, actions
 
 
-def _count_done(rollout: Rollout, now_ms: Milliseconds) -> Rollout:
+def _count_done(rollout: Rollout) -> Rollout:
     """Progress is a host that has become done since the last one was counted."""
     newest = max((step.since_ms for step in rollout.hosts if step.moved and step.state == "done"), default=0)
-    return replace(rollout, progress_ms=newest) if rollout.progress_ms < newest <= now_ms else rollout
+    return replace(rollout, progress_ms=newest) if rollout.progress_ms < newest <= rollout.clock_ms else rollout
 
 
-def _all_done(rollout: Rollout, now_ms: Milliseconds) -> bool:
+def _all_done(rollout: Rollout) -> bool:
     done = [step for step in rollout.hosts if step.moved and step.state == "done" and step.reachable]
     rest = [step for step in rollout.hosts if step not in done]
-    return bool(done) and all(hosts.lost(rollout, step, now_ms) for step in rest)
+    return bool(done) and all(hosts.lost(rollout, step) for step in rest)
 
 
 def _left_behind(rollout: Rollout) -> str:
@@ -156,13 +154,13 @@ def _left_behind(rollout: Rollout) -> str:
     return f"could not be reached: {', '.join(names)}; they get the release when they return" if names else ""
 
 
-def _in_pause(rollout: Rollout, now_ms: Milliseconds) -> bool:
+def _in_pause(rollout: Rollout) -> bool:
     some_done = any(step.moved and step.state == "done" for step in rollout.hosts)
-    return some_done and now_ms - rollout.progress_ms < rollout.pace.pause_between_ms
+    return some_done and rollout.clock_ms - rollout.progress_ms < rollout.pace.pause_between_ms
 
 
-def _overdue(rollout: Rollout, now_ms: Milliseconds) -> bool:
-    return now_ms - rollout.progress_ms >= rollout.pace.progress_deadline_ms
+def _overdue(rollout: Rollout) -> bool:
+    return rollout.clock_ms - rollout.progress_ms >= rollout.pace.progress_deadline_ms
 
 
 def _fail(rollout: Rollout, reason: str, actions: list[RolloutAction]) -> Outcome:

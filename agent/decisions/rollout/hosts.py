@@ -7,12 +7,11 @@ from msgspec.structs import replace
 from agent.model.assignment import AppReport
 from agent.model.ids import HostName
 from agent.model.rollout import HostStep, Pace, Rollout
-from agent.model.units import Milliseconds
 
 AT_REST: Final = frozenset({"done", "failed"})
 
 
-def reported(rollout: Rollout, host: HostName, report: AppReport, now_ms: Milliseconds) -> Rollout:
+def reported(rollout: Rollout, host: HostName, report: AppReport) -> Rollout:
     """Take in what a host says; what it said of an older assignment than its newest is not taken."""
     step = find(rollout, host)
     if step is None or step.again or report.generation < step.generation:
@@ -31,23 +30,25 @@ def reported(rollout: Rollout, host: HostName, report: AppReport, now_ms: Millis
             prepared=step.prepared or ready,
             unprepared=unprepared,
             reachable=True,
-            since_ms=now_ms if changed else step.since_ms,
+            since_ms=rollout.clock_ms if changed else step.since_ms,
         ),
     )
 
 
-def connected(rollout: Rollout, host: HostName, reachable: bool, now_ms: Milliseconds) -> Rollout:  # noqa: FBT001 - one fact
+def connected(rollout: Rollout, host: HostName, reachable: bool) -> Rollout:  # noqa: FBT001 - one fact
     step = find(rollout, host)
     if step is None or step.reachable == reachable:
         return rollout
-    return put(rollout, replace(step, reachable=reachable, since_ms=now_ms))
+    return put(rollout, replace(step, reachable=reachable, since_ms=rollout.clock_ms))
 
 
-def belonging(rollout: Rollout, hosts: tuple[HostName, ...], now_ms: Milliseconds) -> Rollout:
+def belonging(rollout: Rollout, hosts: tuple[HostName, ...]) -> Rollout:
     """Hosts have left the environment or joined it; a host that joins gets stable until its turn comes."""
     kept = tuple(step for step in rollout.hosts if step.host in hosts)
     known = {step.host for step in kept}
-    joined = tuple(HostStep(host=host, reachable=False, since_ms=now_ms) for host in hosts if host not in known)
+    joined = tuple(
+        HostStep(host=host, reachable=False, since_ms=rollout.clock_ms) for host in hosts if host not in known
+    )
     return replace(rollout, hosts=(*kept, *joined))
 
 
@@ -59,9 +60,9 @@ def put(rollout: Rollout, step: HostStep) -> Rollout:
     return replace(rollout, hosts=tuple(step if step.host == other.host else other for other in rollout.hosts))
 
 
-def lost(rollout: Rollout, step: HostStep, now_ms: Milliseconds) -> bool:
+def lost(rollout: Rollout, step: HostStep) -> bool:
     """Whether a host has been away for as long as a host may take: it is left behind and converges when it returns."""
-    return not step.reachable and now_ms - step.since_ms >= rollout.pace.deadline_ms
+    return not step.reachable and rollout.clock_ms - step.since_ms >= rollout.pace.deadline_ms
 
 
 def stragglers(rollout: Rollout) -> tuple[HostName, ...]:

@@ -80,9 +80,9 @@ class Ended(Struct, frozen=True, kw_only=True):
 
 
 class Wake(Struct, frozen=True, kw_only=True):
-    """Send `Tick` at this wall time (milliseconds since 1970) at the latest."""
+    """Send `Tick` after so long at the latest."""
 
-    at_ms: Milliseconds
+    after_ms: Milliseconds
 
 
 RolloutAction = Give | Ended | Wake
@@ -91,5 +91,7 @@ RolloutAction = Give | Ended | Wake
 class RolloutDecision(Struct, frozen=True, kw_only=True):
     state: Rollout
     actions: tuple[RolloutAction, ...] = ()
+    changed: bool = False
+    """Whether there is something to commit: more than the rollout's clock has changed."""
     refused: str = ""
     """Why an operator's word did nothing: the rollout is in a state that does not know it."""

@@ -9,6 +9,8 @@ asking again after a restart gives the same answer. Not handled here: which rele
 link.
 """
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from agent.decisions.rollout import back, forward, hosts
@@ -29,26 +31,35 @@ from agent.decisions.rollout.state import (
 from agent.model.rollout import Migration, Rollout
 from agent.model.units import Milliseconds
 
+JUMP_MS_MAX: Final = 60_000
+"""The most that the rollout's clock moves at once: a wall clock that jumps, or a long absence, ends no deadline."""
+TICK_MS_MAX: Final = 30_000
+
 
 def step(rollout: Rollout, event: RolloutEvent, now_ms: Milliseconds) -> RolloutDecision:
-    """Take one event in, say what is to be committed and then sent. A terminal rollout never changes again."""
+    """Take one event in, say what is to be committed and then sent. A terminal rollout never changes again.
+
+    `now_ms` is the wall clock. Events that wait for one another are decided by the rollout's own clock alone.
+    """
     refused = _refusal(rollout, event)
     if refused or rollout.terminal:
         return RolloutDecision(state=rollout, refused=refused)
-    before = rollout
-    rollout = _apply(rollout, event, now_ms)
+    elapsed_ms = min(max(0, now_ms - rollout.wall_ms), JUMP_MS_MAX)
+    before = rollout = replace(rollout, wall_ms=now_ms, clock_ms=rollout.clock_ms + elapsed_ms)
+    rollout = _apply(rollout, event)
     actions: list[RolloutAction] = []
     while True:  # each turn enters a later state, so this ends
         state = rollout.state
-        rollout, more = _advance(rollout, now_ms)
+        rollout, more = _advance(rollout)
         actions += more
         if rollout.state == state or rollout.terminal:
             break
-    if rollout != before:
+    changed = rollout != before
+    if changed:
         rollout = replace(rollout, changed_ms=max(now_ms, before.changed_ms + 1))
     if not rollout.terminal:
-        actions += [Wake(at_ms=moment) for moment in _next_moment(rollout, now_ms)]
-    return RolloutDecision(state=rollout, actions=tuple(actions))
+        actions.append(Wake(after_ms=_next_moment(rollout)))
+    return RolloutDecision(state=rollout, actions=tuple(actions), changed=changed)
 
 
 def _refusal(rollout: Rollout, event: RolloutEvent) -> str:
@@ -64,55 +75,54 @@ def _refusal(rollout: Rollout, event: RolloutEvent) -> str:
     return ""
 
 
-def _apply(rollout: Rollout, event: RolloutEvent, now_ms: Milliseconds) -> Rollout:
+def _apply(rollout: Rollout, event: RolloutEvent) -> Rollout:
     match event:
         case Begin():
-            return replace(rollout, created_ms=now_ms, progress_ms=now_ms)
+            return replace(rollout, progress_ms=rollout.clock_ms)
         case Reported(host=host, report=report):
-            rollout = hosts.reported(rollout, host, report, now_ms)
+            rollout = hosts.reported(rollout, host, report)
             ran, migration = report.admin, rollout.migration
             if ran is not None and migration is not None and ran.rollout == rollout.id and migration.host == host:
                 known = Migration(host=host, state=ran.state, exit_code=ran.exit_code, output=ran.output)
                 rollout = replace(rollout, migration=known)
             return rollout
         case Reachable(host=host, reachable=reachable):
-            return hosts.connected(rollout, host, reachable, now_ms)
+            return hosts.connected(rollout, host, reachable)
         case HostsChanged(hosts=names):
-            return hosts.belonging(rollout, names, now_ms)
+            return hosts.belonging(rollout, names)
         case Abort(by=by):
             return back.turn(rollout, f"aborted by {by}", "aborted")
         case Pause(by=by):
             return replace(rollout, state="paused", resume_to=rollout.state, reason=f"paused by {by}")
         case Resume():
-            resumed = replace(
-                rollout, state=rollout.resume_to or "running", resume_to=None, reason="", progress_ms=now_ms
-            )
-            return forward.retry_failed(resumed)
+            state = rollout.resume_to or "running"
+            rollout = replace(rollout, state=state, resume_to=None, reason="", progress_ms=rollout.clock_ms)
+            return forward.retry_failed(rollout)
         case Tick():
             return rollout
 
 
-def _advance(rollout: Rollout, now_ms: Milliseconds) -> tuple[Rollout, list[RolloutAction]]:
+def _advance(rollout: Rollout) -> tuple[Rollout, list[RolloutAction]]:
     match rollout.state:
         case "planned":
-            return forward.begin(rollout, now_ms)
+            return forward.begin(rollout)
         case "preflight":
-            return forward.preflight(rollout, now_ms)
+            return forward.preflight(rollout)
         case "migrating":
-            return forward.migrate(rollout, now_ms)
+            return forward.migrate(rollout)
         case "running" | "paused":
-            return forward.run(rollout, now_ms)
+            return forward.run(rollout)
         case "rolling_back":
-            return back.run(rollout, now_ms)
+            return back.run(rollout)
         case _:
             return rollout, []
 
 
-def _next_moment(rollout: Rollout, now_ms: Milliseconds) -> list[Milliseconds]:
+def _next_moment(rollout: Rollout) -> Milliseconds:
     moments = [step.since_ms + rollout.pace.deadline_ms for step in rollout.hosts if not step.reachable]
     if rollout.state != "paused":
         moments.append(rollout.progress_ms + rollout.pace.progress_deadline_ms)
     if rollout.state == "running" and rollout.pace.pause_between_ms:
         moments.append(rollout.progress_ms + rollout.pace.pause_between_ms)
-    ahead = [moment for moment in moments if moment > now_ms]
-    return [min(ahead)] if ahead else []
+    ahead = [moment - rollout.clock_ms for moment in moments if moment > rollout.clock_ms]
+    return min([*ahead, TICK_MS_MAX])
