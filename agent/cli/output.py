@@ -8,6 +8,7 @@ the roles use it too.
 import os
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -61,3 +62,8 @@ def show_error(error: RollwayError, *, as_json: bool) -> int:
         if error.what_to_do:
             remark(f"  {error.what_to_do}")
     return error.exit_code
+
+
+def time_of(seconds: int) -> str:
+    """A moment given in seconds since 1970, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
