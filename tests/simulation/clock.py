@@ -1,0 +1,33 @@
+"""Virtual time: a heap of things to happen, and a clock that jumps from one to the next."""
+
+import heapq
+from collections.abc import Callable
+from itertools import count
+
+
+class Timeline:
+    """`now_ms` counts from the beginning of the world; nothing happens between two entries."""
+
+    def __init__(self) -> None:
+        self.now_ms = 0
+        self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self._order = count()
+
+    def after(self, delay_ms: int, happen: Callable[[], None]) -> None:
+        heapq.heappush(self._heap, (self.now_ms + max(0, delay_ms), next(self._order), happen))
+
+    def next_moment(self, end_ms: int) -> bool:
+        """Let all that is due at the next moment happen; False, at `end_ms`, when nothing is due before it."""
+        if not self._heap or self._heap[0][0] > end_ms:
+            self.now_ms = end_ms
+            return False
+        due = self._heap[0][0]
+        while self._heap and self._heap[0][0] == due:
+            self.now_ms, _, happen = heapq.heappop(self._heap)
+            happen()
+        return True
+
+    def run_until(self, end_ms: int) -> None:
+        """Let everything happen that is due until `end_ms`."""
+        while self.next_moment(end_ms):
+            pass
