@@ -1,0 +1,1 @@
+"""HTTP plumbing that both servers share: bounds, errors as JSON, health."""
