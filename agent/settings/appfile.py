@@ -1,0 +1,203 @@
+"""`rollway.toml`: what an app says of itself."""
+
+from typing import Final
+
+from agent.model.ids import CONFIG_KEY_EXPECTED, ProcessName, is_config_key
+from agent.model.process import (
+    AppSpec,
+    Bind,
+    BuildSteps,
+    ConfigKey,
+    CrashLoop,
+    HttpCheck,
+    Probe,
+    ProbeKind,
+    Probes,
+    ProcessType,
+    ReleaseCommand,
+    RestartPolicy,
+    RestartWhen,
+    RollbackRule,
+    StopPolicy,
+    SwapOrder,
+    TcpCheck,
+    WhenNoneReady,
+)
+from agent.settings.appchecks import check_app
+from agent.settings.kinds import (
+    ADDRESS,
+    APP_NAME,
+    BOOLEAN,
+    COMMAND,
+    DURATION,
+    HEADER_NAME,
+    NAME,
+    NOT_NEGATIVE,
+    POSITIVE,
+    STATUS_RANGE,
+    TCP_PORT,
+    URL_PATH,
+    VALUE,
+    Kind,
+    duration,
+    list_of,
+    one_of,
+    text_where,
+)
+from agent.settings.source import MISSING
+from agent.settings.tables import Schema, Table, read_toml
+
+SCHEMA: Final = Schema(
+    known={
+        "": "app",
+        "build": "run exclude",
+        "release": "command timeout rollback",
+        "process.*": "command shell count listen bind surge swap when_none_ready after",
+        "process.*.stop": "linger signal grace",
+        "process.*.restart": "policy first_delay base_delay max_delay reset_after",
+        "process.*.restart.crash_loop": "restarts within",
+        "process.*.probe.startup|readiness|liveness": (
+            "http host status tcp initial_delay period timeout successes failures"
+        ),
+        "process.*.probe.startup|readiness|liveness.headers": "*",
+        "process.*.probe.liveness": "grace",
+        "config.*": "required secret",
+    },
+    planned={
+        "": "verify",
+        "build": "assets",
+        "process.*": "total singleton on_partition limits sandbox",
+        "process.*.stop": "notice",
+        "process.*.probe.startup|readiness|liveness": "https exec notify",
+    },
+)
+
+_BIND: Final[Kind[Bind]] = one_of("fd", "port")
+_SWAP: Final[Kind[SwapOrder]] = one_of("start-first", "stop-first")
+_WHEN_NONE_READY: Final[Kind[WhenNoneReady]] = one_of("wait", "refuse")
+_RESTART: Final[Kind[RestartWhen]] = one_of("always", "on-failure", "never")
+_ROLLBACK: Final[Kind[RollbackRule]] = one_of("safe", "barrier")
+_SIGNAL: Final[Kind[str]] = one_of("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH")
+_CONFIG_KEY: Final = text_where(CONFIG_KEY_EXPECTED, is_config_key)
+_INSIDE: Final = text_where(
+    "a path or glob inside the build", lambda path: path.strip("/") and path[0] != "/" and ".." not in path.split("/")
+)
+
+
+def load_app(text: str, file: str) -> AppSpec:
+    """The app that `text` declares; `file` is its name in errors. Raises SettingsError."""
+    root = read_toml(text, file, SCHEMA)
+    spec = AppSpec(
+        app=root.need("app", APP_NAME),
+        build=_build(root.table("build")),
+        release=_release(root.table("release")) if "release" in root else None,
+        processes=tuple(_process(ProcessName(name), table) for name, table in root.table("process").tables(NAME)),
+        config={key: _config_key(table) for key, table in root.table("config").tables(_CONFIG_KEY)},
+    )
+    check_app(spec, root.source)
+    return spec
+
+
+def _build(table: Table) -> BuildSteps:
+    return BuildSteps(run=table.get("run", list_of(COMMAND), ()), exclude=table.get("exclude", list_of(_INSIDE), ()))
+
+
+def _release(table: Table) -> ReleaseCommand:
+    default = ReleaseCommand(command="")
+    return ReleaseCommand(
+        command=table.need("command", COMMAND),
+        timeout_ms=table.get("timeout", duration("1s"), default.timeout_ms),
+        rollback=table.get("rollback", _ROLLBACK, default.rollback),
+    )
+
+
+def _config_key(table: Table) -> ConfigKey:
+    return ConfigKey(
+        required=table.get("required", BOOLEAN, default=False), secret=table.get("secret", BOOLEAN, default=False)
+    )
+
+
+def _process(name: ProcessName, table: Table) -> ProcessType:
+    default = ProcessType(name=name, command="")
+    return ProcessType(
+        name=name,
+        command=table.need("command", COMMAND),
+        shell=table.get("shell", BOOLEAN, default.shell),
+        count=table.get("count", NOT_NEGATIVE, default.count),
+        listen=table.get("listen", list_of(ADDRESS), default.listen),
+        bind=table.get("bind", _BIND, default.bind),
+        surge=table.get("surge", POSITIVE, default.surge),
+        swap=table.get("swap", _SWAP, default.swap),
+        when_none_ready=table.get("when_none_ready", _WHEN_NONE_READY, default.when_none_ready),
+        after=tuple(ProcessName(other) for other in table.get("after", list_of(NAME), ())),
+        stop=_stop(table.table("stop")),
+        restart=_restart(table.table("restart")),
+        probes=_probes(table.table("probe")),
+    )
+
+
+def _stop(table: Table) -> StopPolicy:
+    default = StopPolicy()
+    return StopPolicy(
+        linger_ms=table.get("linger", DURATION, default.linger_ms),
+        signal=table.get("signal", _SIGNAL, default.signal),
+        grace_ms=table.get("grace", DURATION, default.grace_ms),
+    )
+
+
+def _restart(table: Table) -> RestartPolicy:
+    default = RestartPolicy()
+    loop = table.table("crash_loop")
+    return RestartPolicy(
+        policy=table.get("policy", _RESTART, default.policy),
+        first_delay_ms=table.get("first_delay", DURATION, default.first_delay_ms),
+        base_delay_ms=table.get("base_delay", duration("1ms"), default.base_delay_ms),
+        max_delay_ms=table.get("max_delay", duration("1ms"), default.max_delay_ms),
+        reset_after_ms=table.get("reset_after", duration("1ms"), default.reset_after_ms),
+        crash_loop=CrashLoop(
+            restarts=loop.get("restarts", POSITIVE, default.crash_loop.restarts),
+            within_ms=loop.get("within", duration("1ms"), default.crash_loop.within_ms),
+        ),
+    )
+
+
+def _probes(table: Table) -> Probes:
+    def probe(kind: ProbeKind) -> Probe | None:
+        return _probe(table.table(kind), kind) if kind in table else None
+
+    return Probes(startup=probe("startup"), readiness=probe("readiness"), liveness=probe("liveness"))
+
+
+def _probe(table: Table, kind: ProbeKind) -> Probe:
+    check = _check(table)
+    default = Probe(check=check)
+    return Probe(
+        check=check,
+        initial_delay_ms=table.get("initial_delay", DURATION, default.initial_delay_ms),
+        period_ms=table.get("period", duration("100ms"), default.period_ms),
+        timeout_ms=table.get("timeout", duration("1ms"), default.timeout_ms),
+        successes=table.get("successes", POSITIVE, default.successes),
+        failures=table.get("failures", POSITIVE, default.failures),
+        grace_ms=table.find("grace", DURATION) if kind == "liveness" else None,
+    )
+
+
+def _check(table: Table) -> HttpCheck | TcpCheck:
+    if "http" in table and "tcp" in table:
+        raise table.error("tcp", "one of http and tcp", "both")
+    if "tcp" in table:
+        for key in ("host", "headers", "status"):
+            if key in table:
+                raise table.error(key, "nothing beside tcp: only an http probe has it", f'"{key}"')
+        return TcpCheck(port=table.need("tcp", TCP_PORT))
+    if "http" not in table:
+        raise table.error("http", f"{URL_PATH.expected}, or tcp = true", MISSING)
+    default = HttpCheck(path="/")
+    low, high = table.get("status", STATUS_RANGE, (default.status_from, default.status_to))
+    return HttpCheck(
+        path=table.need("http", URL_PATH),
+        host=table.find("host", VALUE),
+        headers=tuple(table.table("headers").items(HEADER_NAME, VALUE)),
+        status_from=low,
+        status_to=high,
+    )
