@@ -1,0 +1,159 @@
+"""The program with which the kernel picks a slot for each new connection: classic BPF, built and encoded, not run here.
+
+Rules: the program always gives an index below `count` (the kernel answers any other by a hash over all sockets, the
+unready ones too); nothing jumps backwards or further than 255 instructions; at most 4,096 instructions, else
+InvariantBrokenError. What it answers, in this order:
+
+1. IPv4 from `index_address(i)`: index i itself, so that the kernel's order can be found out without disturbing anybody.
+2. IPv4 from `alone_address(slot)`: the index of that slot, ready or not; `parked` where there is no such slot.
+3. Anybody else: one of the shares by weight, at random or (sticky) always the same one for one source address.
+4. With nobody admitted: `otherwise`.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Final, NamedTuple
+
+from msgspec import Struct
+
+from agent.errors import invariant
+
+INSTRUCTIONS_MAX: Final = 4096  # the kernel's BPF_MAXINSNS
+SLOTS_MAX: Final = 1024
+_ALONE: Final = 127 << 24 | 77 << 16
+_BY_INDEX: Final = _ALONE | 1 << 15
+_RANDOM_VALUES: Final = 1 << 32
+_HASH: Final = 2_654_435_761  # Knuth's multiplier: neighbouring addresses fall far apart
+
+LD_WORD: Final = 0x20
+LD_BYTE: Final = 0x30
+LD_IMMEDIATE: Final = 0x00
+AND: Final = 0x54
+SUB: Final = 0x14
+MUL: Final = 0x24
+XOR_X: Final = 0xAC
+TAX: Final = 0x07
+JA: Final = 0x05
+JEQ: Final = 0x15
+JGE: Final = 0x35
+RET: Final = 0x06
+RET_A: Final = 0x16
+
+SKF_AD_RANDOM: Final = 0xFFFF_F000 + 56
+SKF_NET: Final = 0xFFF0_0000
+_IPV4_SOURCE: Final = SKF_NET + 12
+_IPV6_SOURCE: Final = (SKF_NET + 8, SKF_NET + 12, SKF_NET + 16, SKF_NET + 20)
+
+
+class Instruction(NamedTuple):
+    """One `struct sock_filter`: what to do, how far to jump if true or false, the constant."""
+
+    code: int
+    k: int = 0
+    if_true: int = 0
+    if_false: int = 0
+
+
+class Share(Struct, frozen=True):
+    """The socket at `index` of the group gets `weight` parts of the sum of all weights."""
+
+    index: int
+    weight: int
+
+
+Program = tuple[Instruction, ...]
+
+
+def alone_address(slot: int) -> str:
+    """The source address from which a connection reaches this slot and no other, ready or not."""
+    invariant(0 <= slot < SLOTS_MAX, f"slot {slot} has no address of its own")
+    return f"127.77.{slot + 1 >> 8}.{slot + 1 & 255}"
+
+
+def index_address(index: int) -> str:
+    """The source address from which a connection reaches the group's socket at `index`."""
+    invariant(0 <= index <= SLOTS_MAX, f"index {index} has no address of its own")
+    return f"127.77.{128 | index >> 8}.{index & 255}"
+
+
+def program(
+    shares: Sequence[Share],
+    *,
+    count: int,
+    parked: int = 0,
+    otherwise: int | None = None,
+    alone: Mapping[int, int] | None = None,
+    sticky: bool = False,
+) -> Program:
+    """Build the program for a group of `count` sockets; `alone` gives each slot's index. Weights of 0 are left out."""
+    admitted = [share for share in shares if share.weight > 0]
+    fallback = parked if otherwise is None else otherwise
+    by_slot = dict(alone or {})
+    for index in (parked, fallback, *by_slot.values(), *(share.index for share in admitted)):
+        invariant(0 <= index < count, f"index {index} in a group of {count}")
+    choice = tuple(_choice(admitted, fallback, sticky=sticky))
+    built = (*_reached_alone(by_slot, count, parked), *choice)
+    invariant(len(built) <= INSTRUCTIONS_MAX, f"{len(built)} instructions for {len(by_slot)} slots")
+    return built
+
+
+def encode(built: Program) -> bytes:
+    """The array of `struct sock_filter` that SO_ATTACH_REUSEPORT_CBPF takes, in this machine's byte order."""
+    return b"".join(struct.pack("=HBBI", one.code, one.if_true, one.if_false, one.k) for one in built)
+
+
+def _reached_alone(by_slot: Mapping[int, int], count: int, parked: int) -> Iterator[Instruction]:
+    """Answer connections from 127.77.0.0/16; all other packets fall through to the end of these instructions."""
+    by_address = tuple(
+        instruction
+        for slot, index in sorted(by_slot.items())
+        for instruction in (Instruction(JEQ, _ALONE + slot + 1, 0, 1), Instruction(RET, index))
+    )
+    by_index = (
+        Instruction(JGE, _BY_INDEX + count, 3, 0),
+        Instruction(JGE, _BY_INDEX, 0, 2),
+        Instruction(SUB, _BY_INDEX),
+        Instruction(RET_A),
+    )
+    body = (Instruction(LD_WORD, _IPV4_SOURCE), *by_index, *by_address, Instruction(RET, parked))
+    yield Instruction(LD_BYTE, SKF_NET)
+    yield Instruction(AND, 0xF0)
+    yield Instruction(JEQ, 0x40, 0, 3)
+    yield Instruction(LD_WORD, _IPV4_SOURCE)
+    yield Instruction(AND, 0xFFFF_0000)
+    yield Instruction(JEQ, _ALONE, 1, 0)
+    yield Instruction(JA, len(body))
+    yield from body
+
+
+def _choice(admitted: Sequence[Share], fallback: int, *, sticky: bool) -> Iterator[Instruction]:
+    """Choose by comparing 32 even bits with the sums of the weights so far, scaled to 2**32."""
+    if not admitted:
+        yield Instruction(RET, fallback)
+        return
+    if len(admitted) > 1:
+        yield from _source_hash() if sticky else (Instruction(LD_WORD, SKF_AD_RANDOM),)
+    sums = list(accumulate(share.weight for share in admitted))
+    for share, upto in zip(admitted[:-1], sums, strict=False):
+        yield Instruction(JGE, upto * _RANDOM_VALUES // sums[-1], 1, 0)
+        yield Instruction(RET, share.index)
+    yield Instruction(RET, admitted[-1].index)
+
+
+def _source_hash() -> tuple[Instruction, ...]:
+    """32 bits that depend on the source address alone, whichever IP version it has."""
+    first, *others = _IPV6_SOURCE
+    whole = (
+        Instruction(LD_WORD, first),
+        *(one for k in others for one in (Instruction(TAX), Instruction(LD_WORD, k), Instruction(XOR_X))),
+    )
+    return (
+        Instruction(LD_BYTE, SKF_NET),
+        Instruction(AND, 0xF0),
+        Instruction(JEQ, 0x40, 0, 2),
+        Instruction(LD_WORD, _IPV4_SOURCE),
+        Instruction(JA, len(whole)),
+        *whole,
+        Instruction(MUL, _HASH),
+    )
