@@ -1,0 +1,200 @@
+"""`rollway up`: a coordinator and N agents on this machine, as child processes, until Ctrl-C.
+
+Rules: refused before anything starts: a folder or a block of addresses that another `up` holds, an address that is
+taken. At the end agents drain first, then the coordinator ends, then whatever they could not end is killed: no process
+is left behind. Not handled here: what the children do.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup, TaskStatus
+from msgspec import Struct
+
+from agent.client.context import Context, read_context
+from agent.client.coordinator import Coordinator
+from agent.errors import FailedError, RefusedError, RollwayError, UsageError
+from agent.linux.sockets import port_in_use
+from agent.local import layout, leftovers, net
+from agent.local.children import Child
+from agent.model.address import Address
+
+HOSTS_DEFAULT: Final = 3
+_CONNECTED_S: Final = 20
+_LOOK_S: Final = 0.05
+_STOP_MAX_S: Final = 180
+"""An agent bounds its drain by itself; this is for one that hangs."""
+_STOP_COORDINATOR_S: Final = 15
+
+
+class Ready(Struct, frozen=True, kw_only=True):
+    """The fleet, once it can be used."""
+
+    hosts: list[layout.Host]
+    coordinator: str
+    config: str
+    """The client.toml for ROLLWAY_CONFIG."""
+
+
+def run(folder: Path, hosts: int | None, asked: str | None, announce: Callable[[Ready], None]) -> None:
+    """Be `up` until a signal ends it. Raises RollwayError when it cannot start."""
+    if hosts is not None and not 1 <= hosts <= net.HOSTS_MAX:
+        raise UsageError(f"cannot have {hosts} hosts", f"Give 1 to {net.HOSTS_MAX}.")
+    block = net.parse_block(asked) if asked is not None else None
+    place = layout.Layout(folder.absolute())
+    folder_lock = layout.hold(place.folder)
+    lock = net.lock_block(block, place.last_block())
+    try:
+        fleet = layout.prepare(place, lock.block, hosts or place.known_hosts() or HOSTS_DEFAULT)
+        refuse_taken(lock.block, fleet)
+        anyio.run(_Up(place, fleet, announce).run)
+    finally:
+        lock.socket.close()
+        os.close(folder_lock)
+
+
+def refuse_taken(block: net.Block, fleet: list[layout.Host]) -> None:
+    """Raise RefusedError when somebody else listens where a child is to listen."""
+    wanted = [Address(block.coordinator, layout.COORDINATOR_PORT)]
+    wanted += [Address(host.address, layout.HTTP_PORT) for host in fleet]
+    for address in wanted:
+        used = port_in_use(address)
+        if used is not None:
+            who = f"pid {used.pid} ({used.command})" if used.pid else "another process"
+            raise RefusedError(f"{address} is in use by {who}", "End it, or give another --net.")
+
+
+class _Up:
+    """One run of `up`."""
+
+    def __init__(self, place: layout.Layout, fleet: list[layout.Host], announce: Callable[[Ready], None]) -> None:
+        self._place = place
+        self._fleet = fleet
+        self._announce = announce
+        self._lifeline, self._our_end = os.pipe()
+        self._reader, self._output = os.pipe()
+        self._announced = anyio.Event()
+        self._coordinator = self._child("coordinator", ["coordinator", "run", "--config", str(place.coordinator_file)])
+        self._agents = [
+            self._child(host.name, ["agent", "run", "--config", str(place.agent_file(host.name))]) for host in fleet
+        ]
+
+    def _child(self, name: str, words: list[str]) -> Child:
+        return Child(name, words, self._place.folder, lifeline=self._lifeline, output=self._output, say=_say)
+
+    async def run(self) -> None:
+        failure: RollwayError | None = None
+        async with anyio.create_task_group() as relay:
+            relay.start_soon(self._relay)
+            async with anyio.create_task_group() as children:
+                with anyio.CancelScope() as serving:
+                    await children.start(self._end_at_signal, serving)
+                    try:
+                        await self._serve(children)
+                    except RollwayError as error:
+                        failure = error
+                await self._stop()
+                children.cancel_scope.cancel()
+            os.close(self._output)
+        for fd in (self._reader, self._lifeline, self._our_end):
+            os.close(fd)
+        if failure is not None:
+            raise failure
+
+    async def _serve(self, children: TaskGroup) -> None:
+        children.start_soon(self._coordinator.run)
+        await _until_ready(self._coordinator)
+        for child in self._agents:
+            children.start_soon(child.run)
+        for child in self._agents:
+            await _until_ready(child)
+        context = read_context(self._place.client_file.read_text(), str(self._place.client_file))
+        await self._until_connected(context)
+        self._announce(Ready(hosts=self._fleet, coordinator=context.coordinator, config=str(self._place.client_file)))
+        self._announced.set()
+        await anyio.sleep_forever()
+
+    async def _relay(self) -> None:
+        """Let the children's output through, after the line that says that they are ready."""
+        await self._announced.wait()
+        await anyio.to_thread.run_sync(_copy, self._reader)
+
+    async def _until_connected(self, context: Context) -> None:
+        """Wait until the coordinator has a link from every host."""
+        names = {host.name for host in self._fleet}
+        async with Coordinator(context) as coordinator:
+            with anyio.move_on_after(_CONNECTED_S):
+                while names:
+                    status = await coordinator.status()
+                    names -= {host.host for host in status.hosts if host.connected}
+                    await anyio.sleep(_LOOK_S if names else 0)
+        if names:
+            raise FailedError(
+                f"{', '.join(sorted(names))} did not connect to the coordinator in {_CONNECTED_S} s",
+                "Look at what the agents write, above.",
+            )
+
+    async def _end_at_signal(
+        self, serving: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for _ in signals:
+                if serving.cancel_called:
+                    _say("killing what still runs")
+                    for child in (*self._agents, self._coordinator):
+                        child.stop(signal.SIGKILL)
+                else:
+                    _say("draining; once more to kill")
+                    serving.cancel()
+
+    async def _stop(self) -> None:
+        """End agents, then the coordinator, then what is left."""
+        self._announced.set()
+        await _end(self._agents, _STOP_MAX_S)
+        await _end([self._coordinator], _STOP_COORDINATOR_S)
+        killed = await anyio.to_thread.run_sync(leftovers.end, self._place.hosts_folder)
+        if killed:
+            _say(f"killed what an agent left behind: {', '.join(map(str, killed))}")
+
+
+async def _until_ready(child: Child) -> None:
+    if not await child.is_ready():
+        raise FailedError(f"the {child.name} {child.ending} before it was ready", "Look at what it wrote, above.")
+
+
+async def _end(children: list[Child], seconds: float) -> None:
+    """Ask `children` to end and wait until they have; kill those that have not in time."""
+    started = [child for child in children if child.started]
+    for child in started:
+        child.stop()
+    with anyio.move_on_after(seconds):
+        for child in started:
+            await child.ended.wait()
+    for child in started:
+        if not child.ended.is_set():
+            _say(f"{child.name} does not end: killing it")
+            child.stop(signal.SIGKILL)
+            await child.ended.wait()
+
+
+def _copy(reader: int) -> None:
+    """Copy to standard output until every writer is gone; when nobody reads any more, to nowhere."""
+    target = sys.stdout.fileno()
+    while chunk := os.read(reader, 1 << 16):
+        while chunk:
+            try:
+                chunk = chunk[os.write(target, chunk) :]
+            except BrokenPipeError:
+                target = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"rollway up: {line}\n")
+    sys.stderr.flush()
