@@ -17,7 +17,7 @@ import psutil
 ROOT: Final = Path(__file__).parents[2]
 SHOP: Final = ROOT / "config" / "examples" / "shop"
 DEADLINE_S: Final = 60.0
-Json = dict[str, "str | int | bool | None | list[Json] | Json"]
+Json = dict[str, "str | int | bool | list[Json] | Json | None"]
 
 
 def rollway_command(*words: str) -> list[str]:
@@ -38,7 +38,11 @@ class Fleet:
         words = ["up", "--hosts", str(self.hosts), "--dir", str(self.folder / "up")]
         words += ["--net", self.net] if self.net else []
         process = subprocess.Popen(
-            rollway_command(*words), stdout=subprocess.PIPE, stderr=self.output.open("ab"), cwd=ROOT, start_new_session=True
+            rollway_command(*words),
+            stdout=subprocess.PIPE,
+            stderr=self.output.open("ab"),
+            cwd=ROOT,
+            start_new_session=True,
         )
         self.process = process
         self.ready_line = self._first_line(process)
@@ -52,7 +56,9 @@ class Fleet:
         line, end = b"", time.monotonic() + DEADLINE_S
         while not line.endswith(b"\n"):
             if not selector.select(max(0, end - time.monotonic())) and time.monotonic() > end:
-                raise AssertionError(f"`rollway up` is not ready in {DEADLINE_S:g} s:\n{self.output.read_text()[-4000:]}")
+                raise AssertionError(
+                    f"`rollway up` is not ready in {DEADLINE_S:g} s:\n{self.output.read_text()[-4000:]}"
+                )
             byte = os.read(process.stdout.fileno(), 1)
             if not byte:
                 raise AssertionError(f"`rollway up` ended before it was ready:\n{self.output.read_text()[-4000:]}")
@@ -86,11 +92,16 @@ class Fleet:
         environment = {**os.environ, "ROLLWAY_CONFIG": str(self.folder / "up" / "client.toml"), "NO_COLOR": "1"}
         environment["PYTHONPATH"] = str(ROOT)
         done = subprocess.run(
-            rollway_command(*words), capture_output=True, text=True, env=environment, cwd=cwd or self.folder, check=False, timeout=180
+            rollway_command(*words),
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=cwd or self.folder,
+            check=False,
+            timeout=180,
         )
-        assert done.returncode == code, (
-            f"rollway {' '.join(words)}: exit {done.returncode}, expected {code}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-        )
+        said = f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        assert done.returncode == code, f"rollway {' '.join(words)}: exit {done.returncode}, not {code}\n{said}"
         return done
 
     def json(self, *words: str, code: int = 0) -> Json:
@@ -102,6 +113,11 @@ class Fleet:
     def releases(self, app: str, environment: str = "local") -> set[str]:
         """The releases that instances of the app run now, on any host."""
         return {str(row["release"]) for row in self.rows("ps", app, environment) if row["state"] != "stopped"}
+
+    def address(self, host: str = "h1") -> str:
+        """The loopback address that `rollway up` gave the host."""
+        hosts = cast("list[dict[str, str]]", self.json("status")["hosts"])
+        return next(entry["address"] for entry in hosts if entry["host"] == host)
 
     def pids(self, role: str) -> list[int]:
         """Processes of `rollway up`'s own children: `coordinator` or `agent`."""

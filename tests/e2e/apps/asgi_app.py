@@ -8,7 +8,9 @@ VERSION = pathlib.Path("VERSION").read_text().strip()
 
 
 async def app(
-    scope: dict[str, object], receive: Callable[[], Awaitable[object]], send: Callable[[dict[str, object]], Awaitable[None]]
+    scope: dict[str, object],
+    receive: Callable[[], Awaitable[object]],
+    send: Callable[[dict[str, object]], Awaitable[None]],
 ) -> None:
     if scope["type"] != "http":
         return

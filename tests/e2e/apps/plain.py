@@ -17,7 +17,7 @@ DRAIN = pathlib.Path(os.environ["ROLLWAY_DRAIN_FILE"])
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that the standard library calls
+    def do_GET(self) -> None:
         broken = BEHAVIOUR == "never-ready" and self.path == "/ready"
         body = f'{{"version": "{VERSION}", "pid": {os.getpid()}}}'.encode()
         self.send_response(500 if broken else 200)
@@ -28,7 +28,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
+    def log_message(self, format: str, *args: object) -> None:
         print(format % args, flush=True)
 
 
