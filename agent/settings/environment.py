@@ -9,10 +9,10 @@ from agent.model.rollout import OnFailure, Strategy
 from agent.settings.appchecks import check_app
 from agent.settings.kinds import (
     ADDRESS,
+    COUNT,
     DURATION,
     HOST_NAME,
     NAME,
-    NOT_NEGATIVE,
     SHARE,
     VALUE,
     Kind,
@@ -51,7 +51,7 @@ def load_environment(text: str, file: str, defaults: EnvironmentSettings = _DEFA
     return EnvironmentSettings(
         hosts=_hosts(root),
         strategy=_strategy(root, defaults.strategy),
-        scale={ProcessName(name): count for name, count in root.table("scale").items(NAME, NOT_NEGATIVE)},
+        scale={ProcessName(name): count for name, count in root.table("scale").items(NAME, COUNT)},
         listen={ProcessName(name): to for name, to in root.table("listen").items(NAME, list_of(ADDRESS, least=1))},
         rolling=_rolling(root.table("rolling"), defaults.rolling),
         rollback=_rollback(root.table("rollback"), defaults.rollback),

@@ -17,11 +17,14 @@ from agent.settings.source import KeyPath, show_value
 
 T = TypeVar("T")
 MAX_INTEGER: Final = 1_000_000
-"""Far above any sensible count, and small enough for every format that it is stored in."""
+"""Far above any sensible number, and small enough for every format that it is stored in."""
+MAX_COUNT: Final = 500
+"""Instances of a process type on a host: two sides of so many have slots in a swap."""
 _PERCENT: Final = re.compile(r"(100|[1-9][0-9]?)%")
 _URL_PATH: Final = re.compile(r"/[!-~]*")
 _FILE_PATH: Final = re.compile(r"/(?!(?:.*/)?\.\.(?:/|$))[^\n]*")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _STATUS: Final = re.compile(r"[1-5][0-9]{2}(-[1-5][0-9]{2})?")
 
 
@@ -160,11 +163,12 @@ def _is_coordinator_url(value: str) -> bool:
 
 BOOLEAN: Final = Kind("true or false", _boolean)
 POSITIVE: Final = integer(1)
-NOT_NEGATIVE: Final = integer(0)
+COUNT: Final = integer(0, MAX_COUNT)
 DURATION: Final = duration()
 STRING: Final = text_where("a string that is not empty", str.strip)
 COMMAND: Final = text_where("a command", str.strip)
 VALUE: Final = text_where("a string without control characters", lambda value: value and value.isprintable())
+HEADER_VALUE: Final = text_where("a string of printable ASCII", _HEADER_VALUE.fullmatch)
 NAME: Final = text_where(NAME_EXPECTED, is_name)
 HOST_NAME: Final = text_where("a host name of a-z, 0-9, '-' and '.'", is_host_name)
 APP_NAME: Final = text(NAME_EXPECTED, lambda value: AppName(NAME.convert(value)))

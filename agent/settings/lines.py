@@ -9,7 +9,7 @@ from typing import Final
 
 import tomli
 
-_STATEMENT_LINES: Final = 400
+_STATEMENT_LINES: Final = 64
 _DEPTH: Final = 16
 
 

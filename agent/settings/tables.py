@@ -115,8 +115,8 @@ def read_toml(text: str, file: str, schema: Schema) -> Table:
         values: dict[str, object] = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
         raise SettingsError(file, "", "TOML", f"a mistake: {error.msg}, column {error.colno}", error.lineno) from None
-    except (ValueError, RecursionError) as error:
-        raise SettingsError(file, "", "TOML that can be read", f"a mistake: {error}") from None
+    except (ValueError, RecursionError):
+        raise SettingsError(file, "", "TOML", "a number or a nesting too large to be read") from None
     lines = cache(lambda: key_lines(text))
     source = Source(file, lambda path: lines().get(path))
     _check_keys(source, schema, (), values)

@@ -64,6 +64,10 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     "a count with a point": (WEB + "count = 1.0\n", ("process.web.count: expected an integer", "found 1.0")),
     "a count below nothing": (WEB + "count = -1\n", ("process.web.count: expected an integer from 0", "found -1")),
     "a count beyond 64 bits": (WEB + "count = 99999999999999999999\n", ("process.web.count: expected an integer",)),
+    "more instances than a host has slots for": (
+        WEB + "count = 501\n",
+        ("web.count: expected an integer from 0 to 500",),
+    ),
     "no surge at all": (WEB + "surge = 0\n", ("process.web.surge: expected an integer from 1",)),
     "a duration without a unit": (
         WEB + '[process.web.stop]\nlinger = "10"\n',
@@ -163,7 +167,7 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "a header that breaks the request": (
         LISTENING + '[process.web.probe.startup]\nhttp = "/"\nheaders = { A = "b\\r\\nC: d" }\n',
-        (":7: process.web.probe.startup.headers.A: expected a string without control characters",),
+        (":7: process.web.probe.startup.headers.A: expected a string of printable ASCII",),
     ),
     "a header name with a space": (
         LISTENING + '[process.web.probe.startup]\nhttp = "/"\nheaders = { "A B" = "c" }\n',
