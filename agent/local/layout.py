@@ -93,8 +93,7 @@ def prepare(layout: Layout, block: Block, hosts: int) -> list[Host]:
     url = f"https://{block.coordinator}:{COORDINATOR_PORT}"
     fleet = [Host(f"h{number}", block.host(number)) for number in range(1, hosts + 1)]
     authority = layout.folder / "ca"
-    if not authority.is_dir():
-        ca.make_ca(authority)
+    ca.make_ca(authority)
     _write(layout.folder / "net", f"{block.network}")
     _prepare_coordinator(layout, authority, block)
     for host in fleet:
@@ -133,7 +132,7 @@ def _prepare_host(layout: Layout, authority: Path, host: Host, url: str) -> None
 def _identity(authority: Path, folder: Path, name: str, address: str) -> dict[str, str]:
     """A new certificate for a role, and where its files lie."""
     kind: ca.Kind = "coordinator" if name == "coordinator" else "agent"
-    certificate, key = ca.issue(authority, name, [address], kind=kind)
+    certificate, key = ca.issue(authority, name, (address,), kind=kind)
     files = {"ca": authority / "ca.pem", "certificate": folder / "certificate.pem", "key": folder / "key.pem"}
     _write(files["certificate"], certificate.decode())
     _write(files["key"], key.decode())
