@@ -1,0 +1,296 @@
+"""The shell of `decisions.swap`: one actor per app and environment takes an event, decides, stores, acts.
+
+Rules: one event at a time; the new state is stored before any of its actions is performed, and as long as it cannot be
+stored nothing is done; actions are performed in their order. Fetching and the release command are child tasks that
+answer by an event. What cannot be launched is told as an instance that cannot start, and forgotten after a while, so
+that the decision meets it again. Only the actor knows both sockets and processes.
+"""
+
+import math
+from typing import Final
+
+import anyio
+import structlog
+from anyio import to_thread
+from anyio.abc import TaskGroup
+from msgspec.structs import replace
+
+from agent.decisions.swap import plan
+from agent.decisions.swap.state import (
+    AdminEnded,
+    Forget,
+    InstanceView,
+    Launch,
+    Observed,
+    Prepare,
+    Prepared,
+    Restarted,
+    Route,
+    RunAdmin,
+    Stop,
+    SwapAction,
+    SwapDecision,
+    SwapEvent,
+    SwapState,
+    Tick,
+    Wake,
+)
+from agent.errors import InvariantBrokenError, RollwayError
+from agent.host.assignments import AppKey
+from agent.host.inbox import Inbox
+from agent.host.launch import addresses, admin_command, launchable, process_type
+from agent.host.releases import Runnable
+from agent.host.routes import Routes
+from agent.host.services import Services
+from agent.linux import clock
+from agent.model.assignment import AdminReport, Assignment, ReleaseRef
+from agent.model.ids import ProcessName, RolloutId
+from agent.model.units import Instant
+from agent.supervisor.launchable import InstanceKey
+
+RETRY_MS: Final = 5_000
+"""How long a refused launch is told as `exec_failed` before it may be decided upon again."""
+STORE_RETRY_S: Final = 1.0
+AGENT_DIED: Final = "the agent died while it ran; unknown whether it finished"
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Actor:
+    """One app in one environment. `run` is its owner's task; what it starts beside goes into `tasks`."""
+
+    def __init__(self, key: AppKey, state: SwapState, services: Services, tasks: TaskGroup) -> None:
+        self.key = key
+        self.state = state
+        self.routes = Routes(tasks)
+        self._services = services
+        self._tasks = tasks
+        self._inbox = Inbox()
+        self._wake_at: Instant | None = None
+        self._refused: dict[tuple[ProcessName, int], InstanceView] = {}
+        self._ended: set[tuple[ProcessName, int]] = set()
+        self._preparing: set[ReleaseRef] = set()
+        self._admins: set[RolloutId] = set()
+        self._log = log.bind(app=key.app, env=key.environment)
+        if state.assignment is not None:
+            self._take_up(state)
+
+    def _take_up(self, stored: SwapState) -> None:
+        self.put(Restarted())
+        if stored.admin is not None and stored.admin.state == "running":
+            self.put(AdminEnded(report=replace(stored.admin, state="failed", output=AGENT_DIED)))
+
+    def put(self, event: SwapEvent) -> None:
+        """Give an event; never waits."""
+        self._inbox.put(event)
+
+    def look(self) -> None:
+        """Say that an instance has changed."""
+        self._inbox.put(Observed(instances=()))
+
+    @property
+    def drained(self) -> bool:
+        """Whether it was told to drain and nothing of it runs any more: no instance, no release command."""
+        return self.state.draining and not self._admins and not self._views()
+
+    def unready(self) -> str:
+        """Why a balancer is to send nothing here; empty when every listening type has an instance that is ready.
+
+        During a swap a type that the new release brings along counts from its first ready instance on.
+        """
+        if self.state.draining:
+            return "draining"
+        admitted = self.routes.admitted()
+        wanted = {name for name in admitted if self.routes.has_served(name)}
+        if self.state.spec is not None and self.state.phase in ("settling", "done"):
+            wanted |= {process.name for process in self.state.spec.processes if process.listen}
+        elif not wanted:
+            return "nothing is ready yet"
+        none_ready = sorted(name for name in wanted if not admitted.get(name))
+        return f"no instance of {', '.join(none_ready)} is ready" if none_ready else ""
+
+    async def run(self) -> None:
+        while True:
+            event = await self._next()
+            try:
+                await self._take(event)
+            except InvariantBrokenError:
+                self._log.exception("a swap met a state that cannot be", kind=type(event).__name__)
+
+    async def _next(self) -> SwapEvent:
+        """The next event; a moment that was asked for is one. Views are taken now, not when something changed."""
+        with anyio.move_on_after(self._patience_s()):
+            event = await self._inbox.take()
+            return Observed(instances=self._views()) if isinstance(event, Observed) else event
+        if self._drop_refused():
+            return Observed(instances=self._views())
+        return Tick()
+
+    def _patience_s(self) -> float:
+        now = clock.now()
+        moments = [view.since.after(RETRY_MS) for view in self._refused.values()]
+        if self._wake_at is not None:
+            moments.append(self._wake_at)
+        return max(0, min((at.boottime_ms - now.boottime_ms for at in moments), default=math.inf)) / 1000
+
+    def _drop_refused(self) -> bool:
+        now = clock.now().boottime_ms
+        over = [where for where, view in self._refused.items() if view.since.boottime_ms + RETRY_MS <= now]
+        for where in over:
+            del self._refused[where]
+        return bool(over)
+
+    async def _take(self, event: SwapEvent) -> None:
+        if isinstance(event, Observed):
+            self._mend(event)
+        decision = plan.step(self.state, event, clock.now())
+        if decision.refused:
+            self._log.warning("assignment refused", reason=decision.refused)
+            return
+        await self._store(decision)
+        verified: dict[ReleaseRef, Runnable] = {}
+        self._wake_at = None
+        for action in decision.actions:
+            await self._perform(action, verified)
+        self._tidy()
+
+    async def _store(self, decision: SwapDecision) -> None:
+        """Make the decided state the stored one; a full disk holds the swap up, and nothing else."""
+        if decision.state == self.state:
+            return
+        while True:
+            try:
+                await to_thread.run_sync(self._services.states.store, self.key, decision.state)
+                break
+            except OSError as error:
+                self._log.error("the state cannot be stored; nothing is done until it can", reason=str(error))
+                await anyio.sleep(STORE_RETRY_S)
+        if decision.state.phase != self.state.phase:
+            self._log.info("swap", state=decision.state.phase, reason=decision.state.reason)
+        self.state = decision.state
+        self._services.on_state()
+
+    async def _perform(self, action: SwapAction, verified: dict[ReleaseRef, Runnable]) -> None:
+        match action:
+            case Prepare(release=release):
+                if release not in self._preparing:
+                    self._preparing.add(release)
+                    self._tasks.start_soon(self._prepare, release)
+            case RunAdmin():
+                if action.rollout not in self._admins:
+                    self._admins.add(RolloutId(action.rollout))
+                    self._tasks.start_soon(self._run_admin, action, self._assignment)
+            case Launch():
+                await self._launch(action, verified)
+            case Route():
+                self.routes.route(action)
+            case Stop(process=process, slot=slot, linger_ms=linger_ms):
+                if self._refused.pop((process, slot), None) is not None:
+                    self.routes.forget(process, slot)
+                    self.look()
+                self._services.supervisor.stop(self._instance(process, slot), linger_ms)
+            case Forget(process=process, slot=slot):
+                self._services.supervisor.forget(self._instance(process, slot))
+                self.routes.forget(process, slot)
+            case Wake(at=at):
+                self._wake_at = at
+
+    # The single actions
+
+    async def _prepare(self, ref: ReleaseRef) -> None:
+        try:
+            release = await self._services.releases.prepare(self.key, ref)
+            answer = Prepared(release=ref, spec=release.spec)
+        except RollwayError as error:
+            self._log.error("release cannot be prepared", release=ref.name, reason=str(error))
+            answer = Prepared(release=ref, failure=str(error))
+        self._preparing.discard(ref)
+        self.put(answer)
+
+    async def _run_admin(self, action: RunAdmin, assignment: Assignment) -> None:
+        rollout = RolloutId(action.rollout)
+        self._log.info("release command begins", release=action.release.name, rollout=rollout)
+        try:
+            runnable = await self._services.releases.runnable(self.key, action.release)
+            config = self._services.key.open_config(runnable.release.config, assignment.environment_key)
+            ended = await self._services.supervisor.run_once(admin_command(assignment, runnable, config))
+            report = AdminReport(
+                rollout=rollout,
+                state="succeeded" if ended.succeeded else "failed",
+                exit_code=ended.exit_code,
+                output=ended.failure or ended.output,
+            )
+        except RollwayError as error:
+            report = AdminReport(rollout=rollout, state="failed", output=str(error))
+        self._log.info("release command ended", rollout=rollout, state=report.state, exit_code=report.exit_code)
+        self._admins.discard(rollout)
+        self.put(AdminEnded(report=report))
+
+    async def _launch(self, launch: Launch, verified: dict[ReleaseRef, Runnable]) -> None:
+        where = (launch.process, launch.slot)
+        try:
+            runnable = verified.get(launch.release) or await self._services.releases.runnable(self.key, launch.release)
+            verified[launch.release] = runnable
+            process = process_type(runnable, launch)
+            listen = addresses(process, self._assignment, self._services.address)
+            config = self._services.key.open_config(runnable.release.config, self._assignment.environment_key)
+            slot = await self.routes.slot(process, launch.slot, listen)
+        except RollwayError as error:
+            now = clock.now()
+            self._refused[where] = InstanceView(
+                process=launch.process,
+                slot=launch.slot,
+                release=launch.release.name,
+                state="exec_failed",
+                since=now,
+                launched=now,
+                detail=str(error),
+            )
+            self._log.error(
+                "instance cannot be launched", instance=f"{launch.process}.{launch.slot}", reason=str(error)
+            )
+            self.look()
+            return
+        self._refused.pop(where, None)
+        self._services.supervisor.launch(
+            launchable(
+                launch, assignment=self._assignment, runnable=runnable, process=process, config=config, slot=slot
+            )
+        )
+
+    # What the actor sees
+
+    @property
+    def _assignment(self) -> Assignment:
+        if self.state.assignment is None:
+            raise InvariantBrokenError("an action without an assignment")
+        return self.state.assignment
+
+    def _instance(self, process: ProcessName, slot: int) -> InstanceKey:
+        return InstanceKey(self.key.app, self.key.environment, process, slot)
+
+    def _views(self) -> tuple[InstanceView, ...]:
+        seen = self._services.supervisor.views(self.key.app, self.key.environment)
+        return (*seen, *self._refused.values())
+
+    def _mend(self, observed: Observed) -> None:
+        """An instance that has just ended may have shut its listening sockets down."""
+        ended = {(view.process, view.slot) for view in observed.instances if view.state in ("stopped", "backoff")}
+        for process in {process for process, _ in ended - self._ended}:
+            for slot in self.routes.mend(process):
+                self._log.warning("listening socket was shut down by its instance", instance=f"{process}.{slot}")
+        self._ended = ended
+
+    def _tidy(self) -> None:
+        """Close the groups that nothing needs any more: addresses of a release that is gone, all when nothing runs."""
+        assignment, spec = self.state.assignment, self.state.spec
+        if assignment is None:
+            return
+        if assignment.release is None or self.state.draining:
+            self.routes.keep_only(())
+        elif spec is not None:
+            self.routes.keep_only(
+                (process.name, address)
+                for process in spec.processes
+                for address in addresses(process, assignment, self._services.address)
+            )

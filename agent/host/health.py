@@ -1,0 +1,23 @@
+"""The agent's HTTP: its own health, and for each app whether a balancer may send to this host."""
+
+from aiohttp import web
+
+from agent.errors import NotFoundError
+from agent.host.host import Host
+from agent.web.errors import errors_as_json
+from agent.web.health import Health
+
+
+def application(host: Host, health: Health) -> web.Application:
+    async def app_readyz(request: web.Request) -> web.Response:
+        """200 while every listening type has an instance that is ready, else 503 with the reason."""
+        app = request.match_info["app"]
+        reason = host.unready(app, request.query.get("environment"))
+        if reason is None:
+            raise NotFoundError(f"no app {app} runs on this host")
+        return web.Response(text=f"{reason or 'ready'}\n", status=503 if reason else 200)
+
+    application = web.Application(middlewares=[errors_as_json])
+    application.router.add_get("/apps/{app}/readyz", app_readyz)
+    health.add_routes(application)
+    return application

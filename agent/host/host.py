@@ -1,0 +1,170 @@
+"""The host: its actors, one per app and environment, brought back at start, fed by the link and by the supervisor.
+
+Rules: an assignment reaches a path, a process or a socket only after its names were checked and its order was verified;
+an environment that this host does not serve is refused. No coordinator is needed to start, to restart or to drain.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+import anyio
+import structlog
+from anyio import to_thread
+from anyio.abc import TaskGroup, TaskStatus
+
+from agent.artifacts import sign
+from agent.decisions.swap import plan
+from agent.decisions.swap.state import Assigned, Drain, SwapState
+from agent.errors import VerificationError
+from agent.host.assignments import AppKey, States
+from agent.host.converge import Actor
+from agent.host.keys import HostKey
+from agent.host.releases import Releases, ReleaseSource
+from agent.host.services import Services
+from agent.model import ids
+from agent.model.assignment import AppReport, Assignment
+from agent.model.ids import AppName, EnvironmentName
+from agent.model.process import StopPolicy
+from agent.model.roles import AgentSettings
+from agent.model.units import Milliseconds
+from agent.supervisor.supervisor import Supervisor
+
+DRAIN_MARGIN_MS: Final = 10_000
+STRANGERS_PERIOD_S: Final = 15.0
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Host:
+    """`run` is its owner's task; cancelling it leaves instances alone, so `drain` first."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        *,
+        supervisor: Supervisor,
+        source: ReleaseSource,
+        key: HostKey,
+        on_report: Callable[[tuple[AppReport, ...]], None],
+    ) -> None:
+        state_dir = Path(settings.state_dir).resolve()
+        self._environments = settings.environments
+        self._on_report = on_report
+        self._actors: dict[AppKey, Actor] = {}
+        self._changed = anyio.Event()
+        self._tasks: TaskGroup | None = None
+        self._services = Services(
+            supervisor=supervisor,
+            releases=Releases(state_dir, source),
+            states=States(state_dir / "apps"),
+            key=key,
+            address=settings.address,
+            on_state=self._on_state,
+        )
+        self.loaded = False
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Bring back what was assigned; started once every stored state is in an actor's hands."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            await to_thread.run_sync(self._services.releases.sweep)
+            for key, state in (await to_thread.run_sync(self._services.states.load, _quarantined)).items():
+                self._begin(key, state)
+            self.loaded = True
+            task_status.started()
+            self._on_state()
+            await self._watch_for_strangers()
+
+    async def assign(self, assignment: Assignment) -> None:
+        """Take an assignment from the link; a refusal is an event, the report tells what is held instead."""
+        try:
+            assigned = self._verified(assignment)
+        except VerificationError as error:
+            log.warning("assignment refused", app=assignment.app, env=assignment.environment, reason=str(error))
+            return
+        key = AppKey(assignment.app, assignment.environment)
+        actor = self._actors.get(key) or self._begin(key, SwapState())
+        actor.put(assigned)
+
+    def instance_changed(self, app: AppName, environment: EnvironmentName) -> None:
+        """The supervisor's `on_change`."""
+        actor = self._actors.get(AppKey(app, environment))
+        if actor is not None:
+            actor.look()
+        self._tell()
+
+    def reports(self) -> tuple[AppReport, ...]:
+        """The whole truth about this host."""
+        return tuple(plan.report(actor.state) for actor in self._actors.values() if actor.state.assignment is not None)
+
+    def unready(self, app: str, environment: str | None = None) -> str | None:
+        """Why a balancer is to send nothing for `app`; empty when it may; None: no such app here."""
+        found = [
+            actor for key, actor in self._actors.items() if key.app == app and environment in (None, key.environment)
+        ]
+        if not found:
+            return None
+        return next((reason for actor in found if (reason := actor.unready())), "")
+
+    async def drain(self) -> bool:
+        """Stop everything in order and wait for it, bounded by the stop policies; whether it all ended."""
+        patience_ms = _patience_ms(actor.state for actor in self._actors.values()) + DRAIN_MARGIN_MS
+        for actor in self._actors.values():
+            actor.put(Drain())
+        with anyio.move_on_after(patience_ms / 1000):
+            while not all(actor.drained for actor in self._actors.values()):
+                await self._changed.wait()
+            return True
+        return False
+
+    def _begin(self, key: AppKey, state: SwapState) -> Actor:
+        if self._tasks is None:
+            raise RuntimeError("the host does not run yet")
+        actor = self._actors[key] = Actor(key, state, self._services, self._tasks)
+        self._tasks.start_soon(actor.run)
+        return actor
+
+    def _verified(self, assignment: Assignment) -> Assigned:
+        if not (ids.is_name(assignment.app) and ids.is_name(assignment.environment)):
+            raise VerificationError(f"it names {assignment.app!r:.40} in {assignment.environment!r:.40}")
+        if assignment.environment not in self._environments:
+            raise VerificationError(f"this host does not serve the environment {assignment.environment}")
+        order = sign.verify_order(assignment.order.encode()) if assignment.release is not None else None
+        return Assigned(assignment=assignment, order=order)
+
+    def _on_state(self) -> None:
+        self._on_report(self.reports())
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def _watch_for_strangers(self) -> None:
+        """Tell, once each, who else listens on an address of ours: the kernel gives such a listener our connections."""
+        told: set[tuple[str, int]] = set()
+        while True:
+            await anyio.sleep(STRANGERS_PERIOD_S)
+            found = {
+                (str(address), owner.pid): owner.command
+                for actor in list(self._actors.values())
+                for address, owner in await to_thread.run_sync(actor.routes.strangers)
+            }
+            for address, pid in found.keys() - told:
+                log.error("somebody else listens on our address", address=address, pid=pid, command=found[address, pid])
+            told = set(found)
+
+
+def _quarantined(path: Path, reason: str) -> None:
+    log.error("stored state cannot be trusted and was set aside", file=str(path), reason=reason)
+
+
+def _patience_ms(states: Iterable[SwapState]) -> Milliseconds:
+    longest = StopPolicy().linger_ms + StopPolicy().grace_ms
+    for state in states:
+        over = state.assignment.linger_ms if state.assignment is not None else None
+        for process in state.spec.processes if state.spec is not None else ():
+            linger_ms = over if over is not None else process.stop.linger_ms
+            longest = max(longest, linger_ms + process.stop.grace_ms)
+    return longest

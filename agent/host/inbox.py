@@ -1,0 +1,44 @@
+"""The inbox of one swap actor: bounded without ever refusing, because its events are levels and the newest one counts.
+
+Rules: of each kind at most one waits, a newer one takes the place of the older; answers (`Prepared`, `AdminEnded`) are
+one per release and rollout that is in hand, so their number is bounded by the actions that asked for them.
+"""
+
+import anyio
+
+from agent.decisions.swap.state import AdminEnded, Assigned, Prepared, SwapEvent
+
+
+class Inbox:
+    def __init__(self) -> None:
+        self._waiting: dict[object, SwapEvent] = {}
+        self._filled = anyio.Event()
+
+    def put(self, event: SwapEvent) -> None:
+        place = _place(event)
+        if isinstance(event, Assigned) and _is_newer(self._waiting.get(place), event):
+            return
+        self._waiting[place] = event
+        self._filled.set()
+
+    async def take(self) -> SwapEvent:
+        """The event that waits longest."""
+        while not self._waiting:
+            self._filled = anyio.Event()
+            await self._filled.wait()
+        return self._waiting.pop(next(iter(self._waiting)))
+
+
+def _place(event: SwapEvent) -> object:
+    if isinstance(event, Prepared):
+        return event.release
+    if isinstance(event, AdminEnded):
+        return event.report.rollout
+    return type(event)
+
+
+def _is_newer(waiting: SwapEvent | None, event: Assigned) -> bool:
+    if not isinstance(waiting, Assigned):
+        return False
+    ours, theirs = waiting.assignment, event.assignment
+    return (ours.epoch, ours.generation) > (theirs.epoch, theirs.generation)

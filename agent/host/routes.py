@@ -1,0 +1,156 @@
+"""Which instance gets new connections: of one app and environment, a group of sockets per address and type.
+
+Rules: a group stays open as long as a slot of its type is in use or its release listens there, so that no connection is
+refused while instances come and go; a slot keeps its socket until it is forgotten. An address where somebody else
+listens is refused, with who. A type that binds its own port has no group; whether it is admitted is known all the same.
+"""
+
+from collections.abc import Callable, Iterable
+
+from anyio import to_thread
+from anyio.abc import TaskGroup
+from msgspec import Struct, field
+
+from agent.decisions.swap.state import Route
+from agent.errors import RefusedError
+from agent.linux.procfs import Owner
+from agent.linux.sockets import PortInUse, port_in_use
+from agent.model.address import Address
+from agent.model.ids import ProcessName
+from agent.model.process import HttpCheck, ProcessType
+from agent.supervisor.launchable import Listener, Target
+from agent.traffic.reuseport import Group
+
+
+class Slot(Struct, frozen=True, kw_only=True):
+    """How an instance is reached: sockets for it to inherit, or the port for it to bind; and where probes find it."""
+
+    listeners: tuple[Listener, ...] = ()
+    port: int | None = None
+    target: Target | None = None
+
+
+class _Type(Struct, kw_only=True):
+    """One listening type. `bound` says on which addresses the instance in a slot listens."""
+
+    groups: dict[Address, Group] = field(default_factory=dict)
+    bound: dict[int, tuple[Address, ...]] = field(default_factory=dict)
+    admitted: tuple[int, ...] = ()
+    waiting: tuple[int, ...] = ()
+    has_served: bool = False
+
+
+class Routes:
+    def __init__(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+        self._types: dict[ProcessName, _Type] = {}
+
+    async def slot(self, process: ProcessType, slot: int, addresses: tuple[Address, ...]) -> Slot:
+        """The place of the instance in `slot`. Raises RefusedError naming who listens on an address already."""
+        if not addresses:
+            return Slot()
+        held = self._types.setdefault(process.name, _Type())
+        if process.bind == "port":
+            if slot not in held.bound:
+                await to_thread.run_sync(refuse_taken, addresses[0])
+            held.bound[slot] = addresses
+            return Slot(port=addresses[0].port, target=Target(_reachable(addresses[0]), addresses[0].port))
+        for address in addresses:
+            if address not in held.groups:
+                held.groups[address] = await self._open(address, process)
+        held.bound[slot] = addresses
+        return Slot(
+            listeners=tuple(self._listener(held, held.groups[address], slot) for address in addresses),
+            port=addresses[0].port,
+            target=Target(_reachable(addresses[0]), addresses[0].port, held.groups[addresses[0]].alone_address(slot)),
+        )
+
+    def route(self, route: Route) -> None:
+        """Do what `route` says on every address of its type."""
+        held = self._types.get(route.process)
+        if held is None:
+            return
+        held.admitted, held.waiting = route.admitted, route.waiting
+        held.has_served |= bool(route.admitted)
+        for address, group in held.groups.items():
+            here = [slot for slot in route.admitted if address in held.bound.get(slot, ())]
+            waiting = next((slot for slot in route.waiting if address in held.bound.get(slot, ())), None)
+            group.admit(dict.fromkeys(here, 1), waiting)
+
+    def mend(self, process: ProcessName) -> tuple[int, ...]:
+        """After an instance's end: listen again on the sockets that it has shut down; which slots these were."""
+        held = self._types.get(process)
+        return tuple(slot for group in held.groups.values() for slot in group.mend()) if held else ()
+
+    def forget(self, process: ProcessName, slot: int) -> None:
+        held = self._types.get(process)
+        if held is not None:
+            held.bound.pop(slot, None)
+
+    def keep_only(self, wanted: Iterable[tuple[ProcessName, Address]]) -> None:
+        """Close every group that no slot uses and that is not among `wanted`."""
+        kept = set(wanted)
+        for name, held in list(self._types.items()):
+            used = {address for addresses in held.bound.values() for address in addresses}
+            for address in list(held.groups):
+                if address not in used and (name, address) not in kept:
+                    held.groups.pop(address).close()
+            if not held.groups and not held.bound:
+                del self._types[name]
+
+    def admitted(self) -> dict[ProcessName, tuple[int, ...]]:
+        """Of each listening type that was ever launched here, who gets connections."""
+        return {name: held.admitted for name, held in self._types.items()}
+
+    def has_served(self, process: ProcessName) -> bool:
+        """Whether an instance of it has been admitted since its first launch here."""
+        return process in self._types and self._types[process].has_served
+
+    def strangers(self) -> list[tuple[Address, Owner]]:
+        """Who else listens on an address of ours. Walks /proc: call it in a thread."""
+        return [
+            (address, owner)
+            for held in list(self._types.values())
+            for address, group in list(held.groups.items())
+            for owner in group.strangers()
+        ]
+
+    async def _open(self, address: Address, process: ProcessType) -> Group:
+        probes = process.probes
+        http = any(
+            probe is not None and isinstance(probe.check, HttpCheck)
+            for probe in (probes.startup, probes.readiness, probes.liveness)
+        )
+        group = await to_thread.run_sync(lambda: Group.open(address, http=http))
+        if isinstance(group, PortInUse):
+            raise _taken(group)
+        self._tasks.start_soon(group.answer_parked)
+        return group
+
+    @staticmethod
+    def _listener(held: _Type, group: Group, slot: int) -> Listener:
+        def accept_and_close() -> int:
+            """Leave the queue alone when the slot's next process will find it."""
+            return 0 if slot in held.waiting else group.accept_and_close(slot)
+
+        queue_length: Callable[[], int] = lambda: group.queue_length(slot)  # noqa: E731 - named for the reader
+        return Listener(group.slot_socket(slot), queue_length, accept_and_close)
+
+
+def refuse_taken(address: Address) -> None:
+    """Raise RefusedError naming who listens on `address`. May walk /proc: call it in a thread."""
+    found = port_in_use(address)
+    if found is not None:
+        raise _taken(found)
+
+
+def _taken(found: PortInUse) -> RefusedError:
+    who = f"pid {found.pid} ({found.command})" if found.pid else "a process that this user cannot see"
+    return RefusedError(
+        f"cannot listen on {found.address}: {who} listens there",
+        "Stop that process, or choose another address.",
+    )
+
+
+def _reachable(address: Address) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 - compared, not bound

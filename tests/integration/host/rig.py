@@ -1,0 +1,104 @@
+"""A running host without a coordinator: all is real, but releases come from a folder and assignments from the test."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import anyio
+from agent.supervisor.supervisor import Supervisor
+from msgspec import Struct
+
+from agent.host.host import Host
+from agent.host.keys import HostKey
+from agent.model.assignment import AppReport, Assignment
+from agent.model.ids import AppName, EnvironmentName, HostName
+from agent.model.roles import AgentSettings, TlsFiles
+from tests.integration.host.source import ENVIRONMENT, FolderSource
+
+DEADLINE_S: Final = 30.0
+
+
+class Rig(Struct):
+    """A running host and the newest word of it."""
+
+    host: Host
+    supervisor: Supervisor
+    key: HostKey
+    output: list[bytes]
+    reports: list[tuple[AppReport, ...]]
+    changed: list[anyio.Event]
+
+    @property
+    def report(self) -> AppReport | None:
+        return next(iter(self.reports[-1]), None) if self.reports else None
+
+    async def until(self, said: Callable[[AppReport], bool]) -> AppReport:
+        """The first report, from the newest on, of which `said` is true."""
+        try:
+            with anyio.fail_after(DEADLINE_S):
+                while self.report is None or not said(self.report):
+                    await self.changed[0].wait()
+        except TimeoutError:
+            raise AssertionError(f"never reported; last: {self.report}") from None
+        assert self.report is not None
+        return self.report
+
+    async def until_done(self, assignment: Assignment) -> AppReport:
+        await self.host.assign(assignment)
+        return await self.until(
+            lambda report: report.generation == assignment.generation and report.state in ("done", "failed")
+        )
+
+
+def settings(folder: Path) -> AgentSettings:
+    return AgentSettings(
+        name=HostName("h1"),
+        coordinators=("https://127.0.0.1:1",),
+        environments=(ENVIRONMENT,),
+        state_dir=str(folder / "state"),
+        run_dir=str(folder / "run"),
+        http_listen=(),
+        tls=TlsFiles(ca="", certificate="", key=""),
+        age_key=str(folder / "state" / "identity.age"),
+    )
+
+
+@asynccontextmanager
+async def running(folder: Path, source: FolderSource, *, drain: bool = True) -> AsyncIterator[Rig]:
+    """A host over `folder`. Without `drain` it ends as an agent that is killed does: its instances stay."""
+    chosen = settings(folder)
+    output: list[bytes] = []
+    reports: list[tuple[AppReport, ...]] = []
+    changed = [anyio.Event()]
+
+    async def sink(records: bytes) -> None:
+        output.append(records)
+
+    def on_report(apps: tuple[AppReport, ...]) -> None:
+        reports.append(apps)
+        changed[0].set()
+        changed[0] = anyio.Event()
+
+    def on_change(app: AppName, environment: EnvironmentName) -> None:
+        host.instance_changed(app, environment)
+
+    supervisor = Supervisor(
+        state_dir=Path(chosen.state_dir),
+        run_dir=Path(chosen.run_dir),
+        sink=sink,
+        on_change=on_change,
+        on_event=lambda _key, _event, _details: None,
+    )
+    key = HostKey.of(Path(chosen.age_key))
+    host = Host(chosen, supervisor=supervisor, source=source, key=key, on_report=on_report)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(supervisor.run)
+        await tasks.start(host.run)
+        try:
+            yield Rig(host, supervisor, key, output, reports, changed)
+        finally:
+            with anyio.CancelScope(shield=True):
+                if drain:
+                    assert await host.drain()
+            tasks.cancel_scope.cancel()
