@@ -1,0 +1,67 @@
+"""Files that are whole or not there, whatever crashes: the only way in which the agent writes to disk.
+
+Rules: a temporary file beside the target, its content and mode on the disk before the rename, the folder's entry after
+it. Every failure is an OSError and leaves the old file. Not handled here: locking; a file has one writer.
+"""
+
+import errno
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+READ_BYTES_MAX: Final = 64 << 20
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Put `data` in place of whatever `path` was; a reader sees the old or the new, never half."""
+    temporary = _written_beside(path, data, mode)
+    try:
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def create_exclusive(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a file that must not be there yet: FileExistsError if it is, and then nothing has changed."""
+    temporary = _written_beside(path, data, mode)
+    try:
+        os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def read(path: Path, limit_bytes: int = READ_BYTES_MAX) -> bytes:
+    """Give the whole content of a file; OSError (EFBIG) where it is longer than it may be."""
+    with path.open("rb") as file:
+        data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise OSError(errno.EFBIG, f"longer than {limit_bytes} bytes", str(path))
+    return data
+
+
+def _written_beside(path: Path, data: bytes, mode: int) -> Path:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, _NEW, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,38 @@
+"""Log pipes that outlive the agent: FIFOs that an instance holds open both ways, so that none ever breaks.
+
+Rules: agent and instance each open the path: a shared description would share O_NONBLOCK, which node sets. While the
+instance lives, the end of the data is never seen; its exit is the pidfd. What is in a pipe when its last holder closes
+is gone: the agent's end belongs in the FD store. Failures are OSErrors.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Final
+
+PIPE_BYTES: Final = 256 * 1024
+
+
+def make(path: Path, owner: tuple[int, int] | None = None) -> None:
+    """Make a FIFO of mode 0600 for `owner` (uid, gid), so that the instance can open /dev/stdout again."""
+    os.mkfifo(path, 0o600)
+    if owner is not None:
+        os.chown(path, *owner)
+
+
+def open_reader(path: Path) -> int:
+    """Open the agent's end: never blocks, neither here nor in a read."""
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def open_for_child(path: Path) -> int:
+    """Open the instance's end: blocks in a write while the pipe is full, and never sees it broken."""
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+
+def enlarge(fd: int, size_bytes: int = PIPE_BYTES) -> int:
+    """Ask for a larger pipe and give the size it has now: less where the kernel's sum per user is used up."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size_bytes)
+    except (PermissionError, BlockingIOError):
+        return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)

@@ -1,0 +1,135 @@
+"""Processes by pidfd: a handle that never means another process, on asyncio and on uvloop.
+
+Rules: nothing polls; whoever waits watches the fd. An exit is collected once, by the one who supervises: that reaps.
+A process that is not our child (adopted after the agent's restart) is reaped by its parent; then the kernel tells the
+status from 6.15 on, and before that it is unknown: a value of its own, never 0.
+"""
+
+import asyncio
+import errno
+import fcntl
+import os
+import select
+import signal
+import struct
+from typing import Final
+
+import anyio
+from msgspec import Struct
+
+from agent.linux import procfs
+
+REAPED_WITHIN_S: Final = 1.0
+_PIDFD_GET_INFO: Final = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes)
+_PIDFD_INFO: Final = struct.Struct("=QQ11Ii")
+_PIDFD_INFO_EXIT: Final = 1 << 3
+
+
+class ExitStatus(Struct, frozen=True):
+    """How a process ended: by exit `code`, by `signal`, or (both None) nobody can tell any more."""
+
+    code: int | None = None
+    signal: int | None = None
+
+
+UNKNOWN_EXIT: Final = ExitStatus()
+
+
+def open_pidfd(pid: int, start_time: int) -> int | None:
+    """Open the process with this number that started then; None where it is gone, or another has the number now."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    if procfs.start_time(pid) == start_time:
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def send_signal(pidfd: int, number: int) -> bool:
+    """Send a signal; False where the process is gone."""
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def collect(pidfd: int) -> ExitStatus | None:
+    """Take the exit status without waiting: None where the process lives, or is a zombie that its parent must reap."""
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        return _status_of_other(pidfd)
+    if result is None:
+        return None
+    if result.si_code == os.CLD_EXITED:
+        return ExitStatus(code=result.si_status)
+    return ExitStatus(signal=result.si_status)
+
+
+async def exited(pidfd: int) -> None:
+    """Wait until the process has ended; nothing is collected."""
+    await _readable(pidfd)
+
+
+async def wait_exit(pidfd: int) -> ExitStatus:
+    """Wait for the end and collect it; of a process that is not our child, wait until its parent has done so."""
+    await _readable(pidfd)
+    status = collect(pidfd)
+    if status is not None:
+        return status
+    with anyio.move_on_after(REAPED_WITHIN_S):
+        while (status := collect(pidfd)) is None:  # noqa: ASYNC110 - no selector tells reaped from ended
+            await anyio.sleep(0.01)
+    return status if status is not None else UNKNOWN_EXIT
+
+
+async def _readable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    watched = os.dup(fd)  # a loop has one reader per number; two may wait for one process
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(watched, wake)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(watched)
+        os.close(watched)
+
+
+def _status_of_other(pidfd: int) -> ExitStatus | None:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    events = dict(poll.poll(0)).get(pidfd, 0)
+    if not events:
+        return None
+    if not events & select.POLLHUP and not _is_gone(pidfd):
+        return None
+    request = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, *([0] * 13)))
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, request)
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL, errno.ESRCH):
+            return UNKNOWN_EXIT
+        raise
+    mask, *_, status = _PIDFD_INFO.unpack(request)
+    if not mask & _PIDFD_INFO_EXIT:
+        return UNKNOWN_EXIT
+    if os.WIFSIGNALED(status):
+        return ExitStatus(signal=os.WTERMSIG(status))
+    return ExitStatus(code=os.WEXITSTATUS(status))
+
+
+def _is_gone(pidfd: int) -> bool:
+    """Whether the process is reaped; kernels before 6.9 do not tell by a hang-up."""
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        return True
+    return False

@@ -1,0 +1,170 @@
+"""The launcher: one instance from command to process, with no Python between fork and exec.
+
+`posix_spawn` starts a tiny `sh` (new session, default signals, empty mask, stdin a gate, listening sockets from fd 3
+on). It waits at the gate until limits are set from outside, joins its cgroup, sets umask, folder and LISTEN_PID, and
+execs the command, over `setpriv` where the user changes: one pid from the first to the last.
+
+Rules: every own fd is CLOEXEC (Python's default; those from systemd are set at start), so the process has 0, 1, 2, its
+sockets and nothing else. The environment is exactly the given one and LISTEN_PID. What can be known before is known
+before (`executable`) and comes back as a value; what only the exec shows is the exit code: 125 the sh could not do its
+part, 126 found but not run, 127 not found; the sh says on stderr why. With a bash as `sh` SHLVL and `_` are added.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from agent.linux import pidfd, procfs
+from agent.linux.executable import ExecFailure, Identity, resolve
+
+SHELL: Final = "/bin/sh"
+SETPRIV: Final = "/usr/bin/setpriv"
+FIRST_LISTEN_FD: Final = 3
+SHELL_FAILED: Final = 125
+_SHELLS_OWN: Final = frozenset({"_", "IFS", "LINENO", "OLDPWD", "OPTIND", "PPID", "PWD", "SHLVL"})
+# Positional: cgroup or "", umask, folder, whether sockets are passed, then the command.
+_SCRIPT: Final = f"""
+read -r _ || exit {SHELL_FAILED}
+exec </dev/null
+[ -z "$1" ] || echo $$ >"$1/cgroup.procs" || exit {SHELL_FAILED}
+umask "$2" && cd -- "$3" || exit {SHELL_FAILED}
+[ -z "$4" ] || export LISTEN_PID=$$
+shift 4
+unset PWD OLDPWD SHLVL _
+exec "$@"
+"""
+
+Rlimits = Mapping[int, tuple[int, int]]
+"""`resource.RLIMIT_…` to soft and hard."""
+
+
+class Launch(Struct, frozen=True, kw_only=True):
+    """Everything about a process that is to be started; fds stay the caller's."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: Path
+    stdout: int
+    stderr: int
+    listen: tuple[int, ...] = ()
+    """Become fd 3, 4, …; LISTEN_FDS and the like are the caller's words in `env`, LISTEN_PID is added."""
+    cgroup: Path | None = None
+    umask: int = 0o022
+    identity: Identity | None = None
+    no_new_privs: bool = False
+    rlimits: Rlimits = {}
+
+
+class Launched(Struct, frozen=True):
+    """A process that runs, or waits no longer than its first instruction; the pidfd is the caller's to close."""
+
+    pid: int
+    pidfd: int
+    start_time: int
+
+
+def spawn(launch: Launch) -> Launched | ExecFailure:
+    """Start it. Blocks for about a millisecond; the process is a child of the caller, who collects its exit."""
+    if (wrong := _wrong_words(launch)) is not None:
+        return wrong
+    command = resolve(launch.argv[0], launch.env, launch.cwd, launch.identity)
+    if isinstance(command, ExecFailure):
+        return command
+    gate, opener = os.pipe2(os.O_CLOEXEC)
+    with _closing(gate, opener):
+        try:
+            pid = _start_shell(launch, command, gate)
+        except OSError as error:
+            return ExecFailure(error.errno or errno.EIO, f"cannot start {SHELL}")
+        handle = os.pidfd_open(pid)
+        if (refused := _limit(pid, launch.rlimits)) is not None:
+            _abandon(handle)
+            return refused
+        started = procfs.start_time(pid)
+        with contextlib.suppress(BrokenPipeError):  # somebody killed it already: its exit tells
+            os.write(opener, b"\n")
+    return Launched(pid, handle, started or 0)
+
+
+def _wrong_words(launch: Launch) -> ExecFailure | None:
+    """What would not reach the process as it is given."""
+    if not launch.argv:
+        return ExecFailure(errno.ENOENT, "no command")
+    for name, value in launch.env.items():
+        if not (name.isascii() and name.isidentifier()) or name in _SHELLS_OWN:
+            return ExecFailure(errno.EINVAL, f"environment variable {name!r} cannot be passed through {SHELL}")
+        if "\0" in value:
+            return ExecFailure(errno.EINVAL, f"environment variable {name} holds a NUL")
+    if any("\0" in word for word in launch.argv):
+        return ExecFailure(errno.EINVAL, f"an argument of {launch.argv[0]!r} holds a NUL")
+    return None
+
+
+def _start_shell(launch: Launch, command: Path, gate: int) -> int:
+    shell = [SHELL, "-c", _SCRIPT, "rollway-launch"]
+    ours = [str(launch.cgroup or ""), f"{launch.umask:04o}", str(launch.cwd), "yes" if launch.listen else ""]
+    with _lifted((gate, launch.stdout, launch.stderr, *launch.listen)) as sources:
+        return os.posix_spawn(
+            SHELL,
+            [*shell, *ours, *_privileges(launch), str(command), *launch.argv[1:]],
+            dict(launch.env),
+            file_actions=[(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(sources)],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+        )
+
+
+def _limit(pid: int, rlimits: Rlimits) -> ExecFailure | None:
+    for limit, values in rlimits.items():
+        try:
+            resource.prlimit(pid, limit, values)
+        except (OSError, ValueError) as error:
+            number = error.errno if isinstance(error, OSError) and error.errno else errno.EPERM
+            return ExecFailure(number, f"cannot set resource limit {limit} to {values}")
+    return None
+
+
+def _privileges(launch: Launch) -> list[str]:
+    """The words of `setpriv` before the command, none where nothing changes."""
+    words = ["--no-new-privs"] if launch.no_new_privs else []
+    if (identity := launch.identity) is not None:
+        groups = ",".join(map(str, identity.groups))
+        words += [f"--reuid={identity.uid}", f"--regid={identity.gid}", "--inh-caps=-all"]
+        words += [f"--groups={groups}" if groups else "--clear-groups"]
+    return [SETPRIV, *words, "--"] if words else []
+
+
+@contextlib.contextmanager
+def _lifted(fds: tuple[int, ...]) -> Iterator[list[int]]:
+    """Give copies above all targets: otherwise a DUP2 could overwrite the source of the next."""
+    with contextlib.ExitStack() as copies:
+        lifted: list[int] = []
+        for fd in fds:
+            lifted.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, len(fds)))
+            copies.callback(os.close, lifted[-1])
+        yield lifted
+
+
+@contextlib.contextmanager
+def _closing(*fds: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _abandon(handle: int) -> None:
+    """End a sh that still waits at its gate."""
+    pidfd.send_signal(handle, signal.SIGKILL)
+    os.waitid(os.P_PIDFD, handle, os.WEXITED)
+    os.close(handle)
