@@ -68,7 +68,7 @@ class Actor:
         self._inbox = Inbox()
         self._wake_at: Instant | None = None
         self._refused: dict[tuple[ProcessName, int], InstanceView] = {}
-        self._ended: set[tuple[ProcessName, int]] = set()
+        self._restarts: dict[tuple[ProcessName, int], int] = {}
         self._preparing: set[ReleaseRef] = set()
         self._admins: set[RolloutId] = set()
         self._log = log.bind(app=key.app, env=key.environment)
@@ -163,7 +163,9 @@ class Actor:
                 await to_thread.run_sync(self._services.states.store, self.key, decision.state)
                 break
             except OSError as error:
-                self._log.error("the state cannot be stored; nothing is done until it can", reason=str(error))
+                self._log.error("the state cannot be stored", reason=str(error))
+                if decision.state.draining:
+                    break  # The next start does not look at it: better to drain than to be killed.
                 await anyio.sleep(STORE_RETRY_S)
         if decision.state.phase != self.state.phase:
             self._log.info("swap", state=decision.state.phase, reason=decision.state.reason)
@@ -274,12 +276,19 @@ class Actor:
         return (*seen, *self._refused.values())
 
     def _mend(self, observed: Observed) -> None:
-        """An instance that has just ended may have shut its listening sockets down."""
-        ended = {(view.process, view.slot) for view in observed.instances if view.state in ("stopped", "backoff")}
-        for process in {process for process, _ in ended - self._ended}:
+        """An instance that has just ended, restarted or not, may have shut its listening sockets down."""
+        before, self._restarts = (
+            self._restarts,
+            {(view.process, view.slot): view.restarts for view in observed.instances},
+        )
+        ended = {
+            view.process
+            for view in observed.instances
+            if view.state == "stopped" or view.restarts > before.get((view.process, view.slot), 0)
+        }
+        for process in ended:
             for slot in self.routes.mend(process):
                 self._log.warning("listening socket was shut down by its instance", instance=f"{process}.{slot}")
-        self._ended = ended
 
     def _tidy(self) -> None:
         """Close the groups that nothing needs any more: addresses of a release that is gone, all when nothing runs."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-from agent.supervisor.supervisor import Supervisor
 from msgspec import Struct
 
 from agent.host.host import Host
@@ -14,6 +13,7 @@ from agent.host.keys import HostKey
 from agent.model.assignment import AppReport, Assignment
 from agent.model.ids import AppName, EnvironmentName, HostName
 from agent.model.roles import AgentSettings, TlsFiles
+from agent.supervisor.supervisor import Supervisor
 from tests.integration.host.source import ENVIRONMENT, FolderSource
 
 DEADLINE_S: Final = 30.0

@@ -1,0 +1,196 @@
+"""The agent as a process of its own: started, asked, stopped and killed from outside."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+import trustme
+from msgspec.structs import replace
+
+from agent.model.process import AppSpec
+from agent.model.roles import AgentSettings, TlsFiles
+from tests.integration.host.rig import running, settings
+from tests.integration.host.source import APP, FolderSource, Wish, web
+
+DEADLINE_S = 30
+HOST = "127.0.0.1"
+START = "import sys, msgspec; from agent.host.main import run; from agent.model.roles import AgentSettings as S; "
+START += "run(msgspec.json.decode(sys.argv[1], type=S))"
+
+
+def free_port() -> int:
+    with socket.create_server((HOST, 0)) as sock:
+        found: int = sock.getsockname()[1]
+        return found
+
+
+@pytest.fixture
+def chosen(tmp_path: Path) -> AgentSettings:
+    """Settings with certificates, with a free port for health, and with a coordinator where nobody listens."""
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    own = ca.issue_cert("h1")
+    own.private_key_pem.write_to_path(tmp_path / "key.pem")
+    own.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    files = TlsFiles(**{name: str(tmp_path / f"{file}.pem") for name, file in FILES.items()})
+    return replace(settings(tmp_path), tls=files, http_listen=(f"{HOST}:{free_port()}",))
+
+
+FILES = {"ca": "ca", "certificate": "cert", "key": "key"}
+
+
+class Agent:
+    """A started agent; its events are read as they come."""
+
+    def __init__(self, chosen: AgentSettings, **more: object) -> None:
+        words = [sys.executable, "-c", START, msgspec.json.encode(chosen).decode()]
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)  # type: ignore[call-overload]
+        self._port = int(chosen.http_listen[0].rpartition(":")[2])
+        self.seen: list[dict[str, object]] = []
+
+    def until(self, event: str) -> dict[str, object]:
+        """Read events up to the first one called `event`."""
+        for line in self.process.stdout:
+            self.seen.append(json.loads(line))
+            if self.seen[-1].get("event") == event:
+                return self.seen[-1]
+        raise AssertionError(f"ended without {event!r}: {self.seen[-5:]} {self.process.stderr.read().decode()[-2000:]}")
+
+    def ask(self, path: str) -> tuple[int, str]:
+        client = http.client.HTTPConnection(HOST, self._port, timeout=DEADLINE_S)
+        client.request("GET", path)
+        answer = client.getresponse()
+        return answer.status, answer.read().decode()
+
+
+@contextmanager
+def agent(chosen: AgentSettings, **more: object) -> Iterator[Agent]:
+    started = Agent(chosen, **more)
+    try:
+        yield started
+    finally:
+        started.process.kill()
+        started.process.communicate()
+
+
+@pytest.fixture
+def deployed(tmp_path: Path) -> int:
+    """A state folder in which v1 of the sample app is assigned and lies ready; the port of its web type."""
+    (tmp_path / "source").mkdir()
+    source, port = FolderSource(tmp_path / "source"), free_port()
+    ref = source.add("v1", AppSpec(app=APP, processes=(web(f"{HOST}:{port}", count=1),)))
+
+    async def deploy() -> None:
+        async with running(tmp_path, source) as rig:
+            assert (await rig.until_done(Wish().for_(ref))).state == "done"
+
+    anyio.run(deploy)
+    return port
+
+
+def ready_event(event: dict[str, object]) -> bool:
+    return event.get("event") == "ready"
+
+
+def release_at(port: int) -> str:
+    client = http.client.HTTPConnection(HOST, port, timeout=DEADLINE_S)
+    client.request("GET", "/", headers={"Connection": "close"})
+    found: str = json.load(client.getresponse())["release"]
+    return found
+
+
+def test_an_agent_without_any_coordinator_runs_what_it_was_assigned_and_drains_at_the_end(
+    chosen: AgentSettings, deployed: int
+) -> None:
+    """Started over its state folder it serves the app, says so at its health endpoints; SIGTERM drains it, exit 0."""
+    with agent(chosen) as started:
+        started.until("agent started")
+        started.until("ready")
+        assert release_at(deployed) == "v1"
+        assert started.ask("/livez")[0] == started.ask("/readyz")[0] == started.ask("/startupz")[0] == 200
+        assert "[+] stored state" in started.ask("/readyz?verbose")[1]
+        assert started.ask("/apps/nothing/readyz")[0] == 404
+        os.kill(started.process.pid, signal.SIGTERM)
+        started.until("drained")
+        assert started.process.wait(DEADLINE_S) == 0
+    with pytest.raises(ConnectionRefusedError):
+        release_at(deployed)
+    messages = [event["message"] for event in started.seen if "message" in event]
+    assert "serving" in messages
+
+
+def test_an_agent_that_was_killed_is_replaced_by_one_that_serves_again(chosen: AgentSettings, deployed: int) -> None:
+    """After kill -9 the next agent ends what the first left behind and brings the app up under a new pid."""
+    with agent(chosen) as first:
+        pid = first.until("started")["pid"]
+        first.until("ready")
+        first.process.kill()
+        first.process.wait(DEADLINE_S)
+    with agent(chosen) as second:
+        assert second.until("started")["pid"] != pid
+        second.until("ready")
+        assert release_at(deployed) == "v1"
+        os.kill(second.process.pid, signal.SIGTERM)
+        assert second.until("drained")
+        assert second.process.wait(DEADLINE_S) == 0
+
+
+def test_a_second_agent_on_one_state_folder_is_refused(chosen: AgentSettings, tmp_path: Path) -> None:
+    """It ends at once and names the folder and the pid of the agent that has it."""
+    with agent(chosen) as first:
+        first.until("agent started")
+        with agent(replace(chosen, http_listen=(f"{HOST}:{free_port()}",))) as second:
+            assert second.process.wait(DEADLINE_S) != 0
+            said = second.process.stderr.read().decode()
+    assert f"pid {first.process.pid} already runs with the state folder {tmp_path / 'state'}" in said
+
+
+def test_an_agent_whose_parent_is_gone_drains(chosen: AgentSettings, deployed: int) -> None:
+    """The end of the lifeline pipe is the same as SIGTERM."""
+    theirs, ours = os.pipe()
+    environment = {**os.environ, "ROLLWAY_LIFELINE_FD": str(theirs)}
+    with agent(chosen, pass_fds=(theirs,), env=environment) as started:
+        os.close(theirs)
+        started.until("ready")
+        os.close(ours)
+        started.until("drained")
+        assert started.process.wait(DEADLINE_S) == 0
+
+
+def test_a_balancer_is_told_about_readiness(chosen: AgentSettings, deployed: int) -> None:
+    """/apps/shop/readyz is 200 while an instance is ready, 503 with the reason from the beginning of the drain on."""
+    with agent(chosen) as started:
+        started.until("ready")
+        status, text = started.ask("/apps/shop/readyz")
+        while status != 200:
+            assert text in {"nothing is ready yet\n", "no instance of web is ready\n"}
+            status, text = started.ask("/apps/shop/readyz")
+        assert started.ask("/apps/shop/readyz?environment=staging")[0] == 404
+        with socket.create_connection((HOST, deployed)):  # keeps the instance lingering
+            os.kill(started.process.pid, signal.SIGTERM)
+            started.until("draining")
+            assert started.ask("/apps/shop/readyz") == (503, "draining\n")
+            assert started.ask("/readyz")[0] == 503
+        started.until("drained")
+
+
+def test_the_service_manager_hears_of_ready_and_stopping(chosen: AgentSettings, tmp_path: Path) -> None:
+    """READY=1 once it is up, STOPPING=1 when the drain begins."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(DEADLINE_S)
+        with agent(chosen, env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}) as started:
+            assert b"READY=1" in manager.recv(4096)
+            os.kill(started.process.pid, signal.SIGTERM)
+            assert b"STOPPING=1" in manager.recv(4096)
+            started.until("drained")
