@@ -34,7 +34,7 @@ class Bounds(Struct, frozen=True, kw_only=True):
     tar_bytes: int = 8 << 30
     path_bytes: int = 1024
     ratio: int = 1000
-    """Bytes of tar for each byte of archive, beyond the first MiB."""
+    """Bytes of tar for each byte of archive, beyond the first 64 MiB."""
 
 
 BOUNDS: Final = Bounds()
@@ -72,7 +72,7 @@ def build_fault(build: Build, bounds: Bounds = BOUNDS) -> str | None:
         return f"{len(build.files)} files, expected at most {bounds.files}"
     if archive.tar_bytes > bounds.tar_bytes:
         return f"{archive.tar_bytes} bytes unpacked, expected at most {bounds.tar_bytes}"
-    if archive.tar_bytes > archive.size_bytes * bounds.ratio + (1 << 20):
+    if archive.tar_bytes > archive.size_bytes * bounds.ratio + (64 << 20):
         return f"{archive.tar_bytes} bytes from an archive of {archive.size_bytes}, expected at most {bounds.ratio} : 1"
     return _files_fault(build.files, bounds)
 
