@@ -17,7 +17,7 @@ from aiohttp import ClientConnectionResetError, WSCloseCode, web
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from msgspec.structs import replace
 
-from agent.errors import RefusedError, UnreachableError, VerificationError
+from agent.errors import RefusedError, RollwayError, UnreachableError, VerificationError
 from agent.link.channel import HEARTBEAT_S, Channel
 from agent.link.tls import Peer
 from agent.model.assignment import Assignment, HostReport
@@ -170,7 +170,7 @@ class Links:
                 hello = await _hello(channel, peer)
                 if hello is not None:
                     await self._serve(hello, channel, group.cancel_scope)
-            except (VerificationError, RefusedError) as error:
+            except RollwayError as error:
                 channel.lost(error.error)
                 self._log.warning("link refused", host=peer.name, reason=error.error)
                 reason = error.error.encode()[:_CLOSE_REASON_MAX]

@@ -1,0 +1,120 @@
+"""A certificate authority of our own: one per installation, P-256, in one folder.
+
+Rules: the CN of a certificate is the name, the OU the role; keys are 0600. A host's certificate proves its name, so
+whoever holds the authority's key can be any host: the folder stays where it was made.
+"""
+
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final, Literal
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from agent.errors import FailedError
+from agent.linux import atomic, clock
+
+Kind = Literal["coordinator", "agent"]
+
+_AUTHORITY: Final = timedelta(days=3650)
+_MEMBER: Final = timedelta(days=365)
+_EARLIER: Final = timedelta(hours=1)
+"""Clocks of hosts differ."""
+_CERTIFICATE: Final = "ca.pem"
+_KEY: Final = "ca.key"
+
+
+def make_ca(folder: Path) -> None:
+    """Write `ca.pem` and `ca.key`; one that is there is kept. Raises OSError."""
+    if (folder / _CERTIFICATE).exists():
+        return
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "rollway")])
+    certificate = (
+        _certificate(name, name, key.public_key(), _AUTHORITY)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(is_authority=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    atomic.write_atomically(folder / _KEY, _pem(key))
+    atomic.write_atomically(folder / _CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
+
+
+def issue(folder: Path, name: str, addresses: tuple[str, ...], kind: Kind) -> tuple[bytes, bytes]:
+    """A new certificate and its key, both PEM, by the authority in `folder`; `addresses` are IPs or DNS names."""
+    try:
+        authority = x509.load_pem_x509_certificate(atomic.read(folder / _CERTIFICATE))
+        signer = serialization.load_pem_private_key(atomic.read(folder / _KEY), password=None)
+    except (OSError, ValueError) as error:
+        raise FailedError(
+            f"cannot issue a certificate for {name}: {error}", f"Restore the authority's files in {folder}."
+        ) from error
+    if not isinstance(signer, ec.EllipticCurvePrivateKey):
+        raise FailedError(f"cannot issue a certificate for {name}: the authority's key is of another kind than P-256")
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, kind),
+            x509.NameAttribute(NameOID.COMMON_NAME, name),
+        ]
+    )
+    usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+    if kind == "coordinator":
+        usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
+    certificate = (
+        _certificate(subject, authority.subject, key.public_key(), _MEMBER)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(is_authority=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_general(a) for a in (*addresses, name)]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+        .sign(signer, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM), _pem(key)
+
+
+def _certificate(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, lifetime: timedelta
+) -> x509.CertificateBuilder:
+    now = datetime.fromtimestamp(clock.now().wall_ms // 1000, UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _EARLIER)
+        .not_valid_after(now + lifetime)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _usage(*, is_authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not is_authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=is_authority,
+        crl_sign=is_authority,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _general(address: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(address))
+    except ValueError:
+        return x509.DNSName(address)
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

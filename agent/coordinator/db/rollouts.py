@@ -1,0 +1,88 @@
+"""Rows of rollouts, and of the assignments they give."""
+
+from typing import Final
+
+import msgspec
+from sqlalchemy import Connection, func, select
+
+from agent.coordinator.db.rows import put
+from agent.coordinator.db.schema import assignments, rollouts
+from agent.model.assignment import Assignment
+from agent.model.ids import AppName, EnvironmentName, HostName, RolloutId
+from agent.model.rollout import Rollout
+
+LISTED_MAX: Final = 100
+
+_rollout: Final = msgspec.json.Decoder(Rollout)
+_assignment: Final = msgspec.json.Decoder(Assignment)
+
+
+def store(connection: Connection, rollout: Rollout) -> None:
+    put(
+        connection,
+        rollouts,
+        {"id": rollout.id},
+        {
+            "app": rollout.app,
+            "environment": rollout.environment,
+            "state": rollout.state,
+            "terminal": int(rollout.terminal),
+            "created_ms": rollout.created_ms,
+            "json": msgspec.json.encode(rollout).decode(),
+        },
+    )
+
+
+def get(connection: Connection, rollout: RolloutId) -> Rollout | None:
+    text = connection.execute(select(rollouts.c.json).where(rollouts.c.id == rollout)).scalar_one_or_none()
+    return None if text is None else _rollout.decode(text)
+
+
+def live(connection: Connection) -> list[Rollout]:
+    """Those that are not terminal."""
+    return [
+        _rollout.decode(text) for text in connection.scalars(select(rollouts.c.json).where(rollouts.c.terminal == 0))
+    ]
+
+
+def live_in(connection: Connection, app: AppName, environment: EnvironmentName) -> Rollout | None:
+    query = select(rollouts.c.json).where(rollouts.c.terminal == 0)
+    query = query.where(rollouts.c.app == app, rollouts.c.environment == environment)
+    text = connection.execute(query).scalar_one_or_none()
+    return None if text is None else _rollout.decode(text)
+
+
+def newest(connection: Connection, app: AppName | None, environment: EnvironmentName | None) -> list[Rollout]:
+    query = select(rollouts.c.json).order_by(rollouts.c.created_ms.desc(), rollouts.c.id.desc()).limit(LISTED_MAX)
+    if app is not None:
+        query = query.where(rollouts.c.app == app)
+    if environment is not None:
+        query = query.where(rollouts.c.environment == environment)
+    return [_rollout.decode(text) for text in connection.scalars(query)]
+
+
+def assign(connection: Connection, host: HostName, assignment: Assignment) -> None:
+    put(
+        connection,
+        assignments,
+        {"host": host, "app": assignment.app, "environment": assignment.environment},
+        {"generation": assignment.generation, "json": msgspec.json.encode(assignment).decode()},
+    )
+
+
+def assigned_to(connection: Connection, host: HostName) -> list[Assignment]:
+    query = select(assignments.c.json).where(assignments.c.host == host)
+    return [_assignment.decode(text) for text in connection.scalars(query)]
+
+
+def assigned_in(connection: Connection, app: AppName, environment: EnvironmentName) -> dict[HostName, Assignment]:
+    query = select(assignments.c.host, assignments.c.json)
+    query = query.where(assignments.c.app == app, assignments.c.environment == environment)
+    return {host: _assignment.decode(text) for host, text in connection.execute(query).tuples()}
+
+
+def last_generation(connection: Connection, app: AppName, environment: EnvironmentName) -> int:
+    """The highest generation that any host was ever given; 0 without one."""
+    query = select(func.coalesce(func.max(assignments.c.generation), 0))
+    query = query.where(assignments.c.app == app, assignments.c.environment == environment)
+    return int(connection.execute(query).scalar_one())
