@@ -1,0 +1,53 @@
+"""The folder of one instance: drain notice, TMPDIR, and the FIFOs that its output comes through.
+
+Rules: TMPDIR is empty and the notice gone at each start; the notice appears whole, readable for everybody; nothing here
+may block the loop, so callers run these in a thread.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from agent.linux import atomic, fifo
+
+STREAMS: Final = ("stdout", "stderr")
+_THROUGH: Final = 0o711
+"""Folders above an instance's own: whoever knows a name gets through, nobody lists."""
+
+
+class Folder:
+    def __init__(self, run_dir: Path, name: str) -> None:
+        self.path: Final = run_dir / "i" / name
+        self.notice: Final = self.path / "drain"
+        self.tmp: Final = self.path / "tmp"
+
+    def prepare(self) -> None:
+        """Make it as a new process is to find it. Raises OSError."""
+        self.path.mkdir(mode=_THROUGH, parents=True, exist_ok=True)
+        for folder in (self.path, self.path.parent):
+            folder.chmod(_THROUGH)
+        self.notice.unlink(missing_ok=True)
+        if self.tmp.exists():
+            shutil.rmtree(self.tmp)
+        self.tmp.mkdir(mode=0o700)
+
+    def open_stream(self, stream: str) -> tuple[int, int]:
+        """Make a FIFO of that name; its reading end for the agent, and an end for the child. Raises OSError."""
+        path = self.path / stream
+        path.unlink(missing_ok=True)
+        fifo.make(path)
+        reader = fifo.open_reader(path)
+        try:
+            fifo.enlarge(reader)
+            return reader, fifo.open_for_child(path)
+        except OSError:
+            os.close(reader)
+            raise
+
+    def show_notice(self) -> None:
+        """Raises OSError."""
+        atomic.write_atomically(self.notice, b"", mode=0o444)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)

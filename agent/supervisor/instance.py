@@ -1,0 +1,252 @@
+"""The shell around `decisions.process` for one instance: one inbox, one actor that takes, decides, performs.
+
+Rules: the decided state is kept before its actions run; nothing acts but the actor, everybody else sends an event.
+The inbox is bounded: probes and watches wait for room, a wish to stop always has room.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from agent.decisions.process.instance import new, step
+from agent.decisions.process.probe import effective
+from agent.decisions.process.state import (
+    AcceptLeft,
+    Action,
+    CloseProcess,
+    Emit,
+    Event,
+    Exited,
+    KillTree,
+    Launched,
+    LaunchFailed,
+    LaunchNow,
+    Probed,
+    ShowNotice,
+    Signal,
+    Start,
+    StartProbe,
+    StopAsked,
+    StopProbe,
+    Terms,
+    Tick,
+    Wake,
+    WatchConnections,
+)
+from agent.decisions.swap.state import InstanceView
+from agent.errors import unreachable
+from agent.linux import clock
+from agent.linux.executable import ExecFailure
+from agent.model.process import ProbeKind
+from agent.model.units import Instant, Milliseconds
+from agent.supervisor.launchable import Launchable
+from agent.supervisor.prober import Prober, connections_left, whereabouts
+from agent.supervisor.process import Plan, Process, Surroundings, start
+
+INBOX_EVENTS_MAX: Final = 16
+WATCH_S: Final = 0.25
+
+Tell = Callable[[str, Mapping[str, str | int]], None]
+
+
+class Instance:
+    """`run` is its task, and ends when the instance has stopped."""
+
+    def __init__(
+        self, around: Surroundings, launchable: Launchable, *, changed: Callable[[], None], tell: Tell
+    ) -> None:
+        self.launchable: Final = launchable
+        self._around = around
+        self._changed = changed
+        self._tell = tell
+        self._machine = new(_terms(launchable), clock.now())
+        self._shown = self._seen()
+        self._send, self._inbox = anyio.create_memory_object_stream[Event](INBOX_EVENTS_MAX)
+        self._stop: StopAsked | None = None
+        self._wake: Instant | None = None
+        self._process: Process | None = None
+        self._observers: dict[ProbeKind | None, anyio.CancelScope] = {}
+        self._prober = Prober(launchable)
+
+    @property
+    def view(self) -> InstanceView:
+        return self._shown
+
+    def stop(self, linger_ms: Milliseconds | None) -> None:
+        """Ask for the drain. Asking again changes nothing."""
+        if self._machine.state == "stopped":
+            return
+        self._stop = StopAsked(linger_ms=self.launchable.linger_ms if linger_ms is None else linger_ms)
+        if self._inbox.statistics().current_buffer_used == 0:
+            self._send.send_nowait(Tick())
+
+    async def run(self) -> None:
+        with self._send, self._inbox:
+            async with self._prober, anyio.create_task_group() as tasks:
+                await self._take(Start(), tasks)
+                while self._machine.state != "stopped":
+                    await self._take(await self._next(), tasks)
+                tasks.cancel_scope.cancel()
+            self._publish()
+
+    async def _next(self) -> Event:
+        if self._stop is not None:
+            event, self._stop = self._stop, None
+            return event
+        left_s = None
+        if self._wake is not None:
+            left_s = max(0, self._wake.boottime_ms - clock.now().boottime_ms) / 1_000
+        with anyio.move_on_after(left_s):
+            return await self._inbox.receive()
+        return Tick()
+
+    async def _take(self, event: Event, tasks: TaskGroup) -> None:
+        events = deque([event])
+        while events:
+            decision = step(self._machine, events.popleft(), clock.now())
+            self._machine, self._wake = decision.state, None
+            # "stopped" is shown when nothing of it is left: its place may then be taken by another.
+            if decision.state.state != "stopped":
+                self._publish()
+            for action in decision.actions:
+                events.extend(await self._perform(action, tasks))
+
+    def _publish(self) -> None:
+        seen = self._seen()
+        if seen != self._shown:
+            self._shown = seen
+            self._changed()
+
+    def _seen(self) -> InstanceView:
+        machine, key = self._machine, self.launchable.key
+        return InstanceView(
+            process=key.process,
+            slot=key.slot,
+            release=self.launchable.release,
+            state=machine.state,
+            since=machine.since,
+            launched=machine.launched,
+            pid=machine.pid,
+            restarts=machine.restarts,
+            crash_looping=machine.history.crash_looping,
+            detail=machine.detail,
+        )
+
+    # Actions
+
+    async def _perform(self, action: Action, tasks: TaskGroup) -> tuple[Event, ...]:
+        """Perform; the answer, where there is one at once."""
+        match action:
+            case LaunchNow():
+                return (await self._launch(tasks),)
+            case Signal() | ShowNotice() | KillTree() | CloseProcess():
+                await self._end(action)
+            case StartProbe() | StopProbe() | WatchConnections():
+                self._observe(action, tasks)
+            case AcceptLeft():
+                self._accept_left()
+            case Emit():
+                self._tell(action.text, action.fields)
+            case Wake():
+                self._wake = action.at
+        return ()
+
+    async def _launch(self, tasks: TaskGroup) -> Event:
+        given = self.launchable
+        plan = Plan(
+            key=given.key,
+            release=given.release,
+            command=given.type.command,
+            shell=given.type.shell,
+            cwd=given.cwd,
+            config=given.config,
+            listeners=given.listeners,
+            port=given.port,
+        )
+        process = await start(self._around, plan, tasks)
+        if isinstance(process, ExecFailure):
+            return LaunchFailed(errno=process.errno, what=str(process), jitter=self._around.jitter())
+        self._process = process
+        tasks.start_soon(self._await_exit, process)
+        return Launched(pid=process.pid)
+
+    async def _end(self, action: Signal | ShowNotice | KillTree | CloseProcess) -> None:
+        process = self._process
+        if process is None:
+            unreachable(action)
+        match action:
+            case Signal():
+                process.signal(action.name)
+            case ShowNotice():
+                await process.show_notice()
+            case KillTree():
+                if survivors := await process.kill():
+                    self._tell("processes survive SIGKILL", {"pids": " ".join(map(str, survivors))})
+            case CloseProcess():
+                while self._observers:
+                    self._observers.popitem()[1].cancel()
+                self._process = None
+                if not await process.close():
+                    self._tell("output is lost: nobody took it", {"pid": process.pid})
+
+    def _observe(self, action: StartProbe | StopProbe | WatchConnections, tasks: TaskGroup) -> None:
+        match action:
+            case StartProbe(kind=kind):
+                self._observers[kind] = anyio.CancelScope()
+                tasks.start_soon(self._probe, kind, self._machine.launch, self._observers[kind])
+            case StopProbe(kind=kind):
+                if kind in self._observers:
+                    self._observers.pop(kind).cancel()
+            case WatchConnections():
+                self._observers[None] = anyio.CancelScope()
+                tasks.start_soon(self._watch, self._observers[None])
+
+    def _accept_left(self) -> None:
+        if closed := sum(listener.accept_and_close() for listener in self.launchable.listeners):
+            self._tell("stranded connections were closed", {"connections": closed})
+
+    # What sends events
+
+    async def _await_exit(self, process: Process) -> None:
+        status = await process.wait()
+        await self._send.send(Exited(code=status.code, signal=status.signal, jitter=self._around.jitter()))
+
+    async def _probe(self, kind: ProbeKind, launch: int, scope: anyio.CancelScope) -> None:
+        probes = self._machine.terms.probes
+        declared = {"startup": probes.startup, "readiness": probes.readiness, "liveness": probes.liveness}[kind]
+        process = self._process
+        if declared is None or process is None:
+            return
+        with scope:
+            await anyio.sleep(declared.initial_delay_ms / 1_000)
+            while True:
+                due = anyio.current_time() + declared.period_ms / 1_000
+                found = await self._prober.check(declared)
+                detail = found.detail
+                if found.silent and kind == "startup":
+                    detail = await whereabouts(self.launchable, process.tree) or detail
+                await self._send.send(Probed(kind=kind, launch=launch, ok=found.ok, detail=detail))
+                await anyio.sleep_until(due)
+
+    async def _watch(self, scope: anyio.CancelScope) -> None:
+        process = self._process
+        if process is None or self.launchable.target is None:
+            return
+        with scope:
+            while True:
+                left = await connections_left(self.launchable, process.tree)
+                await self._send.send(left)
+                await anyio.sleep(WATCH_S)
+
+
+def _terms(launchable: Launchable) -> Terms:
+    listens = launchable.target is not None
+    return Terms(
+        stop=launchable.type.stop,
+        restart=launchable.type.restart,
+        probes=effective(launchable.type.probes, listens=listens),
+        listens=listens,
+    )

@@ -1,0 +1,127 @@
+"""What the host hands over to have something run: an instance, or an admin process once. Values only.
+
+Rules: a process sees its config, and what is named here, and nothing else of the agent's own world.
+"""
+
+import shlex
+import socket
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from msgspec import Struct
+
+from agent.model.ids import AppName, EnvironmentName, ProcessName, ReleaseName
+from agent.model.process import ProcessType
+from agent.model.units import Milliseconds
+
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+FIRST_LISTENER_FD: Final = 3
+
+
+class InstanceKey(Struct, frozen=True):
+    """One place on this host: at most one process of ours lives under it."""
+
+    app: AppName
+    environment: EnvironmentName
+    process: ProcessName
+    slot: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.process}.{self.slot}"
+
+    def __str__(self) -> str:
+        return f"{self.app}.{self.environment}.{self.name}"
+
+
+class Target(Struct, frozen=True):
+    """Where probes reach the instance; `source` is the address from which the shared port leads to this slot alone."""
+
+    host: str
+    port: int
+    source: str | None = None
+
+
+class Listener(Struct, frozen=True):
+    """One listening socket of the slot, and what its owner can tell and do about its queue."""
+
+    socket: socket.socket
+    queue_length: Callable[[], int]
+    accept_and_close: Callable[[], int]
+
+
+class Launchable(Struct, frozen=True, kw_only=True):
+    """One instance: `type` gives the command and all policies; its count and addresses were used before."""
+
+    key: InstanceKey
+    release: ReleaseName
+    type: ProcessType
+    cwd: str
+    config: Mapping[str, str]
+    listeners: tuple[Listener, ...] = ()
+    """Handed over from fd 3 on, in this order. Empty where the instance binds `port` itself."""
+    port: int | None = None
+    target: Target | None = None
+    """None: the type does not listen."""
+    linger_ms: Milliseconds | None = None
+    """Over the stop policy's linger."""
+
+
+class AdminCommand(Struct, frozen=True, kw_only=True):
+    """An admin process: runs once in the identical environment of the release's instances."""
+
+    app: AppName
+    environment: EnvironmentName
+    release: ReleaseName
+    command: str
+    cwd: str
+    config: Mapping[str, str]
+    timeout_ms: Milliseconds
+    process: ProcessName = ProcessName("release")
+    shell: bool = False
+
+
+class AdminExit(Struct, frozen=True, kw_only=True):
+    """How an admin process ended: neither code nor signal when it never ran, or nobody could tell."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+    timed_out: bool = False
+    failure: str = ""
+    """Why it could not be started."""
+    output: str = ""
+    """The last of what it wrote."""
+
+    @property
+    def succeeded(self) -> bool:
+        return self.exit_code == 0 and not self.timed_out
+
+
+def words_of(command: str, *, shell: bool, port: int | None) -> tuple[str, ...]:
+    """The command as `exec` takes it, `{fd}` and `{port}` filled in. Raises ValueError for a quote without its end."""
+    filled = {"{fd}": str(FIRST_LISTENER_FD)} | ({"{port}": str(port)} if port is not None else {})
+    words = ["/bin/sh", "-c", command] if shell else shlex.split(command)
+    for placeholder, value in filled.items():
+        words = [word.replace(placeholder, value) for word in words]
+    return tuple(words)
+
+
+def environment_of(
+    key: InstanceKey, release: ReleaseName, config: Mapping[str, str], port: int | None
+) -> dict[str, str]:
+    """What the process sees, besides its sockets and the paths of its folder."""
+    given = {
+        "ROLLWAY_APP": key.app,
+        "ROLLWAY_ENVIRONMENT": key.environment,
+        "ROLLWAY_RELEASE": release,
+        "ROLLWAY_PROCESS": key.process,
+        "ROLLWAY_INSTANCE": key.name,
+    }
+    if port is not None:
+        given["PORT"] = str(port)
+    return {"PATH": PATH, "LANG": "C.UTF-8", **config, **given}
+
+
+def sockets_named(key: InstanceKey, count: int) -> dict[str, str]:
+    """The words of socket activation; LISTEN_PID is added by whoever becomes the process."""
+    return {"LISTEN_FDS": str(count), "LISTEN_FDNAMES": ":".join([key.process] * count)} if count else {}

@@ -1,0 +1,64 @@
+"""An admin process: run once, in the environment that the release's instances have, and ended with its main process.
+
+Rules: output goes the way of all output, and its end is kept; the timeout and a cancellation end the whole tree. What
+outlives the main process is killed, as after an instance.
+"""
+
+from typing import Final
+
+import anyio
+
+from agent.linux.executable import ExecFailure
+from agent.linux.pidfd import ExitStatus
+from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey
+from agent.supervisor.process import Plan, Process, Surroundings, start
+
+OUTPUT_BYTES_MAX: Final = 8 * 1024
+
+
+class Tail:
+    """The last of what was written."""
+
+    def __init__(self) -> None:
+        self._kept = b""
+
+    def add(self, chunk: bytes) -> None:
+        self._kept = (self._kept + chunk)[-OUTPUT_BYTES_MAX:]
+
+    def text(self) -> str:
+        return self._kept.decode(errors="replace")
+
+
+async def run_once(around: Surroundings, command: AdminCommand, number: int) -> AdminExit:
+    """Run it to its end. `number` tells it apart from others that run at the same time."""
+    tail = Tail()
+    plan = Plan(
+        key=InstanceKey(command.app, command.environment, command.process, number),
+        release=command.release,
+        command=command.command,
+        shell=command.shell,
+        cwd=command.cwd,
+        config=command.config,
+        tap=tail.add,
+    )
+    status: ExitStatus | None = None
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope(shield=True):
+            process = await start(around, plan, tasks)
+        if isinstance(process, ExecFailure):
+            return AdminExit(failure=str(process))
+        try:
+            with anyio.move_on_after(command.timeout_ms / 1_000):
+                status = await process.wait()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await _clear_away(process)
+    around.logs.end(plan.key)
+    if status is None:
+        return AdminExit(timed_out=True, output=tail.text())
+    return AdminExit(exit_code=status.code, signal=status.signal, output=tail.text())
+
+
+async def _clear_away(process: Process) -> None:
+    await process.kill()
+    await process.close()

@@ -1,0 +1,163 @@
+"""Asks an instance how it is, over its own slot, and what it still has in hand; answers are findings, never errors.
+
+Rules: every question is bounded by the probe's timeout, and its answer in bytes. HTTP as the kubelet does it: no
+keep-alive, no proxy, redirects followed on the same host only. A listening socket accepts in the kernel, whether or not
+anybody serves it: on a slot a connection counts only once a process has taken it.
+"""
+
+import asyncio
+from types import TracebackType
+from typing import Final
+
+import aiohttp
+import anyio
+from anyio import to_thread
+from msgspec import Struct
+from yarl import URL
+
+from agent.decisions.process.state import ConnectionsLeft
+from agent.linux import inetdiag, procfs, sockets
+from agent.linux.killtree import Tree
+from agent.model.address import Address
+from agent.model.process import HttpCheck, Probe, TcpCheck
+from agent.supervisor.launchable import Launchable, Target
+
+USER_AGENT: Final = "rollway-probe/1"
+REDIRECTS_MAX: Final = 10
+BODY_BYTES_MAX: Final = 10 * 1024
+LOOK_AGAIN_S: Final = 0.02
+PLACES_MAX: Final = 4
+ANY_PORT: Final = 0
+CONNECTED: Final = (inetdiag.ESTABLISHED, inetdiag.CLOSE_WAIT)
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    ok: bool
+    detail: str = ""
+    silent: bool = False
+    """Nobody answered at all."""
+
+
+class Prober:
+    """For one instance: opened with it and closed with it."""
+
+    def __init__(self, launchable: Launchable) -> None:
+        self._launchable: Final = launchable
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> None:
+        target = self._launchable.target
+        source = (target.source, 0) if target and target.source else None
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(local_addr=source, force_close=True, limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+            auto_decompress=False,
+        )
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def check(self, probe: Probe) -> Finding:
+        target = self._launchable.target
+        if target is None or self._session is None:
+            return Finding(ok=False, detail="it listens nowhere")
+        try:
+            with anyio.fail_after(probe.timeout_ms / 1_000):
+                match probe.check:
+                    case HttpCheck() as check:
+                        return await _get(self._session, check, target)
+                    case TcpCheck(port=int(port)):
+                        return await _connect(Target(target.host, port))
+                    case TcpCheck():
+                        return await self._accepts(target)
+        except TimeoutError:
+            return Finding(ok=False, detail=f"no answer within {probe.timeout_ms} ms", silent=True)
+        except aiohttp.ClientConnectorError as error:
+            return Finding(ok=False, detail=f"cannot connect: {error.os_error.strerror}", silent=True)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Finding(ok=False, detail=f"no answer that can be read: {error!r}")
+
+    async def _accepts(self, target: Target) -> Finding:
+        """Whether somebody takes a connection from the slot, or listens on the port that is the instance's own."""
+        if not self._launchable.listeners:
+            return await _connect(target)
+        reader, writer = await asyncio.open_connection(
+            target.host, target.port, local_addr=(target.source, 0) if target.source else None
+        )
+        try:
+            own_port: int = writer.get_extra_info("sockname")[1]
+            while not reader.at_eof() and not await to_thread.run_sync(_is_taken, target.port, own_port):  # noqa: ASYNC110 - the kernel tells nobody of an accept
+                await anyio.sleep(LOOK_AGAIN_S)
+        finally:
+            writer.close()
+        return Finding(ok=True)
+
+
+async def _connect(target: Target) -> Finding:
+    _, writer = await asyncio.open_connection(target.host, target.port)
+    writer.close()
+    return Finding(ok=True)
+
+
+async def _get(session: aiohttp.ClientSession, check: HttpCheck, target: Target) -> Finding:
+    url = URL.build(scheme="http", host=target.host, port=target.port).join(URL(check.path))
+    headers = {"User-Agent": USER_AGENT, "Accept": "*/*", **dict(check.headers)}
+    if check.host is not None:
+        headers["Host"] = check.host
+    status = 0
+    for _ in range(REDIRECTS_MAX + 1):
+        async with session.get(url, headers=headers, allow_redirects=False) as response:
+            await _read_some(response.content)
+            status, location = response.status, response.headers.get("Location")
+        onward = url.join(URL(location)) if status in _REDIRECTS and location else None
+        # A redirect to elsewhere is an answer like any other: nobody else is asked how this instance is.
+        if onward is None or onward.origin() != url.origin():
+            break
+        url = onward
+    return Finding(ok=check.status_from <= status <= check.status_to, detail=f"{check.path} answered {status}")
+
+
+async def _read_some(body: aiohttp.StreamReader) -> None:
+    left = BODY_BYTES_MAX
+    while left > 0 and (chunk := await body.read(left)):
+        left -= len(chunk)
+
+
+def _is_taken(port: int, own_port: int) -> bool:
+    """Whether the server's end of our connection belongs to a process yet: in the accept queue it has no inode."""
+    return any(row.peer_port == own_port and row.inode for row in inetdiag.dump(port, CONNECTED))
+
+
+async def connections_left(launchable: Launchable, tree: Tree) -> ConnectionsLeft:
+    """What the instance still has in hand, and what waits for it."""
+    port = launchable.target.port if launchable.target else 0
+    found = await to_thread.run_sync(lambda: inetdiag.connections(port, procfs.socket_inodes(_pids(tree))))
+    return ConnectionsLeft(
+        queued=sum(listener.queue_length() for listener in launchable.listeners),
+        established=found.established,
+        syn_received=found.syn_received,
+    )
+
+
+async def whereabouts(launchable: Launchable, tree: Tree) -> str:
+    """Why nobody answers on the slot, where that can be seen: nobody accepts, and where the process listens instead."""
+    if not any(listener.queue_length() for listener in launchable.listeners):
+        return ""
+    own = {sockets.inode(listener.socket) for listener in launchable.listeners}
+    elsewhere = await to_thread.run_sync(_listens_elsewhere, tree, own)
+    return "; ".join([f"nobody accepts on slot {launchable.key.name}", *elsewhere])
+
+
+def _listens_elsewhere(tree: Tree, own: set[int]) -> list[str]:
+    held = {inode: pid for pid in _pids(tree) for inode in procfs.socket_inodes([pid])}
+    rows = [row for row in inetdiag.dump(ANY_PORT, (inetdiag.LISTEN,)) if row.inode in held and row.inode not in own]
+    return [f"pid {held[row.inode]} listens on {Address(row.host, row.port)}" for row in rows[:PLACES_MAX]]
+
+
+def _pids(tree: Tree) -> list[int]:
+    return [process.pid for process in procfs.tree(tree.pid, tree.pid, tree.mark)]
