@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from agent.errors import SettingsError
-from agent.model.ids import HostName
-from agent.model.roles import AgentSettings, CoordinatorSettings
+from agent.model.ids import EnvironmentName, HostName
+from agent.model.roles import AgentSettings, CoordinatorSettings, TlsFiles
 from agent.settings.agentfile import load_agent
 from agent.settings.coordinatorfile import load_coordinator
 
@@ -168,3 +168,31 @@ def test_the_password_of_a_refused_database_is_not_shown() -> None:
     assert "F:1: database: expected" in caught.value.error
     assert "not supported by this version of Rollway" in caught.value.error
     assert "SECRET123" not in str(caught.value)
+
+
+def test_every_key_of_an_agent_reaches_its_setting() -> None:
+    """Labels, environments, folders and files are what the file says."""
+    text = f"""{AGENT}
+        environments = ["staging", "local"]
+        state_dir = "/s"
+        run_dir = "/r"
+        address = "10.0.0.5"
+        labels = {{ role = "web" }}
+        http.listen = []
+        tls = {{ ca = "/a", certificate = "/b", key = "/c" }}
+        identity.age_key = "/d"
+        logs.ring_lines = 5
+    """
+    assert load_agent(text, "agent.toml") == AgentSettings(
+        name=HostName("h1"),
+        coordinators=("https://c.example:7070",),
+        labels={"role": "web"},
+        environments=(EnvironmentName("staging"), EnvironmentName("local")),
+        state_dir="/s",
+        run_dir="/r",
+        address="10.0.0.5",
+        http_listen=(),
+        tls=TlsFiles(ca="/a", certificate="/b", key="/c"),
+        age_key="/d",
+        ring_lines=5,
+    )
