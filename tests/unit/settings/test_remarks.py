@@ -29,6 +29,10 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "a short linger": (app("stop.linger = '4999ms'"), ("process.web.stop: a linger of 4999ms",)),
     "a linger just long enough": (app("stop.linger = '5s'"), ()),
+    "a short linger of what has no connections": (
+        app("", f"{READY}[process.worker]\ncommand = 'work'\nstop.linger = '0s'\n"),
+        (),
+    ),
     "a key that may be missing": (app("", f"{READY}[config.URL]\n"), ("config.URL: declared without required",)),
     "a secret that is not declared one": (
         app("", f"{READY}[config.API_TOKEN]\nrequired = true\n"),
