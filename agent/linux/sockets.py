@@ -1,13 +1,15 @@
 """Listening TCP sockets: made for a reuseport group, refused where somebody else is, asked how many wait in them.
 
-Rules: a socket listens when it is given; it is never inherited by number (spawn places it); an address in use is a
-value that names who uses it. Other failures are OSErrors.
+Rules: a socket listens when it is given, and blocks, for O_NONBLOCK would be its heirs' too; it is never inherited by
+number (spawn places it); an address in use is a value that names who uses it. Other failures are OSErrors.
 """
 
 import errno
 import os
+import select
 import socket
 import struct
+from collections.abc import Collection
 from typing import Final
 
 from msgspec import Struct
@@ -61,11 +63,11 @@ def port_in_use(address: Address) -> PortInUse | None:
     return PortInUse(address, found[0].pid, found[0].command) if found else PortInUse(address, 0, "")
 
 
-def listeners(address: Address) -> dict[int, procfs.Owner]:
-    """Who listens where a connection to this address could arrive: inode and owner (pid 0: not to be seen)."""
+def listeners(address: Address, besides: Collection[int] = ()) -> dict[int, procfs.Owner]:
+    """Who else listens where a connection to this address could arrive: inode and owner (pid 0: not to be seen)."""
     rows = inetdiag.dump(address.port, (inetdiag.LISTEN,))
-    inodes = {row.inode for row in rows if Address(row.host, row.port).overlaps(address)}
-    seen = procfs.owners(inodes)
+    inodes = {row.inode for row in rows if Address(row.host, row.port).overlaps(address)}.difference(besides)
+    seen = procfs.owners(inodes) if inodes else {}
     return {inode: seen.get(inode, procfs.Owner(0, "")) for inode in sorted(inodes)}
 
 
@@ -80,13 +82,20 @@ def is_listening(listener: socket.socket) -> bool:
     return listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
 
 
+def accept_waiting(listener: socket.socket) -> socket.socket | None:
+    """Accept one connection that waits already, of a socket that nobody else accepts from; never blocks."""
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    return listener.accept()[0] if poll.poll(0) and queue_length(listener) else None
+
+
 def inode(of: socket.socket) -> int:
     return os.fstat(of.fileno()).st_ino
 
 
 def _made(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     if family == socket.AF_INET6:
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address.host == "::" else 1)
     return made

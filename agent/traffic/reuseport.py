@@ -1,0 +1,210 @@
+"""The kernel as router: the reuseport group of one listen address of one process type, and who in it gets connections.
+
+The first socket is parked: the agent's own, which nobody else accepts from. Each slot has one more, made at the end of
+the group and never closed while the group lives, for the kernel gives a leaver's place to the last.
+
+Rules: every method may be called twice. The order of the sockets in the kernel cannot be read: it is kept here and,
+where it may have changed (an app called shutdown() on its inherited listener; the agent was restarted), found out by
+`discover`. Not handled here: who is ready, how long a drain lasts, what the parked socket answers (`parked`).
+"""
+
+import select
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from agent.errors import invariant
+from agent.linux import procfs, reuseport, sockets
+from agent.model.address import Address
+from agent.wire import bpf
+
+PARKED: Final = -1
+"""Stands for the parked socket where slots are named."""
+_TRIES: Final = 3
+_ANSWERED_WITHIN_MS: Final = 50
+# Each socket shows its number by the segment size of its connections. 16 apart, for TCP timestamps may take 12.
+_SEGMENT_BYTES: Final = 8_000
+_SEGMENT_STEP: Final = 16
+_TIMESTAMP_BYTES: Final = 12
+_SEND_SEGMENT: Final = struct.Struct("=16xI")  # tcpi_snd_mss
+_RESET_AT_CLOSE: Final = struct.pack("=ii", 1, 0)
+
+
+class Traffic(Struct, frozen=True):
+    """Who gets new connections: weight by slot; with none, the slot `waiting` whose process is starting, or parked."""
+
+    weights: Mapping[int, int] = {}
+    waiting: int | None = None
+    sticky: bool = False
+
+
+class Group:
+    """The sockets of one address. Make it with `open` or `adopt`."""
+
+    def __init__(self, address: Address, members: Mapping[int, socket.socket]) -> None:
+        invariant(PARKED in members, "a group has a parked socket")
+        self.address = address
+        self._members = dict(members)
+        self._order = [slot for slot in sorted(members) if sockets.is_listening(members[slot])]
+        self._traffic = Traffic()
+
+    @classmethod
+    def open(cls, address: Address) -> "Group | sockets.PortInUse":
+        """Take an address that nobody uses, with the parked socket alone; refuse it otherwise, naming who does."""
+        if (taken := sockets.port_in_use(address)) is not None:
+            return taken
+        group = cls(address, {PARKED: sockets.listen(address)})
+        group._attach()
+        return group
+
+    @classmethod
+    def adopt(cls, address: Address, members: Mapping[int, socket.socket]) -> "Group":
+        """Take over the sockets of an earlier agent, PARKED among them; its program stays until the first `admit`."""
+        group = cls(address, members)
+        group._order = group._kernel_order()
+        return group
+
+    @property
+    def members(self) -> Mapping[int, socket.socket]:
+        """The sockets by slot, and the parked one, for whoever must keep them alive."""
+        return dict(self._members)
+
+    @property
+    def traffic(self) -> Traffic:
+        return self._traffic
+
+    def slot_socket(self, slot: int) -> socket.socket:
+        """Give the slot's socket, listening; made if it is the slot's first time. Nobody is sent to it by that."""
+        if slot not in self._members:
+            invariant(0 <= slot < bpf.SLOTS_MAX, f"slot {slot}")
+            self._members[slot] = sockets.listen(self.address)
+            self._order.append(slot)
+            self._attach()
+        return self._members[slot]
+
+    def admit(self, traffic: Traffic) -> None:
+        """Direct every new connection so from now on: one system call. Connections that wait in a queue stay there."""
+        for slot in (*traffic.weights, *(() if traffic.waiting is None else (traffic.waiting,))):
+            self.slot_socket(slot)
+        self._traffic = traffic
+        self._attach()
+
+    def queue_length(self, slot: int) -> int:
+        """How many connections the slot's process has not accepted yet."""
+        return sockets.queue_length(self._members[slot])
+
+    def accept_and_close(self, slot: int) -> int:
+        """Close what waits in the queue of a slot whose process is gone; how many that were."""
+        closed = 0
+        while (connection := sockets.accept_waiting(self._members[slot])) is not None:
+            connection.close()
+            closed += 1
+        return closed
+
+    def mend(self) -> tuple[int, ...]:
+        """Listen again where an app has ended that by shutdown(); give these slots. For each instance's end."""
+        closed = tuple(slot for slot in sorted(self._members) if not sockets.is_listening(self._members[slot]))
+        if not closed:
+            return ()
+        for slot in closed:
+            if slot in self._order:
+                place = self._order.index(slot)
+                self._order[place] = self._order[-1]
+                self._order.pop()
+        for slot in closed:
+            self._members[slot].listen(sockets.BACKLOG)
+            self._order.append(slot)
+        self._attach()
+        if len(closed) > 1:
+            self.discover()  # in which order they had left is not known
+        return closed
+
+    def discover(self) -> bool:
+        """Find out the kernel's order with real connections, and correct the program; whether all is certain now.
+
+        Each socket sees one connection that is reset at once. Addresses of IPv6 alone cannot be asked: False.
+        """
+        for _ in range(_TRIES):
+            found = self._kernel_order()
+            if found == self._order:
+                return reached_at(self.address) is not None
+            self._order = found
+            self._attach()
+        return False
+
+    def strangers(self) -> tuple[procfs.Owner, ...]:
+        """Who listens on the address and is not of the group: connections may reach them. Walks /proc if any."""
+        own = {sockets.inode(member) for member in self._members.values()}
+        return tuple(sockets.listeners(self.address, besides=own).values())
+
+    def close(self) -> None:
+        """End the group: what waits in a queue is reset."""
+        for member in self._members.values():
+            member.close()
+
+    def _attach(self) -> None:
+        index = {slot: place for place, slot in enumerate(self._order)}
+        traffic = self._traffic
+        built = bpf.program(
+            [bpf.Share(index[slot], weight) for slot, weight in sorted(traffic.weights.items()) if slot in index],
+            count=len(self._order),
+            parked=index[PARKED],
+            otherwise=None if traffic.waiting is None else index.get(traffic.waiting),
+            alone={slot: place for slot, place in index.items() if slot != PARKED},
+            sticky=traffic.sticky,
+        )
+        reuseport.attach(self._members[PARKED], bpf.encode(built))
+
+    def _kernel_order(self) -> list[int]:
+        """Ask each index which socket it is; where no answer comes what is left over is taken in the known order."""
+        target = reached_at(self.address)
+        if target is None:
+            return list(self._order)
+        known = list(self._order)
+        for mark, slot in enumerate(known):
+            _mark(self._members[slot], _SEGMENT_BYTES + _SEGMENT_STEP * mark)
+        try:
+            answers = [_answered_by(target, index) for index in range(len(known))]
+        finally:
+            for slot in known:
+                _mark(self._members[slot], 0)
+        return _each_once(answers, known)
+
+
+def reached_at(address: Address) -> Address | None:
+    """Where a connection from one of the program's own source addresses goes; None where only IPv6 listens."""
+    if address.host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        return Address("127.0.0.1", address.port)
+    return None if ":" in address.host else address
+
+
+def _each_once(answers: Sequence[int | None], known: Sequence[int]) -> list[int]:
+    """Turn marks by index into slots by index; each slot has one place, and the doubtful keep their order."""
+    order: list[int | None] = []
+    for mark in answers:
+        slot = known[mark] if mark is not None and mark < len(known) else None
+        order.append(None if slot in order else slot)
+    left = iter([slot for slot in known if slot not in order])
+    return [next(left) if slot is None else slot for slot in order]
+
+
+def _answered_by(target: Address, index: int) -> int | None:
+    """Connect to one index and read the mark of the socket that answered; None where none does in time."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
+        probe.bind((bpf.index_address(index), 0))
+        probe.connect_ex((target.host, target.port))
+        poll = select.poll()
+        poll.register(probe, select.POLLOUT)
+        if not poll.poll(_ANSWERED_WITHIN_MS) or probe.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            return None
+        (segment,) = _SEND_SEGMENT.unpack(probe.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SEND_SEGMENT.size))
+    mark = (int(segment) + _TIMESTAMP_BYTES - _SEGMENT_BYTES) // _SEGMENT_STEP
+    return mark if mark >= 0 else None
+
+
+def _mark(member: socket.socket, segment_bytes: int) -> None:
+    member.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment_bytes)
