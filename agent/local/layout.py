@@ -28,7 +28,7 @@ HTTP_PORT: Final = 7071
 _PRIVATE: Final = 0o700
 
 
-class Host(Struct, frozen=True):
+class Host(Struct, frozen=True, rename={"name": "host"}):
     name: str
     address: str
 

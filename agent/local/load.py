@@ -5,8 +5,8 @@ until it is confirmed. Rules: no request is tried again behind the count; a kept
 closed is replaced before the next request, as any client does. A request that was under way to a process in the moment
 it was killed cannot be saved by anybody: it is counted apart, and only when it began before `killed` was said.
 
-Spoken to by lines on stdin: `expect VERSION…`, `phase NAME`, `kill ADDRESS`, `killed`, `tally`; each is answered by a
-line, the tally as JSON. The end of stdin ends it.
+Spoken to by lines on stdin: `expect VERSION…`, `phase NAME`, `kill ADDRESS`, `killed`, `tally`, `end`; each is
+answered by the tally as a line of JSON. The end of stdin ends it too.
 """
 
 import asyncio
@@ -101,10 +101,10 @@ class Load:
                 for _ in range(KEPT_PER_HOST):
                     users.start_soon(self._visit, address, True)  # noqa: FBT003
             users.start_soon(self._order)
-            while line := await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
-                sys.stdout.write(json.dumps(msgspec.to_builtins(self.obey(*line.split()))) + "\n")
-                sys.stdout.flush()
+            while (words := (await anyio.to_thread.run_sync(sys.stdin.readline)).split()) not in ([], ["end"]):
+                _answer(self.obey(*words))
             users.cancel_scope.cancel()
+        _answer(self.obey("tally"))
 
     def obey(self, word: str, *values: str) -> Tally:
         match word:
@@ -179,6 +179,11 @@ class Load:
         self._tally.failed += 1
         if len(self._tally.reasons) < _REASONS_MAX:
             self._tally.reasons = [*self._tally.reasons, f"{self._phase}, {address}: {reason}"]
+
+
+def _answer(tally: Tally) -> None:
+    sys.stdout.write(f"{msgspec.json.encode(tally).decode()}\n")
+    sys.stdout.flush()
 
 
 def percentiles(samples: Sequence[float]) -> Latency:

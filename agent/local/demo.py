@@ -1,0 +1,287 @@
+"""`rollway demo`: from nothing to a fleet, swapped under load, with a bad release undone; and the proof of it.
+
+Everything is done by `rollway …` in processes of their own, as a person would, and everything is gone afterwards, after
+Ctrl-C too. Rules: what nobody can save, requests in the hands of a process at the moment of its SIGKILL, is counted
+apart and shown; any other failed or wrong answer breaks the proof.
+"""
+
+import signal
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import anyio
+import msgspec
+import psutil
+from msgspec import Struct
+
+from agent.client.answers import BuildMade, Instance, RolloutShown
+from agent.client.coordinator import Coordinator
+from agent.errors import RolledBackError, RollwayError
+from agent.local.load import Tally
+from agent.local.stage import PORT, VERSIONS, Done, Stage
+from agent.local.view import Proof, View
+
+QUIET_S: Final = 3.0
+_STEP_S: Final = 60.0
+_APP: Final = ("shop", "local")
+
+
+class Story(Struct, kw_only=True):
+    """What was measured on the way."""
+
+    setup_s: float = 0
+    swaps: dict[str, Done] = {}
+    restarts: int = 0
+    coordinator_restarts: int = 0
+    releases: dict[str, list[str]] = {}
+    """What all ready web instances ran after each step."""
+    tally: Tally = Tally()
+    orders: int = 0
+    total_s: float = 0
+
+
+def run(*, live: bool) -> int:
+    """Play the demo; gives its exit code, 0 only when every proof held."""
+    with tempfile.TemporaryDirectory(prefix="rollway-demo-") as folder:
+        return anyio.run(_run, Path(folder), live)
+
+
+async def _run(folder: Path, live: bool) -> int:  # noqa: FBT001 - anyio.run knows no keywords
+    view = View(live=live)
+    failure: RollwayError | None = None
+    story: Story | None = None
+    async with anyio.create_task_group() as background:
+        stage = Stage(folder, view, background)
+        with view.open():
+            with anyio.CancelScope() as playing:
+                await background.start(_cancel_at_signal, playing)
+                try:
+                    story = await play(stage)
+                except RollwayError as error:
+                    failure = error
+            view.event("ending the fleet: the apps drain first")
+            await stage.close()
+        background.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    if story is None:
+        return 130
+    proofs = proofs_of(story)
+    view.end(figures_of(story), proofs)
+    return 0 if all(proof.held for proof in proofs) else 1
+
+
+async def _cancel_at_signal(
+    playing: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            playing.cancel()
+
+
+async def play(stage: Stage) -> Story:
+    """The whole story, in order."""
+    story, say = Story(), stage.view.event
+    began_s = anyio.current_time()
+    say("starting a coordinator and three hosts on this machine")
+    await stage.open()
+    say(f"ready: {', '.join(f'{name} {address}' for name, address in stage.hosts.items())}")
+    await prepare(stage)
+    story.setup_s = anyio.current_time() - began_s
+    async with stage.client() as coordinator:
+        await first_deploy(stage, story)
+        await swap_with_kills(stage, story, coordinator)
+        await refused_release(stage, story, coordinator)
+        await rollback(stage, story, coordinator)
+    story.tally = await stage.stop_load()
+    story.orders = await count_orders(next(iter(stage.hosts.values())))
+    story.coordinator_restarts = sum("coordinator ended by SIGKILL" in line for line in stage.remarks)
+    story.total_s = anyio.current_time() - began_s - story.setup_s
+    return story
+
+
+async def prepare(stage: Stage) -> None:
+    """Builds, config, releases."""
+    say = stage.view.event
+    await stage.make_repository()
+    say(f"building {', '.join(VERSIONS)} of the sample app, each with its pinned dependencies")
+    builds = [await stage.begin("build", str(stage.repository), "--ref", tag) for tag in VERSIONS]
+    for build in builds:
+        made = msgspec.json.decode((await build.end()).worked().answer, type=BuildMade)
+        say(f"build {made.version}: {made.id[:19]}, commit {made.commit[:7]}")
+    database = f"DATABASE_URL=sqlite:///{stage.folder / 'shop.db'}"
+    (await stage.rollway("config", "set", *_APP, database)).worked()
+    (await stage.rollway("config", "set", *_APP, "SECRET_KEY=only-for-the-hosts", "--secret")).worked()
+    say("config set: DATABASE_URL, and SECRET_KEY encrypted to the environment's hosts")
+    for tag, version in VERSIONS.items():
+        (await stage.rollway("release", "create", *_APP, "--build", tag.removeprefix("v"), "--name", tag)).worked()
+        say(f"release {tag} (VERSION {version})")
+
+
+async def first_deploy(stage: Stage, story: Story) -> None:
+    stage.view.event("first deploy: v1.0.0")
+    story.swaps["first deploy of v1"] = (await stage.rollway("swap", *_APP, "v1.0.0")).worked()
+    await stage.start_load(VERSIONS["v1.0.0"])
+    stage.view.event(f"users come: new connections and kept ones to all hosts on port {PORT}, and orders")
+    await anyio.sleep(QUIET_S)
+
+
+async def swap_with_kills(stage: Stage, story: Story, coordinator: Coordinator) -> None:
+    """v1 to v2; in the middle of it a web process and the coordinator are killed."""
+    say = stage.view.event
+    await stage.tell_load("phase", "swapping")
+    await stage.tell_load("expect", VERSIONS["v1.0.0"], VERSIONS["v2.0.0"])
+    say("swap to v2.0.0")
+    swap = await stage.begin("swap", *_APP, "v2.0.0")
+
+    async def first_done() -> str | None:
+        rollout = (await coordinator.rollouts())[0]
+        return next((h.host for h in rollout.hosts if rollout.release == "v2.0.0" and h.state == "done"), None)
+
+    host = await stage.until(first_done, _STEP_S, "the first host of the swap")
+    victim = next(i for i in await web_instances(coordinator) if i.host == host and i.release == "v2.0.0")
+    await stage.tell_load("kill", stage.hosts[host])
+    kill_tree(victim.pid or 0)
+    cut = (await stage.tell_load("killed")).cut
+    say(f"{host} has v2.0.0; kill -9 of its {victim.instance} (pid {victim.pid})")
+    kill_coordinator(stage.up_pid)
+    say("kill -9 of the coordinator, in the middle of the swap")
+    story.swaps["v1 to v2, with both kills"] = await swap.end()
+    say(f"swap to v2.0.0: {outcome(story.swaps['v1 to v2, with both kills'])}")
+    story.restarts = sum(instance.restarts for instance in await coordinator.ps())
+    story.releases["v2"] = [instance.release for instance in await web_instances(coordinator)]
+    say(f"requests cut by the kill of {victim.instance}: {cut or (await stage.tell_load('tally')).cut}")
+    await settle(stage, "v2.0.0")
+
+
+async def refused_release(stage: Stage, story: Story, coordinator: Coordinator) -> None:
+    """v3 never becomes ready: nobody sees it."""
+    say = stage.view.event
+    await stage.tell_load("phase", "swapping")
+    say("swap to v3.0.0, whose readiness probe fails for ever")
+    story.swaps["v3, refused and undone"] = await stage.rollway("swap", *_APP, "v3.0.0")
+    say(f"swap to v3.0.0: {outcome(story.swaps['v3, refused and undone'])}")
+    story.releases["v3"] = [instance.release for instance in await web_instances(coordinator)]
+    await settle(stage, "v2.0.0")
+
+
+async def rollback(stage: Stage, story: Story, coordinator: Coordinator) -> None:
+    say = stage.view.event
+    await stage.tell_load("phase", "swapping")
+    await stage.tell_load("expect", VERSIONS["v1.0.0"], VERSIONS["v2.0.0"])
+    say("rollback by hand")
+    story.swaps["rollback to v1"] = await stage.rollway("rollback", *_APP)
+    say(f"rollback: {outcome(story.swaps['rollback to v1'])}")
+    story.releases["v1"] = [instance.release for instance in await web_instances(coordinator)]
+    await settle(stage, "v1.0.0")
+
+
+async def settle(stage: Stage, release: str) -> None:
+    """A quiet while, in which every answer must come from `release`."""
+    await stage.tell_load("expect", VERSIONS[release])
+    await stage.tell_load("phase", "quiet")
+    await anyio.sleep(QUIET_S)
+
+
+async def web_instances(coordinator: Coordinator) -> list[Instance]:
+    return [i for i in await coordinator.ps() if i.process == "web" and i.state in {"ready", "unready", "starting"}]
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL to a process and all that it started, as the kernel's own out-of-memory killer may do."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for member in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+
+
+def kill_coordinator(up_pid: int) -> None:
+    for child in psutil.Process(up_pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if "coordinator" in child.cmdline():
+                child.kill()
+
+
+def outcome(done: Done) -> str:
+    """How a rollout ended, in words."""
+    try:
+        rollout = msgspec.json.decode(done.answer, type=RolloutShown)
+    except msgspec.DecodeError:
+        return f"exit code {done.code}: {done.error.strip()}"
+    reason = f" ({rollout.reason})" if rollout.reason else ""
+    return f"{rollout.state.replace('_', ' ')} after {done.seconds:.1f} s{reason}"
+
+
+async def count_orders(address: str) -> int:
+    """How many orders the shop has, open or done."""
+    stream = await anyio.connect_tcp(address, PORT)
+    async with stream:
+        await stream.send(f"GET /orders HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
+        answer = bytearray()
+        with suppress(anyio.EndOfStream):
+            while True:
+                answer += await stream.receive()
+    counts = msgspec.json.decode(bytes(answer).partition(b"\r\n\r\n")[2], type=dict[str, object])
+    return sum(count for key in ("open", "done") if isinstance(count := counts.get(key), int))
+
+
+def proofs_of(story: Story) -> list[Proof]:
+    tally, swaps = story.tally, story.swaps
+    answered = tally.fresh + tally.kept + tally.orders
+    return [
+        Proof(
+            "no request failed and no answer was wrong",
+            tally.failed == 0 and answered > 0,
+            f"{tally.failed} of {answered}" + "".join(f"; {reason}" for reason in tally.reasons[:3]),
+        ),
+        Proof(
+            "no order was lost",
+            story.orders in {tally.orders, tally.orders + 1},  # one may have been under way when the users left
+            f"{tally.orders} confirmed, {story.orders} in the shop",
+        ),
+        Proof(
+            "a swap survives kill -9 of a web process and of the coordinator",
+            swaps["v1 to v2, with both kills"].code == 0 and everywhere(story.releases["v2"], "v2.0.0"),
+            outcome(swaps["v1 to v2, with both kills"]),
+        ),
+        Proof(
+            "both were started again",
+            story.restarts >= 1 and story.coordinator_restarts == 1,
+            f"web {story.restarts}, coordinator {story.coordinator_restarts}",
+        ),
+        Proof(
+            "a bad release is refused by its probe and undone by itself",
+            swaps["v3, refused and undone"].code == RolledBackError.exit_code
+            and everywhere(story.releases["v3"], "v2.0.0"),
+            outcome(swaps["v3, refused and undone"]),
+        ),
+        Proof(
+            "a rollback by hand brings back the release before",
+            swaps["rollback to v1"].code == 0 and everywhere(story.releases["v1"], "v1.0.0"),
+            outcome(swaps["rollback to v1"]),
+        ),
+    ]
+
+
+def everywhere(releases: Sequence[str], release: str) -> bool:
+    return len(releases) > 0 and set(releases) == {release}
+
+
+def figures_of(story: Story) -> list[tuple[str, str]]:
+    tally = story.tally
+    figures = [
+        ("requests", f"{tally.fresh} on new connections, {tally.kept} on kept ones, {tally.orders} orders"),
+        ("failed or wrong", str(tally.failed)),
+        ("cut by kill -9", f"{tally.cut} in the hands of the killed web process: nobody can save these"),
+    ]
+    for phase, latency in sorted(tally.latency.items()):
+        figures.append((f"latency, {phase}", f"p50 {latency.p50} ms, p95 {latency.p95} ms, p99 {latency.p99} ms"))
+    figures += [(name, f"{done.seconds:.1f} s") for name, done in story.swaps.items()]
+    figures.append(("restarts", f"{story.restarts} of instances, {story.coordinator_restarts} of the coordinator"))
+    figures.append(("time", f"{story.total_s:.0f} s, after {story.setup_s:.0f} s of set-up"))
+    return figures

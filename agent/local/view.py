@@ -1,0 +1,95 @@
+"""What a person sees of the demo: on a terminal the fleet, live; in a pipe one line per event; at the end the table."""
+
+from collections import deque
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final
+
+import anyio
+from msgspec import Struct
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from agent.client.answers import Instance
+from agent.local.load import Tally
+
+_EVENTS_SHOWN: Final = 14
+_COLOURS: Final = {"ready": "green", "starting": "yellow", "unready": "red", "draining": "cyan", "backoff": "red"}
+
+
+class Proof(Struct, frozen=True):
+    """One thing that the demo promised, and whether it was so."""
+
+    promise: str
+    held: bool
+    found: str
+
+
+class View:
+    """Events as they happen, and on a terminal the fleet above them."""
+
+    def __init__(self, *, live: bool) -> None:
+        self._console = Console(markup=False, highlight=False, soft_wrap=True)
+        self._live = Live(console=self._console, auto_refresh=False) if live else None
+        self._began_s = anyio.current_time()
+        self._events: deque[str] = deque(maxlen=_EVENTS_SHOWN)
+        self._instances: Sequence[Instance] = ()
+        self._tally = Tally()
+
+    @property
+    def is_live(self) -> bool:
+        return self._live is not None
+
+    def open(self) -> AbstractContextManager[object]:
+        return self._live or nullcontext()
+
+    def event(self, words: str) -> None:
+        line = f"{anyio.current_time() - self._began_s:6.1f} s  {words}"
+        self._events.append(line)
+        if self._live is None:
+            self._write(line)
+        else:
+            self._draw()
+
+    def fleet(self, instances: Sequence[Instance], tally: Tally) -> None:
+        self._instances, self._tally = instances, tally
+        self._draw()
+
+    def end(self, figures: Sequence[tuple[str, str]], proofs: Sequence[Proof]) -> None:
+        """Write the figures and the proofs, below everything else."""
+        self._write("")
+        width = max(len(name) for name, _ in figures)
+        for name, value in figures:
+            self._write(f"  {name:<{width}}  {value}")
+        self._write("")
+        for proof in proofs:
+            self._write(f"  {'held  ' if proof.held else 'BROKEN'}  {proof.promise}: {proof.found}")
+
+    def _write(self, line: str) -> None:
+        self._console.print(Text(line))
+        self._console.file.flush()
+
+    def _draw(self) -> None:
+        if self._live is None:
+            return
+        fleet = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        hosts = sorted({instance.host for instance in self._instances})
+        fleet.add_column("")
+        for host in hosts:
+            fleet.add_column(host)
+        for name in sorted({instance.instance for instance in self._instances}):
+            fleet.add_row(name, *(self._cell(host, name) for host in hosts))
+        tally = self._tally
+        load = f"{tally.fresh + tally.kept} requests, {tally.orders} orders, {tally.failed} failed or wrong"
+        self._live.update(Group(fleet, Text(load), Text(""), *map(Text, self._events)), refresh=True)
+
+    def _cell(self, host: str, name: str) -> Text:
+        """The releases and states of one instance's place on one host: two while one drains."""
+        cell = Text()
+        for instance in self._instances:
+            if (instance.host, instance.instance) == (host, name):
+                cell.append(f"{instance.release} {instance.state}  ", _COLOURS.get(instance.state, ""))
+        return cell
