@@ -16,7 +16,10 @@ def main() -> None:
     while not stop.wait(TICK_SECONDS - time.time() % TICK_SECONDS):
         tick = int(time.time() / TICK_SECONDS)
         try:
-            connection.execute("INSERT OR IGNORE INTO heartbeats (tick, release) VALUES (?, ?)", (tick, RELEASE))
+            written = connection.execute(
+                "INSERT OR IGNORE INTO heartbeats (tick, release) VALUES (?, ?)", (tick, RELEASE)
+            )
+            log.write(message="tick", tick=tick, is_first=written.rowcount == 1)
         except sqlite3.OperationalError as error:
             log.write(level="error", message=f"cannot write the heartbeat: {error}")
     connection.close()

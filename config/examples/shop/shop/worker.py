@@ -12,24 +12,25 @@ def main() -> None:
     stop = stop_event()
     connection = database.connect()
     log.write(message="worker started", version=VERSION)
-    done = 0
     while not stop.is_set():
         try:
-            is_done = fulfil_one(connection)
+            order = fulfil_one(connection)
         except sqlite3.OperationalError as error:
             log.write(level="error", message=f"cannot reach the orders: {error}")
-            is_done = False
-        done += is_done
-        if not is_done:
+            order = None
+        if order is None:
             stop.wait(IDLE_SECONDS)
+        else:
+            log.write(message="order fulfilled", order=order)
     connection.close()
-    log.write(message="worker drained", version=VERSION, done=done)
+    log.write(message="worker drained", version=VERSION)
 
 
-def fulfil_one(connection: sqlite3.Connection) -> bool:
-    """Whether there was an order; taken and done in one transaction, so that no two workers do the same one."""
-    changed = connection.execute(
-        "UPDATE orders SET state = 'done', done_by = ? WHERE id = (SELECT id FROM orders WHERE state = 'open' LIMIT 1)",
+def fulfil_one(connection: sqlite3.Connection) -> str | None:
+    """The order that was done, if there was one; taken and done in one statement, so that no two workers do it."""
+    done = connection.execute(
+        "UPDATE orders SET state = 'done', done_by = ?"
+        " WHERE id = (SELECT id FROM orders WHERE state = 'open' LIMIT 1) RETURNING id",
         (RELEASE,),
-    )
-    return changed.rowcount == 1
+    ).fetchall()
+    return done[0][0] if done else None
