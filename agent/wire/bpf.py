@@ -28,7 +28,6 @@ _HASH: Final = 2_654_435_761  # Knuth's multiplier: neighbouring addresses fall 
 
 LD_WORD: Final = 0x20
 LD_BYTE: Final = 0x30
-LD_IMMEDIATE: Final = 0x00
 AND: Final = 0x54
 SUB: Final = 0x14
 MUL: Final = 0x24

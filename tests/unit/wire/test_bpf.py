@@ -1,0 +1,109 @@
+"""Which socket of a group the kernel's program picks, for every packet that can come."""
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import InvariantBrokenError
+from agent.wire import bpf
+from agent.wire.bpf import Share
+from tests.unit.wire.bpf_interpreter import ipv4, ipv6, run
+
+WORDS = st.integers(0, 0xFFFF_FFFF)
+PACKETS = st.one_of(
+    st.binary(max_size=60),
+    st.ip_addresses(v=4).map(lambda source: ipv4(str(source))),
+    st.binary(min_size=16, max_size=16).map(ipv6),
+    st.integers(0, 0xFFFF).map(lambda low: ipv4(f"127.77.{low >> 8}.{low & 255}")),
+)
+
+
+@st.composite
+def groups(draw: st.DrawFn) -> tuple[int, list[Share], dict[int, int], int, bool]:
+    """A group: number of sockets, shares, slots by index, who gets what nobody is admitted for, sticky."""
+    count = draw(st.integers(1, 40))
+    indexes = st.integers(0, count - 1)
+    shares = draw(st.lists(st.builds(Share, indexes, st.integers(0, 10_000)), max_size=count))
+    alone = draw(st.dictionaries(st.integers(0, bpf.SLOTS_MAX - 1), indexes, max_size=count))
+    return count, shares, alone, draw(indexes), draw(st.booleans())
+
+
+@given(groups(), PACKETS, WORDS)
+def test_every_packet_gets_a_socket_of_the_group(
+    group: tuple[int, list[Share], dict[int, int], int, bool], packet: bytes, number: int
+) -> None:
+    """Whatever arrives, the kernel never has to fall back to a hash over all sockets."""
+    count, shares, alone, otherwise, sticky = group
+    built = bpf.program(shares, count=count, otherwise=otherwise, alone=alone, sticky=sticky)
+    assert len(built) <= bpf.INSTRUCTIONS_MAX
+    assert run(bpf.encode(built), packet, number) in range(count)
+
+
+@given(groups(), st.ip_addresses(v=4, network="10.0.0.0/8"), WORDS)
+def test_ordinary_users_reach_only_admitted_sockets(
+    group: tuple[int, list[Share], dict[int, int], int, bool], source: object, number: int
+) -> None:
+    """A socket without weight gets nobody; with nobody admitted everybody gets the one that was named for it."""
+    count, shares, alone, otherwise, sticky = group
+    built = bpf.program(shares, count=count, otherwise=otherwise, alone=alone, sticky=sticky)
+    admitted = {share.index for share in shares if share.weight} or {otherwise}
+    assert run(bpf.encode(built), ipv4(str(source)), number) in admitted
+
+
+@given(groups(), WORDS)
+def test_each_slot_and_each_index_is_reached_alone(
+    group: tuple[int, list[Share], dict[int, int], int, bool], number: int
+) -> None:
+    """A probe of one slot never reaches a neighbour, whatever the weights are; without such a slot it is parked."""
+    count, shares, alone, otherwise, sticky = group
+    encoded = bpf.encode(bpf.program(shares, count=count, otherwise=otherwise, alone=alone, sticky=sticky))
+    for slot in (*alone, number % bpf.SLOTS_MAX):
+        assert run(encoded, ipv4(bpf.alone_address(slot)), number) == alone.get(slot, 0)
+    for index in range(count + 1):
+        assert run(encoded, ipv4(bpf.index_address(index)), number) == (index if index < count else 0)
+
+
+WEIGHTS = {
+    "a canary of 10 %": {1: 90, 2: 10},
+    "a canary of 1 % on top of three equal instances": {1: 33, 2: 33, 3: 33, 4: 1},
+    "weights that are no per cent": {1: 1, 2: 2, 3: 4},
+    "one alone": {3: 7},
+}
+
+
+@pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
+def test_weights_are_kept(weights: dict[int, int]) -> None:
+    """Each instance gets its part of the connections."""
+    encoded = bpf.encode(bpf.program([Share(*one) for one in weights.items()], count=5))
+    even, drawn = random.Random(7), 20_000  # noqa: S311 - no secret
+    got = Counter(run(encoded, ipv4("10.1.2.3"), even.getrandbits(32)) for _ in range(drawn))
+    for index, weight in weights.items():
+        assert got[index] / drawn == pytest.approx(weight / sum(weights.values()), abs=0.01)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_sticky_users_stay_and_are_spread(version: int) -> None:
+    """With sticky on, one address always reaches the same instance, and neighbouring addresses reach different ones."""
+    encoded = bpf.encode(bpf.program([Share(1, 1), Share(2, 1)], count=3, sticky=True))
+    packets = [ipv4(f"10.1.2.{n}") if version == 4 else ipv6(bytes([0xFD, *[0] * 14, n])) for n in range(256)]
+    first = [run(encoded, packet) for packet in packets]
+    assert first == [run(encoded, packet, 0xFFFF_FFFF) for packet in packets]
+    assert 80 < Counter(first)[1] < 176
+
+
+def test_a_group_of_the_largest_size_fits() -> None:
+    """The kernel takes at most 4,096 instructions; a group of all slots stays below."""
+    slots = range(bpf.SLOTS_MAX - 8)
+    shares = [Share(slot + 1, 1) for slot in slots]
+    built = bpf.program(shares, count=bpf.SLOTS_MAX, alone={slot: slot + 1 for slot in slots})
+    assert len(built) <= bpf.INSTRUCTIONS_MAX
+    assert run(bpf.encode(built), ipv4("10.0.0.1"), 0xFFFF_FFFF) == len(slots)
+
+
+def test_an_index_outside_the_group_is_refused() -> None:
+    """A program that could answer nonsense is never built."""
+    with pytest.raises(InvariantBrokenError, match="index 3 in a group of 3"):
+        bpf.program([Share(3, 1)], count=3)

@@ -1,0 +1,105 @@
+"""What a line of an instance becomes, however its bytes arrive."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.wire.logline import LogLines, Source
+
+SOURCE = Source(
+    app="shop", env="production", release="v1.2.3", process="web", instance="web.1", pid=71, stream="stdout"
+)
+TS = "2025-12-09T10:30:00.123Z"
+WHO = {"ts": TS} | {name: getattr(SOURCE, name) for name in SOURCE.__struct_fields__}
+CUTS = {"whole": 1 << 30, "byte by byte": 1, "three bytes at a time": 3}
+
+LINES: dict[str, tuple[bytes, list[dict[str, object]]]] = {
+    "a plain line": (b"GET / 200\n", [{"message": "GET / 200"}]),
+    "two lines at once": (b"a\nb\n", [{"message": "a"}, {"message": "b"}]),
+    "an empty line": (b"\n", [{"message": ""}]),
+    "carriage return, quotes and a backslash stay": (b'say "hi" \\ \r\n', [{"message": 'say "hi" \\ \r'}]),
+    "text in UTF-8": ("größer ☃\n".encode(), [{"message": "größer ☃"}]),
+    "NULs": (b"a\0b\n", [{"message": "a\0b"}]),
+    "bytes that are no UTF-8 are shown and marked": (
+        b"a\xff\n",
+        [{"message": "a\\xff", "invalid_utf8": True}],
+    ),
+    "a JSON object keeps its fields": (b'{"level":"info","n":1.50}\n', [{"level": "info", "n": 1.5}]),
+    "a JSON object with spaces around": (b'  {"a": null} \n', [{"a": None}]),
+    "an empty JSON object": (b"{}\n", [{}]),
+    "a field of our name is kept under another": (
+        b'{"ts":1,"app":"x","app_ts":2}\n',
+        [{"app_app_ts": 1, "app_app": "x", "app_ts": 2}],
+    ),
+    "a JSON array is text": (b"[1]\n", [{"message": "[1]"}]),
+    "half a JSON object is text": (b'{"a":1\n', [{"message": '{"a":1'}]),
+    "two JSON objects are text": (b"{}{}\n", [{"message": "{}{}"}]),
+    "a JSON object that is no UTF-8 is text": (
+        b'{"a":"\xff"}\n',
+        [{"message": '{"a":"\\xff"}', "invalid_utf8": True}],
+    ),
+    "the end without a newline is marked": (
+        b"a\nlast words",
+        [{"message": "a"}, {"message": "last words", "partial": True}],
+    ),
+}
+
+
+def records(data: bytes, cut: int, bound_bytes: int = 64 * 1024) -> list[dict[str, object]]:
+    lines = LogLines(SOURCE, bound_bytes)
+    out = b"".join(lines.feed(data[start : start + cut], TS) for start in range(0, len(data), cut)) + lines.end(TS)
+    assert not out or out.endswith(b"\n")
+    return [json.loads(record, object_pairs_hook=no_name_twice) for record in out.splitlines()]
+
+
+def no_name_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    assert len({name for name, _ in pairs}) == len(pairs)
+    return dict(pairs)
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize(("data", "expected"), LINES.values(), ids=LINES)
+def test_each_line_becomes_a_record(data: bytes, expected: list[dict[str, object]], cut: int) -> None:
+    """A line becomes one JSON object that says who wrote it and when, whole or in pieces."""
+    assert records(data, cut) == [WHO | one for one in expected]
+
+
+@given(st.binary(max_size=400).map(lambda data: data.translate(None, b"{\\")), st.integers(1, 400), st.integers(5, 40))
+def test_no_byte_is_lost(data: bytes, cut: int, bound_bytes: int) -> None:
+    """The messages put together again, with a newline where none is marked missing, are what the app wrote."""
+    assert b"".join(map(written, records(data, cut, bound_bytes))) == data
+
+
+def written(record: dict[str, object]) -> bytes:
+    message = str(record["message"]).encode()
+    if "invalid_utf8" in record:
+        message = re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), message)
+    return message if "partial" in record else message + b"\n"
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="\n{"), max_size=200), st.integers(5, 40))
+def test_a_long_line_comes_in_parts_that_tear_no_character(text: str, bound_bytes: int) -> None:
+    """Every part but the last is marked, none is longer than the bound, and the text is whole when they are joined."""
+    found = records(text.encode() + b"\n", 1 << 30, bound_bytes)
+    assert "".join(str(record["message"]) for record in found) == text
+    assert [record.get("partial", False) for record in found] == [True] * (len(found) - 1) + [False]
+    assert all(len(str(record["message"]).encode()) <= bound_bytes for record in found)
+    assert not any("invalid_utf8" in record for record in found)
+
+
+def test_the_rest_of_a_long_line_is_not_taken_for_json() -> None:
+    """A JSON object behind the cut of a long line is text, as its beginning was."""
+    assert [record["message"] for record in records(b"x" * 10 + b'{"a":1}\nnext\n', 1 << 30, bound_bytes=10)] == [
+        "x" * 10,
+        '{"a":1}',
+        "next",
+    ]
+
+
+def test_an_object_nested_beyond_reason_is_one_record() -> None:
+    """Nobody can end the agent with a deep line."""
+    deep = b'{"a":' * 20_000 + b"1" + b"}" * 20_000 + b"\n"
+    assert LogLines(SOURCE, bound_bytes=1 << 20).feed(deep, TS).count(b"\n") == 1
