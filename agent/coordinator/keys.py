@@ -8,7 +8,7 @@ import base64
 from pathlib import Path
 from typing import Self
 
-import pyrage
+import pyrage  # type: ignore[import-untyped]  # it has no stubs
 from msgspec import Struct
 from pyrage import x25519
 

@@ -7,7 +7,6 @@ now; its number follows the last one's; one rollout at a time per app and enviro
 from datetime import UTC, datetime
 from typing import Final
 
-import anyio.to_thread
 from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import Connection
@@ -18,15 +17,16 @@ from agent.coordinator.db.engine import Database
 from agent.coordinator.db.environments import EnvironmentRow
 from agent.coordinator.environments import Environments, settings_of
 from agent.coordinator.hosts import Hosts
+from agent.coordinator.releases import Releases
 from agent.decisions.rollout import begin, stable
 from agent.errors import FailedError, RefusedError
 from agent.linux import clock
+from agent.model.assignment import ReleaseRef
 from agent.model.ids import AppName, EnvironmentName, RolloutId
 from agent.model.process import AppSpec
 from agent.model.release import Order
 from agent.model.rollout import HostStep, Rollout
 from agent.settings.environment import in_environment
-from agent.stores.store import Store
 
 ORDER_BYTES_MAX: Final = 64 << 10
 """An order travels in every assignment, which must fit a frame of the link."""
@@ -44,8 +44,8 @@ class Asked(Struct, frozen=True, kw_only=True):
 
 
 class Orders:
-    def __init__(self, database: Database, store: Store, environments_: Environments, hosts: Hosts) -> None:
-        self._database, self._store, self._environments, self._hosts = database, store, environments_, hosts
+    def __init__(self, database: Database, releases: Releases, environments_: Environments, hosts: Hosts) -> None:
+        self._database, self._releases, self._environments, self._hosts = database, releases, environments_, hosts
 
     async def take(self, asked: Asked) -> Rollout:
         """The rollout: stored as planned; or, with an empty id, what says that there is nothing to do.
@@ -61,7 +61,8 @@ class Orders:
                 "Sign it for the app and environment that are to change.",
             )
         await self._environments.get(order.app, order.environment)
-        spec = await self._spec(order)
+        ref = ReleaseRef(name=order.release, digest=order.release_digest)
+        spec = await self._releases.spec(order.app, order.environment, ref)
 
         def write(connection: Connection) -> Rollout:
             row = self._environments.need(connection, order.app, order.environment)
@@ -77,19 +78,6 @@ class Orders:
             return rollout
 
         return await self._database.run(write)
-
-    async def _spec(self, order: Order) -> AppSpec:
-        """The app as the ordered release declares it."""
-        envelope = await anyio.to_thread.run_sync(self._store.read_release, order.app, order.environment, order.release)
-        if sign.payload_digest(envelope) != order.release_digest:
-            raise RefusedError(
-                f"the order names another release {order.release} than the one that is stored",
-                f"See `rollway release show {order.app} {order.environment} {order.release}`, then sign a new order.",
-            )
-        release = sign.verify_release(envelope)
-        if release.app != order.app:
-            raise RefusedError(f"release {order.release} belongs to {release.app}, not to {order.app}")
-        return release.spec
 
     def _planned(
         self, connection: Connection, row: EnvironmentRow, order: Order, spec: AppSpec, asked: Asked

@@ -1,12 +1,12 @@
 """How much a client may send: request lines, headers, bodies. What is larger is refused before it is read whole."""
 
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
 from agent.errors import UsageError
 
-RUNNER_LIMITS: Final[dict[str, int | bool]] = {
+RUNNER_LIMITS: Final[dict[str, Any]] = {
     "max_line_size": 8_190,
     "max_field_size": 16_384,
     "max_headers": 100,

@@ -114,7 +114,9 @@ def get_release(
 
 
 def add_release(connection: Connection, row: ReleaseRow) -> None:
-    connection.execute(insert(releases).values(msgspec.structs.asdict(row)))
+    """Also when it is there: who gets a name is decided by the store."""
+    if get_release(connection, row.app, row.environment, row.name) is None:
+        connection.execute(insert(releases).values(msgspec.structs.asdict(row)))
 
 
 def mark_healthy(connection: Connection, app: AppName, environment: EnvironmentName, name: ReleaseName) -> None:
