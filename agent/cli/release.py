@@ -18,7 +18,7 @@ from agent.cli.output import show, show_json, show_table, time_of
 from agent.cli.session import ask
 from agent.client.answers import Config, ReleaseMade
 from agent.client.secret import encrypt
-from agent.errors import UsageError
+from agent.errors import RefusedError, UsageError
 from agent.linux.clock import now
 from agent.model.build import Build
 from agent.model.ids import AppName, Digest, EnvironmentName, ReleaseName
@@ -157,7 +157,7 @@ async def release_build(
     config = await hide_declared_secrets(coordinator, app, environment, found)
     missing = [key for key, declared in found.spec.config.items() if declared.required and key not in config.values]
     if missing:
-        raise UsageError(
+        raise RefusedError(
             f"{app} needs {', '.join(missing)}, which {environment} does not have",
             f"Set it: rollway config set {app} {environment} {missing[0]}=…",
         )

@@ -8,6 +8,7 @@ from agent.cli.arguments import RELEASE, app_argument, environment_argument, jso
 from agent.cli.session import ask
 from agent.cli.swap import How, carry_out, make_order
 from agent.client.answers import State
+from agent.decisions.rollout import stable
 from agent.errors import FailedError, RefusedError
 from agent.model.ids import AppName, EnvironmentName, ReleaseName
 
@@ -52,11 +53,11 @@ def command(
 
 
 def target(state: State, environment: EnvironmentName) -> ReleaseName:
-    """The newest stable release that is not the one that runs."""
-    for release in reversed(state.stable):
-        if release != state.runs:
-            return release.name
-    raise FailedError(
-        f"there is nothing to roll back to: no other release was healthy in {environment}",
-        "Swap to a release that works.",
-    )
+    """The release that a rollback without words leads to."""
+    found = stable.target(state.stable, state.runs)
+    if found is None:
+        raise FailedError(
+            f"there is nothing to roll back to: no other release was ever healthy in {environment}",
+            "Swap to a release that works.",
+        )
+    return found.name
