@@ -1,9 +1,10 @@
 """The shell of `decisions.swap`: one actor per app and environment takes an event, decides, stores, acts.
 
-Rules: one event at a time; the new state is stored before any of its actions is performed, and as long as it cannot be
-stored nothing is done; actions are performed in their order. Fetching and the release command are child tasks that
-answer by an event. What cannot be launched is told as an instance that cannot start, and forgotten after a while, so
-that the decision meets it again. Only the actor knows both sockets and processes.
+Rules: one event at a time; the new state is stored before any of its actions is performed; while the disk is full, what
+a restart could not find out again is not taken up, and the rest goes on; actions are performed in their order. Fetching
+and the release command are child tasks that answer by an event. What cannot be launched is told as an instance that
+cannot start, and forgotten after a while, so that the decision meets it again. Only the actor knows both sockets and
+processes.
 """
 
 import math
@@ -29,7 +30,6 @@ from agent.decisions.swap.state import (
     RunAdmin,
     Stop,
     SwapAction,
-    SwapDecision,
     SwapEvent,
     SwapState,
     Tick,
@@ -63,6 +63,7 @@ class Actor:
         self.key = key
         self.state = state
         self.routes = Routes(tasks)
+        self.begun = anyio.Event()
         self._services = services
         self._tasks = tasks
         self._inbox = Inbox()
@@ -147,30 +148,38 @@ class Actor:
         if decision.refused:
             self._log.warning("assignment refused", reason=decision.refused)
             return
-        await self._store(decision)
+        if not await self._store(decision.state):
+            self._tasks.start_soon(self._put_again, event)
+            return
+        self._adopt(decision.state)
         verified: dict[ReleaseRef, Runnable] = {}
         self._wake_at = None
         for action in decision.actions:
             await self._perform(action, verified)
         self._tidy()
+        self.begun.set()
 
-    async def _store(self, decision: SwapDecision) -> None:
-        """Make the decided state the stored one; a full disk holds the swap up, and nothing else."""
-        if decision.state == self.state:
-            return
-        while True:
-            try:
-                await to_thread.run_sync(self._services.states.store, self.key, decision.state)
-                break
-            except OSError as error:
-                self._log.error("the state cannot be stored", reason=str(error))
-                if decision.state.draining:
-                    break  # The next start does not look at it: better to drain than to be killed.
-                await anyio.sleep(STORE_RETRY_S)
-        if decision.state.phase != self.state.phase:
-            self._log.info("swap", state=decision.state.phase, reason=decision.state.reason)
-        self.state = decision.state
-        self._services.on_state()
+    async def _store(self, state: SwapState) -> bool:
+        """Make `state` the stored one; whether it may be acted upon, as what a restart finds out anew always may."""
+        if state == self.state:
+            return True
+        try:
+            await to_thread.run_sync(self._services.states.store, self.key, state)
+        except OSError as error:
+            self._log.error("the state cannot be stored", reason=str(error))
+            return _to_remember(state) == _to_remember(self.state)
+        return True
+
+    async def _put_again(self, event: SwapEvent) -> None:
+        await anyio.sleep(STORE_RETRY_S)
+        self.put(event)
+
+    def _adopt(self, state: SwapState) -> None:
+        before, self.state = self.state, state
+        if state.phase != before.phase:
+            self._log.info("swap", state=state.phase, reason=state.reason)
+        if state != before:
+            self._services.on_state()
 
     async def _perform(self, action: SwapAction, verified: dict[ReleaseRef, Runnable]) -> None:
         match action:
@@ -303,3 +312,8 @@ class Actor:
                 for process in spec.processes
                 for address in addresses(process, assignment, self._services.address)
             )
+
+
+def _to_remember(state: SwapState) -> tuple[object, ...]:
+    """What only the disk can tell after a restart: it is never acted upon before it lies there."""
+    return state.assignment, state.order, state.sequence, state.admin

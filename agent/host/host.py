@@ -53,7 +53,7 @@ class Host:
         self._on_report = on_report
         self._actors: dict[AppKey, Actor] = {}
         self._changed = anyio.Event()
-        self._tasks: TaskGroup | None = None
+        self._tasks: TaskGroup
         self._services = Services(
             supervisor=supervisor,
             releases=Releases(state_dir, source),
@@ -65,16 +65,24 @@ class Host:
         self.loaded = False
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Bring back what was assigned; started once every stored state is in an actor's hands."""
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            await to_thread.run_sync(self._services.releases.sweep)
-            for key, state in (await to_thread.run_sync(self._services.states.load, _quarantined)).items():
-                self._begin(key, state)
-            self.loaded = True
-            task_status.started()
-            self._on_state()
-            await self._watch_for_strangers()
+        """Bring back what was assigned; started, and reported for the first time, once every actor looks at now."""
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                await self._bring_back()
+                task_status.started()
+                await self._watch_for_strangers()
+        finally:
+            for actor in self._actors.values():
+                actor.routes.close()
+
+    async def _bring_back(self) -> None:
+        await to_thread.run_sync(self._services.releases.sweep)
+        stored = await to_thread.run_sync(self._services.states.load, _quarantined)
+        held = [self._begin(key, state) for key, state in stored.items() if state.assignment is not None]
+        for actor in held:
+            await actor.begun.wait()
+        self.loaded = True
+        self._on_state()
 
     async def assign(self, assignment: Assignment) -> None:
         """Take an assignment from the link; a refusal is an event, the report tells what is held instead."""
@@ -119,8 +127,6 @@ class Host:
         return False
 
     def _begin(self, key: AppKey, state: SwapState) -> Actor:
-        if self._tasks is None:
-            raise RuntimeError("the host does not run yet")
         actor = self._actors[key] = Actor(key, state, self._services, self._tasks)
         self._tasks.start_soon(actor.run)
         return actor
@@ -134,7 +140,8 @@ class Host:
         return Assigned(assignment=assignment, order=order)
 
     def _on_state(self) -> None:
-        self._on_report(self.reports())
+        if self.loaded:
+            self._on_report(self.reports())
         self._tell()
 
     def _tell(self) -> None:

@@ -28,7 +28,6 @@ from agent.link import tls
 from agent.link.dial import Dialer
 from agent.link.fetch import Fetcher
 from agent.linux import clock, service, sockets
-from agent.linux.spawn import original_rlimits
 from agent.model.address import parse_address
 from agent.model.assignment import AppReport
 from agent.model.ids import AppName, EnvironmentName
@@ -44,6 +43,7 @@ from agent.wire.sdnotify import Notice
 
 FLUSH_S: Final = 2.0
 HTTP_SHUTDOWN_S: Final = 1.0
+OPEN_FILES: Final = 65_536
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -139,7 +139,7 @@ class Agent:
     @asynccontextmanager
     async def _http(self) -> AsyncIterator[None]:
         application = health.application(self._host, self._health)
-        runner = web.AppRunner(application, shutdown_timeout=HTTP_SHUTDOWN_S, **RUNNER_LIMITS)  # type: ignore[arg-type]
+        runner = web.AppRunner(application, shutdown_timeout=HTTP_SHUTDOWN_S, **RUNNER_LIMITS)
         await runner.setup()
         try:
             for listening in self._sockets:
@@ -164,10 +164,9 @@ def _folders(settings: AgentSettings) -> tuple[Path, Path]:
 
 
 def _raise_open_files() -> None:
-    """Sockets, pidfds and log pipes of many instances; these get the limits that this process had at first."""
-    original_rlimits()
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    """Room for the sockets, pidfds and log pipes of many instances, and not more than is harmless when inherited."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, OPEN_FILES)), hard))
 
 
 def _listen(text: str) -> socket:

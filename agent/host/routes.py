@@ -6,6 +6,7 @@ listens is refused, with who. A type that binds its own port has no group; wheth
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from anyio import to_thread
 from anyio.abc import TaskGroup
@@ -19,7 +20,9 @@ from agent.model.address import Address
 from agent.model.ids import ProcessName
 from agent.model.process import HttpCheck, ProcessType
 from agent.supervisor.launchable import Listener, Target
-from agent.traffic.reuseport import Group
+from agent.traffic import parked
+from agent.traffic.reuseport import PARKED, Group, Traffic, reached_at
+from agent.wire.bpf import alone_address
 
 
 class Slot(Struct, frozen=True, kw_only=True):
@@ -54,7 +57,8 @@ class Routes:
             if slot not in held.bound:
                 await to_thread.run_sync(refuse_taken, addresses[0])
             held.bound[slot] = addresses
-            return Slot(port=addresses[0].port, target=Target(_reachable(addresses[0]), addresses[0].port))
+            reached = reached_at(addresses[0]) or addresses[0]
+            return Slot(port=reached.port, target=Target(reached.host, reached.port))
         for address in addresses:
             if address not in held.groups:
                 held.groups[address] = await self._open(address, process)
@@ -62,7 +66,7 @@ class Routes:
         return Slot(
             listeners=tuple(self._listener(held, held.groups[address], slot) for address in addresses),
             port=addresses[0].port,
-            target=Target(_reachable(addresses[0]), addresses[0].port, held.groups[addresses[0]].alone_address(slot)),
+            target=_target(addresses[0], slot),
         )
 
     def route(self, route: Route) -> None:
@@ -75,7 +79,7 @@ class Routes:
         for address, group in held.groups.items():
             here = [slot for slot in route.admitted if address in held.bound.get(slot, ())]
             waiting = next((slot for slot in route.waiting if address in held.bound.get(slot, ())), None)
-            group.admit(dict.fromkeys(here, 1), waiting)
+            group.admit(Traffic(dict.fromkeys(here, 1), waiting))
 
     def mend(self, process: ProcessName) -> tuple[int, ...]:
         """After an instance's end: listen again on the sockets that it has shut down; which slots these were."""
@@ -97,6 +101,13 @@ class Routes:
                     held.groups.pop(address).close()
             if not held.groups and not held.bound:
                 del self._types[name]
+
+    def close(self) -> None:
+        """Close every group, whoever uses it: what the end of this process does too."""
+        for held in self._types.values():
+            for group in held.groups.values():
+                group.close()
+        self._types.clear()
 
     def admitted(self) -> dict[ProcessName, tuple[int, ...]]:
         """Of each listening type that was ever launched here, who gets connections."""
@@ -121,10 +132,10 @@ class Routes:
             probe is not None and isinstance(probe.check, HttpCheck)
             for probe in (probes.startup, probes.readiness, probes.liveness)
         )
-        group = await to_thread.run_sync(lambda: Group.open(address, http=http))
+        group = await to_thread.run_sync(Group.open, address)
         if isinstance(group, PortInUse):
             raise _taken(group)
-        self._tasks.start_soon(group.answer_parked)
+        self._tasks.start_soon(partial(parked.answer, group.members[PARKED], http=http))
         return group
 
     @staticmethod
@@ -152,5 +163,9 @@ def _taken(found: PortInUse) -> RefusedError:
     )
 
 
-def _reachable(address: Address) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 - compared, not bound
+def _target(address: Address, slot: int) -> Target:
+    """Where only the instance in `slot` answers; an IPv6 address has no such place, any instance may answer there."""
+    reached = reached_at(address)
+    if reached is None:
+        return Target(address.host, address.port)
+    return Target(reached.host, reached.port, alone_address(slot))

@@ -92,9 +92,11 @@ class Load:
         client = http.client.HTTPConnection(LISTEN, self._port, timeout=10)
         while not self._ended.is_set():
             try:
-                client.request("GET", "/", headers={} if keeps else {"Connection": "close"})
+                client.request("GET", "/")
                 answer = client.getresponse()
                 body = answer.read()
+                if not keeps:
+                    client.close()
                 if answer.status == http.client.OK:
                     with self._answered:
                         self.releases.append(json.loads(body)["release"])
