@@ -8,10 +8,8 @@ output folder by rename, the manifest last. Synchronous; a callback that raises 
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from msgspec import Struct
 
@@ -20,6 +18,7 @@ from agent.artifacts.archive import pack
 from agent.artifacts.manifest import build_fault, write_manifest
 from agent.artifacts.steps import OnLine, build_environment, run_line
 from agent.errors import FailedError, SettingsError, UsageError
+from agent.linux.atomic import write_atomically
 from agent.model.build import Build
 from agent.model.ids import NAME_EXPECTED, AppName, is_name
 from agent.model.process import AppSpec
@@ -27,6 +26,7 @@ from agent.settings.appfile import load_app
 from agent.settings.procfile import load_procfile
 
 _VERSION_MAX: Final = 64
+_OUTPUT_MODE: Final = 0o644
 
 
 class Built(Struct, frozen=True, kw_only=True):
@@ -84,8 +84,11 @@ def _version(source: export.Source, given: str | None, on_line: OnLine) -> str:
 def _archive(tree: Path, source: export.Source, version: str, spec: AppSpec, output: Path) -> Built:
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".building-", dir=output) as beside:
-        with _new_file(beside) as packed:
+        with tempfile.NamedTemporaryFile(dir=beside, delete=False) as packed:
             archive, files = pack(tree, packed, mtime_s=source.committed_at_s, exclude=spec.build.exclude)
+            packed.flush()
+            os.fchmod(packed.fileno(), _OUTPUT_MODE)
+            os.fsync(packed.fileno())
         build = Build(
             app=spec.app,
             version=version,
@@ -99,22 +102,10 @@ def _archive(tree: Path, source: export.Source, version: str, spec: AppSpec, out
         if fault is not None:
             raise FailedError(f"cannot build {spec.app}: {fault}", "No host would accept it: correct the build lines.")
         manifest = write_manifest(build)
-        with _new_file(beside) as described:
-            described.write(manifest)
-        target = output / f"{build.id.removeprefix('sha256:')}.tar.zst"
-        Path(packed.name).rename(target)
-        Path(described.name).rename(target.with_name(target.name.replace(".tar.zst", ".json")))
+        stem = build.id.removeprefix("sha256:")
+        target = Path(packed.name).rename(output / f"{stem}.tar.zst")
+        write_atomically(output / f"{stem}.json", manifest, _OUTPUT_MODE)
     return Built(build=build, manifest=manifest, archive=target)
-
-
-@contextmanager
-def _new_file(folder: str) -> Iterator[IO[bytes]]:
-    """A file in `folder` that is on disk at the end."""
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-        yield file
-        file.flush()
-        os.fchmod(file.fileno(), 0o644)
-        os.fsync(file.fileno())
 
 
 def _text(file: Path, name: str) -> str:
