@@ -1,0 +1,155 @@
+"""Rollouts over real connections: a coordinator process, and agents that speak through the real dialer."""
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from agent.client.coordinator import Coordinator
+from tests.integration.coordinator.fleet import (
+    APP,
+    LOCAL,
+    FakeAgent,
+    Fleet,
+    finished,
+    order,
+    release,
+    running,
+    swap,
+    upload,
+)
+
+pytestmark = pytest.mark.anyio
+
+QUICK = '[rolling]\nmin_ready = "0s"\ndeadline = "20s"\nbatch = 1\n'
+
+
+@asynccontextmanager
+async def deployed(folder: Path, *hosts: str) -> AsyncIterator[tuple[Fleet, Coordinator, list[FakeAgent]]]:
+    """A coordinator with an app, and connected agents."""
+    async with running(folder) as fleet, fleet.client() as client, anyio.create_task_group() as tasks:
+        agents = [FakeAgent(fleet, host) for host in hosts]
+        for agent in agents:
+            tasks.start_soon(agent.dialer.run)
+            await agent.until(lambda agent: agent.dialer.connected)
+        await upload(fleet, client)
+        await client.set_settings(APP, LOCAL, QUICK)
+        yield fleet, client, agents
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_swap_reaches_every_host_and_becomes_stable(tmp_path: Path) -> None:
+    """After a swap all hosts run the release, and the environment can go back to it."""
+    async with deployed(tmp_path, "h1", "h2") as (_, client, agents):
+        first = await swap(client, "v1")
+        assert (first.state, first.previous) == ("done", None)
+        second = await swap(client, "v2")
+        assert (second.state, second.previous) == ("done", "v1")
+        assert [agent.runs for agent in agents] == ["v2", "v2"]
+        state = await client.state(APP, LOCAL)
+        assert [ref.name for ref in state.stable] == ["v1", "v2"]
+        assert (state.sequence, state.rollout) == (2, None)
+        keys = {agent.held[APP, LOCAL].environment_key for agent in agents}
+        assert len(keys) == 2, "each host gets the environment's key for itself alone"
+
+
+async def test_a_bad_release_is_brought_back(tmp_path: Path) -> None:
+    """A release that does not become ready on a host is undone everywhere, and stable stays what it was."""
+    async with deployed(tmp_path, "h1", "h2") as (_, client, agents):
+        await swap(client, "v1")
+        bad = await swap(client, "v2-bad")
+        assert bad.state == "rolled_back"
+        assert [agent.runs for agent in agents] == ["v1", "v1"]
+        state = await client.state(APP, LOCAL)
+        assert (state.runs and state.runs.name, [ref.name for ref in state.stable]) == ("v1", ["v1"])
+
+
+async def test_going_back_twice_goes_back_twice_as_far(tmp_path: Path) -> None:
+    """A rollback takes its target's successors off the stack."""
+    async with deployed(tmp_path, "h1") as (_, client, agents):
+        for name in ("v1", "v2", "v3"):
+            await swap(client, name)
+        assert (await swap(client, "v2", "rollback")).state == "done"
+        assert [ref.name for ref in (await client.state(APP, LOCAL)).stable] == ["v1", "v2"]
+        assert (await swap(client, "v1", "rollback")).state == "done"
+        assert agents[0].runs == "v1"
+
+
+async def test_a_rollout_survives_the_kill_of_the_coordinator(tmp_path: Path) -> None:
+    """Killed in the middle of a rollout, the coordinator goes on with it when it is started again."""
+    async with deployed(tmp_path, "h1", "h2") as (fleet, client, agents):
+        await swap(client, "v1")
+        for agent in agents:
+            agent.answers = False
+        await client.create_release(APP, LOCAL, release("v2"))
+        asked = await order(client, "v2")
+        rollout = await client.start_rollout(APP, LOCAL, asked.envelope, None, supersede=False)
+        await agents[0].until(lambda agent: agent.held[APP, LOCAL].generation > 1)
+        await fleet.kill(signal.SIGKILL)
+        await agents[0].until(lambda agent: not agent.dialer.connected)
+        await fleet.start()
+        for agent in agents:
+            agent.answers = True
+            agent.report()
+        assert (await finished(client, rollout)).state == "done"
+        assert [agent.runs for agent in agents] == ["v2", "v2"]
+        assert agents[0].dialer.epoch == 2
+
+
+async def test_a_host_that_joins_later_gets_what_runs(tmp_path: Path) -> None:
+    """A host that connects for the first time, after a rollout, is given the environment's release."""
+    async with deployed(tmp_path, "h1") as (fleet, client, _), anyio.create_task_group() as tasks:
+        await swap(client, "v1")
+        late = FakeAgent(fleet, "h2")
+        tasks.start_soon(late.dialer.run)
+        await late.until(lambda agent: agent.runs == "v1")
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_host_that_was_away_converges_when_it_returns(tmp_path: Path) -> None:
+    """What a host missed while it was away it gets at its next connection."""
+    async with deployed(tmp_path, "h1") as (fleet, client, _), anyio.create_task_group() as tasks:
+        away = FakeAgent(fleet, "h2")
+        async with anyio.create_task_group() as while_there:
+            while_there.start_soon(away.dialer.run)
+            await away.until(lambda agent: agent.dialer.connected)
+            await swap(client, "v1")
+            while_there.cancel_scope.cancel()
+        await client.set_settings(APP, LOCAL, '[rolling]\nmin_ready = "0s"\ndeadline = "1s"\n')
+        missed = await swap(client, "v2")
+        assert missed.state == "done"
+        assert missed.stragglers == ("h2",)
+        tasks.start_soon(away.dialer.run)
+        await away.until(lambda agent: agent.runs == "v2")
+        tasks.cancel_scope.cancel()
+
+
+async def test_an_operator_may_pause_resume_and_abort(tmp_path: Path) -> None:
+    """A word that the rollout's state knows is done; after an abort the former release runs everywhere."""
+    async with deployed(tmp_path, "h1", "h2") as (_, client, agents):
+        await swap(client, "v1")
+        await client.create_release(APP, LOCAL, release("v2"))
+        asked = await order(client, "v2")
+        agents[1].answers = False
+        rollout = await client.start_rollout(APP, LOCAL, asked.envelope, None, supersede=False)
+        await agents[1].until(lambda agent: agent.held[APP, LOCAL].generation > 2)
+        agents[1].answers = True
+        aborted = await client.tell_rollout(rollout.id, "abort")
+        assert aborted.state in ("rolling_back", "aborted")
+        agents[1].report()
+        assert (await finished(client, rollout)).state == "aborted"
+        assert [agent.runs for agent in agents] == ["v1", "v1"]
+
+
+async def test_the_coordinator_ends_cleanly_when_asked(tmp_path: Path) -> None:
+    """SIGTERM ends a coordinator with connected agents and a live rollout, with exit code 0."""
+    async with deployed(tmp_path, "h1") as (fleet, client, agents):
+        agents[0].answers = False
+        await client.create_release(APP, LOCAL, release("v1"))
+        asked = await order(client, "v1")
+        await client.start_rollout(APP, LOCAL, asked.envelope, None, supersede=False)
+        await agents[0].until(lambda agent: bool(agent.assigned))
+        assert await fleet.kill(signal.SIGTERM) == 0, fleet.log
