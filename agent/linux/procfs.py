@@ -12,7 +12,6 @@ from typing import Final
 
 from msgspec import Struct
 
-MARK: Final = "ROLLWAY_INSTANCE"
 _PROC: Final = Path("/proc")
 _COMMAND_CHARACTERS_MAX: Final = 200
 
@@ -57,8 +56,9 @@ def processes() -> dict[int, Process]:
 def tree(pid: int, session: int, mark: str) -> list[Process]:
     """The living processes of one instance: descendants of `pid`, its session, and those that carry its mark.
 
-    None of the three is enough: a daemon leaves the session and loses its parents, a child may empty its environment.
-    Their descendants belong to it too. The caller itself, and what is above it, never does.
+    `mark` is an entry of their environment, NAME=VALUE. None of the three is enough: a daemon leaves the session and
+    loses its parents, a child may empty its environment. Their descendants belong to it too. The caller itself, and
+    what is above it, never does.
     """
     found = processes()
     members = {pid} | {one.pid for one in found.values() if one.session == session or _is_marked(one.pid, mark)}
@@ -104,7 +104,7 @@ def _is_marked(pid: int, mark: str) -> bool:
         environ = (_PROC / str(pid) / "environ").read_bytes()
     except OSError:
         return False
-    return f"{MARK}={mark}".encode() in environ.split(b"\0")
+    return mark.encode() in environ.split(b"\0")
 
 
 def _ancestors(pid: int, found: dict[int, Process]) -> set[int]:
