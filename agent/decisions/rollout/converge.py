@@ -1,7 +1,7 @@
 """Hosts that are not in a rollout: those that joined, were away, or were left behind get what the environment runs.
 
-Rules: while a rollout is under way it alone assigns; a host that has what it should have is given nothing; an
-environment that never ran anything takes nothing from a host. Asking again after the answer was stored gives nothing.
+Rules: while a rollout is under way it alone assigns; a host that has what it should have is given nothing, so
+asking again after the answer was stored gives nothing. Not handled here: which hosts belong to the environment.
 """
 
 from collections.abc import Iterable, Mapping
