@@ -31,8 +31,8 @@ def open_for_child(path: Path) -> int:
 
 
 def enlarge(fd: int, size_bytes: int = PIPE_BYTES) -> int:
-    """Ask for a larger pipe and give the size it has now: less where the kernel's sum per user is used up."""
+    """Ask for a larger pipe and give the size it has now: less where the kernel refuses."""
     try:
         return fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size_bytes)
-    except (PermissionError, BlockingIOError):
+    except OSError:
         return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)

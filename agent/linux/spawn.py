@@ -4,10 +4,11 @@
 on). It waits at the gate until limits are set from outside, joins its cgroup, sets umask, folder and LISTEN_PID, and
 execs the command, over `setpriv` where the user changes: one pid from the first to the last.
 
-Rules: every own fd is CLOEXEC (Python's default; those from systemd are set at start), so the process has 0, 1, 2, its
-sockets and nothing else. The environment is exactly the given one and LISTEN_PID. What can be known before is known
-before (`executable`) and comes back as a value; what only the exec shows is the exit code: 125 the sh could not do its
-part, 126 found but not run, 127 not found; the sh says on stderr why. With a bash as `sh` SHLVL and `_` are added.
+Rules: every own fd is CLOEXEC (Python's default; for inherited ones `keep_own_fds` at the agent's start), so that the
+process has 0, 1, 2, its sockets and nothing else. The environment is exactly the given one and LISTEN_PID. What can be
+known before is known before (`executable`) and comes back as a value; what only the exec shows is the exit code: 125
+for the sh's own part, 126 found but not run, 127 not found; the sh says on stderr why. With a bash as `sh` SHLVL and
+`_` are added; signals 32 and 33, which are glibc's own, stay as its posix_spawn leaves them.
 """
 
 import contextlib
@@ -92,6 +93,14 @@ def spawn(launch: Launch) -> Launched | ExecFailure:
         with contextlib.suppress(BrokenPipeError):  # somebody killed it already: its exit tells
             os.write(opener, b"\n")
     return Launched(pid, handle, started or 0)
+
+
+def keep_own_fds() -> None:
+    """Let no fd above 2 that this process has so far, systemd's among them, reach what it starts."""
+    for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - numbers, not paths
+        if fd > 2:  # noqa: PLR2004 - stderr
+            with contextlib.suppress(OSError):  # the one that listed
+                os.set_inheritable(fd, False)  # noqa: FBT003 - the standard library's own order
 
 
 def _wrong_words(launch: Launch) -> ExecFailure | None:

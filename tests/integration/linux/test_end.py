@@ -1,0 +1,132 @@
+"""How the end of a process is seen, and how nothing of a tree survives it."""
+
+import os
+import signal
+from pathlib import Path
+from uuid import uuid4
+
+import anyio
+import pytest
+from anyio import to_thread
+
+from agent.linux import cgroup, pidfd, procfs
+from agent.linux.killtree import Tree, end_tree
+from agent.linux.pidfd import ExitStatus
+from tests.integration.linux.conftest import PYTHON, Start, Started
+
+# A daemon that leaves by the book: two forks, a session of its own; then it says its pid and stays.
+DAEMON = """
+import os, sys
+stay = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        if sys.argv[1] == "clean":
+            os.execve(sys.executable, [sys.executable, "-c", stay], {})
+        exec(stay)
+    os._exit(0)
+os.wait()
+import signal; signal.pause()
+"""
+ENDS = {
+    "exit code": ("import sys; sys.exit(7)", ExitStatus(code=7)),
+    "no error": ("pass", ExitStatus(code=0)),
+    "signal": ("import os; os.kill(os.getpid(), 15)", ExitStatus(signal=15)),
+    "signal with a core": ("import os; os.kill(os.getpid(), 11)", ExitStatus(signal=11)),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("code", "expected"), ENDS.values(), ids=ENDS)
+async def test_the_exit_of_a_child_is_seen(code: str, expected: ExitStatus, start: Start) -> None:
+    """A process that ends by itself is reported with its own code or signal."""
+    process = start(PYTHON, "-c", code)
+    with anyio.fail_after(10):
+        await pidfd.exited(process.pidfd)
+        assert await pidfd.wait_exit(process.pidfd) == expected
+
+
+@pytest.mark.anyio
+async def test_the_exit_of_an_adopted_process_is_seen(start: Start) -> None:
+    """A process that is not our child any more is still seen to end, with its code where the kernel tells it."""
+    code = (
+        "import os, signal\n"
+        "pid = os.fork()\n"
+        "if pid == 0: signal.pause()\n"
+        "print(pid, flush=True); print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)"
+    )
+    parent = start(PYTHON, "-c", code)
+    pid = int(parent.line())
+    started = procfs.start_time(pid)
+    assert started is not None
+    adopted = pidfd.open_pidfd(pid, started)
+    assert adopted is not None
+    assert pidfd.collect(adopted) is None
+    assert pidfd.send_signal(adopted, signal.SIGKILL)
+    with anyio.fail_after(10):
+        assert await pidfd.wait_exit(adopted) in (ExitStatus(signal=9), pidfd.UNKNOWN_EXIT)
+    assert parent.line() == "-9"
+    assert not pidfd.send_signal(adopted, 0)
+    os.close(adopted)
+
+
+def test_another_process_with_the_number_is_not_taken(start: Start) -> None:
+    """A pid that was given to somebody else meanwhile is not mistaken for the instance."""
+    process = start("/bin/cat", "/proc/self/status")
+    assert pidfd.open_pidfd(process.pid, process.start_time + 1) is None
+    process.rest()
+    process.exit()
+    assert pidfd.open_pidfd(process.pid, process.start_time) is None
+
+
+async def daemon_of(start: Start, leaf: Path | None, environment: str) -> tuple[Started, str, int]:
+    mark = f"MARK=shop/web.1/{uuid4()}"
+    process = start(PYTHON, "-c", DAEMON, environment, env={"MARK": mark.removeprefix("MARK=")}, cgroup=leaf)
+    return process, mark, int(await to_thread.run_sync(process.line))
+
+
+def is_alive(pid: int) -> bool:
+    found = procfs.process(pid)
+    return found is not None and found.state not in "ZX"
+
+
+@pytest.mark.anyio
+async def test_a_daemon_does_not_escape_a_cgroup(start: Start) -> None:
+    """With cgroup v2 all of a tree ends at once, also who left session, parents and environment behind."""
+    root = cgroup.detect()
+    assert root is not None, "this test needs a writable cgroup v2"
+    leaf = cgroup.create(root, f"rollway-test-{uuid4()}")
+    process, mark, daemon = await daemon_of(start, leaf, "clean")
+    assert sorted(cgroup.pids(leaf)) == sorted({process.pid, daemon})
+    assert not cgroup.is_empty(leaf)
+    assert not cgroup.remove(leaf)
+    assert await end_tree(Tree(pid=process.pid, mark=mark, cgroup=leaf)) == ()
+    assert not is_alive(daemon)
+    assert process.exit() == ExitStatus(signal=9)
+    assert cgroup.is_empty(leaf)
+    assert cgroup.remove(leaf)
+    assert cgroup.remove(leaf), "twice is once"
+
+
+@pytest.mark.anyio
+async def test_a_daemon_does_not_escape_the_walk(start: Start) -> None:
+    """Without cgroups a daemon is found by the mark that it carries, when it has left session and parents."""
+    process, mark, daemon = await daemon_of(start, None, "marked")
+    assert procfs.process(daemon) != procfs.process(process.pid)
+    assert await end_tree(Tree(pid=process.pid, mark=mark)) == ()
+    assert not is_alive(daemon)
+    assert process.exit() == ExitStatus(signal=9)
+
+
+@pytest.mark.anyio
+async def test_the_walk_kills_nobody_else(start: Start) -> None:
+    """A neighbour's mark that begins with ours is another mark; and the agent does not end itself."""
+    process, mark, daemon = await daemon_of(start, None, "marked")
+    neighbour = start(
+        "/bin/sh", "-c", "echo up; exec /bin/cat /dev/zero >/dev/null", env={"MARK": mark.removeprefix("MARK=") + "1"}
+    )
+    neighbour.line()
+    assert await end_tree(Tree(pid=process.pid, mark=mark)) == ()
+    assert is_alive(neighbour.pid)
+    assert is_alive(os.getpid())
+    assert not is_alive(daemon)

@@ -1,0 +1,98 @@
+"""Files that are whole or not there, pipes that do not break, and who is at the other end of a socket."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from agent.linux import atomic, clock, fifo
+from agent.linux.peercred import Peer, peer_of
+from tests.integration.linux.conftest import Start
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    """A record has its new content and mode, and nothing else is left in the folder."""
+    record = tmp_path / "record"
+    atomic.write_atomically(record, b"one")
+    atomic.write_atomically(record, b"two", mode=0o644)
+    assert atomic.read(record) == b"two"
+    assert record.stat().st_mode & 0o777 == 0o644
+    assert [one.name for one in tmp_path.iterdir()] == ["record"]
+
+
+def test_a_file_that_cannot_be_replaced_stays(tmp_path: Path) -> None:
+    """A failure leaves the old state, without litter."""
+    (tmp_path / "record" / "inside").mkdir(parents=True)
+    with pytest.raises(OSError, match="record"):
+        atomic.write_atomically(tmp_path / "record", b"new")
+    assert [one.name for one in tmp_path.iterdir()] == ["record"]
+
+
+def test_of_two_who_create_one_wins(tmp_path: Path) -> None:
+    """What must not be there yet is made once; the second is told so and changes nothing."""
+    atomic.create_exclusive(tmp_path / "key", b"first")
+    with pytest.raises(FileExistsError):
+        atomic.create_exclusive(tmp_path / "key", b"second")
+    assert atomic.read(tmp_path / "key") == b"first"
+    assert [one.name for one in tmp_path.iterdir()] == ["key"]
+
+
+def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:
+    """A bound is kept, whatever somebody has put there."""
+    atomic.write_atomically(tmp_path / "file", b"12345")
+    assert atomic.read(tmp_path / "file", 5) == b"12345"
+    with pytest.raises(OSError, match="longer than 4 bytes"):
+        atomic.read(tmp_path / "file", 4)
+
+
+def test_an_instance_outlives_the_reader_of_its_log(tmp_path: Path, start: Start) -> None:
+    """An app writes on while nobody reads, is not ended by it, and the next reader gets every line."""
+    fifo.make(tmp_path / "log", owner=(0, 0))
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
+    first = fifo.open_reader(tmp_path / "log")
+    writer = fifo.open_for_child(tmp_path / "log")
+    assert fifo.enlarge(writer) == fifo.PIPE_BYTES
+    go = tmp_path / "go"
+    fifo.make(go)
+    process = start(
+        "/bin/sh",
+        "-c",
+        'echo one >&2; echo up; read _ <"$0"; echo two >&2; echo done; read _ <"$0"',
+        str(go),
+        stderr=writer,
+    )
+    os.close(writer)
+    assert process.line() == "up"
+    os.close(first)
+    with go.open("wb") as gate:
+        gate.write(b"\n")
+    assert process.line() == "done"
+    second = fifo.open_reader(tmp_path / "log")
+    assert os.read(second, 100) == b"one\ntwo\n"
+    os.close(second)
+
+
+def test_a_pipe_that_the_kernel_refuses_to_enlarge_is_reported(tmp_path: Path) -> None:
+    """Where a larger pipe is not to be had, the size that it has is told."""
+    fifo.make(tmp_path / "log")
+    writer = fifo.open_for_child(tmp_path / "log")
+    os.write(writer, b"x" * 60_000)
+    assert fifo.enlarge(writer, 4096) == 65_536
+    os.close(writer)
+
+
+def test_the_peer_of_a_unix_socket_is_known() -> None:
+    """The kernel says which process and user is at the other end."""
+    one, other = socket.socketpair(socket.AF_UNIX)
+    with one, other:
+        assert peer_of(one) == Peer(os.getpid(), os.getuid(), os.getgid())
+
+
+def test_the_clock_tells_the_boot_and_does_not_go_back() -> None:
+    """Two looks at the clock of one boot are in order, and the text is UTC in milliseconds."""
+    first, second = clock.now(), clock.now()
+    assert first.boot_id == second.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert first.boottime_ms <= second.boottime_ms
+    assert len(clock.timestamp()) == len("2025-12-09T10:30:00.123Z")
+    assert clock.timestamp().endswith("Z")
