@@ -10,10 +10,11 @@ class Timeline:
 
     def __init__(self) -> None:
         self.now_ms = 0
-        self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self.happened = 0
+        self._heap: list[tuple[int, int, Callable[[], object]]] = []
         self._order = count()
 
-    def after(self, delay_ms: int, happen: Callable[[], None]) -> None:
+    def after(self, delay_ms: int, happen: Callable[[], object]) -> None:
         heapq.heappush(self._heap, (self.now_ms + max(0, delay_ms), next(self._order), happen))
 
     def next_moment(self, end_ms: int) -> bool:
@@ -24,10 +25,6 @@ class Timeline:
         due = self._heap[0][0]
         while self._heap and self._heap[0][0] == due:
             self.now_ms, _, happen = heapq.heappop(self._heap)
+            self.happened += 1
             happen()
         return True
-
-    def run_until(self, end_ms: int) -> None:
-        """Let everything happen that is due until `end_ms`."""
-        while self.next_moment(end_ms):
-            pass

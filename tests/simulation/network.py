@@ -1,26 +1,38 @@
-"""The link between one coordinator and the machines: connections that break, frames that tarry or come twice."""
+"""The link between a coordinator and its hosts: connections break, frames tarry, come twice, or come too late."""
 
 import random
 from collections.abc import Callable
+from typing import Literal
 
-from agent.model.ids import HostName
 from agent.wire import messages
 from agent.wire.messages import FromAgent, FromCoordinator
 from tests.simulation.clock import Timeline
 
+LATE_MS_MAX = 3_000
+
 
 class Connection:
-    """One connection of one host. Frames cross as bytes, in order, unless it has broken; then what was under way is lost."""
+    """One connection of one host. Frames cross as bytes and in order.
 
-    def __init__(self, timeline: Timeline, rng: random.Random, host: HostName) -> None:
-        self.timeline, self.rng, self.host = timeline, rng, host
-        self.open = True
+    Of those under way when it breaks some are lost and some come late, perhaps after the next connection's own.
+    """
+
+    def __init__(self, timeline: Timeline, rng: random.Random) -> None:
+        self._timeline, self._rng = timeline, rng
         self._last = {"up": 0, "down": 0}
+        self.open = True
 
-    def carry(self, way: str, frame: FromAgent | FromCoordinator, receive: Callable[[bytes], None]) -> None:
+    def carry(
+        self, way: Literal["up", "down"], frame: FromAgent | FromCoordinator, receive: Callable[[bytes], None]
+    ) -> None:
         data = messages.encode(frame)
-        copies = 2 if self.rng.random() < 0.05 else 1
-        for _ in range(copies):
-            due = max(self._last[way], self.timeline.now_ms + self.rng.choice((1, 1, 2, 5, 20, 200)))
-            self._last[way] = due
-            self.timeline.after(due - self.timeline.now_ms, lambda: receive(data) if self.open else None)
+        for _ in range(2 if self._rng.random() < 0.05 else 1):
+            tarries_ms = self._rng.choice((1, 1, 2, 5, 20, 200))
+            self._last[way] = max(self._last[way], self._timeline.now_ms + tarries_ms)
+            self._timeline.after(self._last[way] - self._timeline.now_ms, lambda: self._arrive(data, receive))
+
+    def _arrive(self, data: bytes, receive: Callable[[bytes], None]) -> None:
+        if self.open:
+            receive(data)
+        elif self._rng.random() < 0.5:
+            self._timeline.after(self._rng.randint(0, LATE_MS_MAX), lambda: receive(data))

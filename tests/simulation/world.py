@@ -1,277 +1,230 @@
-"""Three hosts, a coordinator and the network between them, around the same pure functions as production runs.
+"""A fleet, its coordinator and the network between them, around the same pure functions as production runs.
 
-Everything follows from one seed. `World.history` and the machines' records are what the checkers look at.
+Everything follows from one seed. Scenarios call what befalls it; checkers look at the coordinator and the machines.
 """
 
 import random
-from collections.abc import Callable
 
-import msgspec
 from msgspec.structs import replace
 
-from agent.decisions.rollout import begin
-from agent.decisions.rollout import step as rollouts
-from agent.decisions.rollout.state import Begin, Ended, Give, Reachable, Reported, RolloutEvent, Tick, Wake
-from agent.model.assignment import Assignment, ReleaseRef
+from agent.decisions.rollout.state import Reported
+from agent.model.assignment import Assignment
 from agent.model.environment import EnvironmentSettings
-from agent.model.ids import HostName, ReleaseName
-from agent.model.process import AppSpec, ProcessType, ReleaseCommand
+from agent.model.ids import HostName, ProcessName, ReleaseName
+from agent.model.process import (
+    AppSpec,
+    CrashLoop,
+    HttpCheck,
+    Probe,
+    Probes,
+    ProcessType,
+    ReleaseCommand,
+    RestartPolicy,
+    StopPolicy,
+)
 from agent.model.release import Order
-from agent.model.rollout import HostStep, Rollout
-from agent.wire import messages
-from agent.wire.messages import Assign, Report
+from agent.wire.messages import Assign, Report, decode_from_agent
 from agent.wire.session import CoordinatorSide
 from tests.simulation.clock import Timeline
-from tests.simulation.machine import Behaviour, Machine
+from tests.simulation.coordinator import APP, Coordinator, ref
+from tests.simulation.machine import Machine
 from tests.simulation.network import Connection
+from tests.simulation.process import GOOD, Behaviour
 
-APP, ENVIRONMENT = "shop", "local"
-SPEC = AppSpec(
+WEB, WORKER, CLOCK = ProcessName("web"), ProcessName("worker"), ProcessName("clock")
+_STOP = StopPolicy(linger_ms=1_500, grace_ms=2_000)
+_RESTART = RestartPolicy(crash_loop=CrashLoop(restarts=3))
+GAPLESS = AppSpec(
     app=APP,
     release=ReleaseCommand(command="bin/migrate"),
     processes=(
-        ProcessType(name="web", command="bin/web", count=2, listen=("0.0.0.0:8080",)),
-        ProcessType(name="worker", command="bin/worker", after=("web",)),
-        ProcessType(name="clock", command="bin/clock", swap="stop-first"),
+        ProcessType(
+            name=WEB,
+            command="bin/web",
+            count=2,
+            listen=("0.0.0.0:8080",),
+            stop=_STOP,
+            restart=_RESTART,
+            probes=Probes(readiness=Probe(check=HttpCheck(path="/readyz"), failures=1)),
+        ),
+        ProcessType(name=WORKER, command="bin/worker", after=(WEB,), stop=_STOP, restart=_RESTART),
+    ),
+)
+WITH_CLOCK = replace(
+    GAPLESS,
+    processes=(
+        *GAPLESS.processes,
+        ProcessType(name=CLOCK, command="bin/clock", swap="stop-first", after=(WEB,), stop=_STOP, restart=_RESTART),
     ),
 )
 
 
-def ref(name: str) -> ReleaseRef:
-    return ReleaseRef(name=name, digest=f"sha256:{name}")
-
-
-class Store(msgspec.Struct, frozen=True, kw_only=True):
-    """What the coordinator's database holds: all that is left of it after `kill -9`."""
-
-    epoch: int = 0
-    rollout: Rollout | None = None
-    assignments: dict[HostName, Assignment] = {}
-    runs: ReleaseRef | None = None
-    stable: tuple[ReleaseRef, ...] = ()
-    sequence: int = 0
-    orders: dict[str, Order] = {}
-    ended: tuple[Rollout, ...] = ()
-
-
 class World:
-    """One seed's world. `apply_fault` and the operator's verbs are called by scenarios."""
+    """`behaviours` says what is wrong with a release on a host; what is not named there is good."""
 
-    def __init__(self, seed: int, *, hosts: int = 3, settings: EnvironmentSettings | None = None) -> None:
-        self.rng = random.Random(seed)
+    def __init__(
+        self, seed: int, *, hosts: int = 3, settings: EnvironmentSettings | None = None, spec: AppSpec = WITH_CLOCK
+    ) -> None:
+        self.rng = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
         self.timeline = Timeline()
+        self.spec = spec
+        self.specs: dict[ReleaseName, AppSpec] = {}
+        """Releases that declare other process types than `spec`."""
         self.behaviours: dict[tuple[HostName, ReleaseName], Behaviour] = {}
-        self.settings = settings or EnvironmentSettings()
-        self.disk = msgspec.json.encode(Store())
-        self.store = Store()
-        self.up = False
-        self.life = 0
-        self.skew_ms = 0
-        self.timer = 0
-        self.connections: dict[HostName, tuple[Connection, CoordinatorSide]] = {}
-        self.machines = {
-            name: Machine(name, self.timeline, random.Random(self.rng.random()), SPEC, self.behaviour, self.read_order)
-            for name in (f"h{number}" for number in range(1, hosts + 1))
-        }
+        self.machines: dict[HostName, Machine] = {}
         self.cut: set[HostName] = set()
-        self.history: list[tuple[int, str]] = []
-        self.watchers: list[Callable[[World], None]] = []
+        self.happened: list[tuple[int, str]] = []
+        """What befell it, for a person who replays a seed."""
+        self._connections: dict[HostName, tuple[Connection, CoordinatorSide]] = {}
+        names = tuple(HostName(f"h{number}") for number in range(1, hosts + 1))
+        self.coordinator = Coordinator(
+            self.timeline,
+            settings=settings or EnvironmentSettings(),
+            spec_of=self.spec_of,
+            members=names,
+            send=self._send,
+            die=lambda: self.kill_coordinator(restart_ms=self.rng.randint(50, 3_000)),
+        )
+        self._joined = hosts
+        for name in names:
+            self._add(name)
+
+    def spec_of(self, release: ReleaseName) -> AppSpec:
+        return self.specs.get(release, self.spec)
 
     def behaviour(self, host: HostName, release: ReleaseName) -> Behaviour:
-        return self.behaviours.get((host, release), Behaviour())
+        return self.behaviours.get((host, release), GOOD)
 
-    def read_order(self, envelope: str) -> Order:
-        return self.store.orders[envelope]
+    def note(self, what: str) -> None:
+        self.happened.append((self.timeline.now_ms, what))
 
-    def run_for(self, duration_ms: int) -> None:
-        self.timeline.run_until(self.timeline.now_ms + duration_ms)
-
-    # The coordinator
+    # What befalls it
 
     def start_coordinator(self) -> None:
-        if self.up:
-            return
-        self.store = msgspec.json.decode(self.disk, type=Store)
-        self.up = True
-        self.commit(replace(self.store, epoch=self.store.epoch + 1))
-        if self.rollout is not None:
-            for step in self.rollout.hosts:
-                self.step(Reachable(host=step.host, reachable=False))
-            self.step(Tick())
-        for name in self.machines:
-            self.dial(name)
+        if not self.coordinator.up:
+            self.coordinator.start()
 
-    def kill_coordinator(self) -> None:
+    def kill_coordinator(self, *, restart_ms: int) -> None:
         """`kill -9`: what was not committed is gone, and with it every connection."""
-        self.up = False
-        self.life += 1
-        for name in list(self.connections):
+        self.coordinator.kill()
+        for name in list(self._connections):
             self.hang_up(name)
+        self.timeline.after(restart_ms, self.start_coordinator)
 
-    def commit(self, store: Store) -> None:
-        self.store = store
-        self.disk = msgspec.json.encode(store)
+    def kill_agent(self, name: HostName, *, adopts: bool) -> None:
+        self.hang_up(name)
+        self.machines[name].kill_agent(adopts=adopts)
 
-    @property
-    def rollout(self) -> Rollout | None:
-        rollout = self.store.rollout
-        return None if rollout is None or rollout.terminal else rollout
+    def lose_power(self, name: HostName) -> None:
+        self.hang_up(name)
+        self.machines[name].lose_power()
 
-    def step(self, event: RolloutEvent) -> str:
-        rollout = self.rollout
-        if rollout is None or not self.up:
-            return "no rollout"
-        decision = rollouts.step(rollout, event, self.timeline.now_ms + self.skew_ms)
-        if decision.refused:
-            return decision.refused
-        store = replace(self.store, rollout=decision.state)
-        changed: list[HostName] = []
-        wake = None
-        for action in decision.actions:
-            match action:
-                case Give():
-                    store = self.give(store, action, decision.state)
-                    changed.append(action.host)
-                case Ended():
-                    store = self.ended(store, action, decision.state)
-                case Wake(after_ms=after_ms):
-                    wake = after_ms
-        if decision.changed:
-            self.commit(store)
-        else:
-            self.store = store
-        if wake is not None:
-            self.wake(wake)
-        for name in changed:
-            self.transmit(name)
-        for watcher in self.watchers:
-            watcher(self)
-        return ""
+    def part(self, name: HostName, for_ms: int) -> None:
+        """Nothing reaches the host, nor does it reach anybody."""
+        self.cut.add(name)
+        self.hang_up(name)
+        self.timeline.after(for_ms, lambda: self.cut.discard(name))
 
-    def wake(self, after_ms: int) -> None:
-        """One timer: the newest replaces the one before."""
-        self.timer += 1
-        timer = self.timer
-        self.soon(after_ms, lambda: self.step(Tick()) and None if timer == self.timer else None)
+    def haunt(self, name: HostName) -> None:
+        """A coordinator that was replaced long ago speaks to a host, with an assignment of its own epoch."""
+        machine, held = self.machines[name], self.coordinator.store.assignments.get(name)
+        past = self.coordinator.store.epoch - 1
+        if held is None or past < 1 or not machine.welcomed(past):
+            return
+        stale = replace(held, epoch=past, generation=held.generation + 1)
+        Connection(self.timeline, self.rng).carry("down", Assign(assignment=stale), machine.receive)
 
-    def give(self, store: Store, give: Give, rollout: Rollout) -> Store:
-        assignment = Assignment(
-            app=APP,
-            environment=ENVIRONMENT,
-            epoch=store.epoch,
-            generation=give.generation,
-            release=give.release,
-            order=rollout.order,
-            prepare=give.prepare,
-            admin=give.admin,
-            min_ready_ms=rollout.pace.min_ready_ms,
-            deadline_ms=rollout.pace.deadline_ms,
-        )
-        return replace(store, assignments={**store.assignments, give.host: assignment})
+    def join(self) -> None:
+        """A host that was never here before joins the environment."""
+        if self.coordinator.up:
+            self._joined += 1
+            name = HostName(f"h{self._joined}")
+            self.coordinator.change_members((*self.coordinator.store.members, name))
+            self._add(name)
 
-    def ended(self, store: Store, ended: Ended, rollout: Rollout) -> Store:
-        self.history.append((self.timeline.now_ms, f"{rollout.kind} {rollout.release.name} {ended.state}"))
-        stable = store.stable
-        if ended.state == "done" and rollout.kind == "swap":
-            stable = (*stable, rollout.release)
-        elif ended.state == "done":
-            stable = stable[: stable.index(rollout.release) + 1]
-        store = replace(store, runs=ended.runs, stable=stable, ended=(*store.ended, rollout))
-        for step in rollout.hosts:  # hosts that were left behind get what the environment runs
-            held = store.assignments.get(step.host)
-            if held is None or held.release != ended.runs:
-                generation = max((other.generation for other in store.assignments.values()), default=0) + 1
-                give = Give(host=step.host, generation=generation, release=ended.runs)
-                store = self.give(store, give, rollout)
-                self.soon(1, lambda host=step.host: self.transmit(host))
-        return store
-
-    def order(self, kind: str, release: str) -> None:
-        """An operator's `swap` or `rollback`, accepted by the coordinator as its API would."""
-        target, runs = ref(release), self.store.runs
-        order = Order(
-            kind="rollback" if kind == "rollback" else "swap",
-            app=APP,
-            environment=ENVIRONMENT,
-            release=target.name,
-            release_digest=target.digest,
-            replaces=runs.name if runs else None,
-            replaces_digest=runs.digest if runs else None,
-            sequence=self.store.sequence + 1,
-        )
-        envelope = f"order-{order.sequence}"
-        rollout = begin.plan(
-            rollout_id=f"r{order.sequence}",
-            order=order,
-            envelope=envelope,
-            settings=self.settings,
-            spec=SPEC,
-            hosts=tuple(HostStep(host=name, reachable=name in self.connections) for name in self.machines),
-            first_generation=max((held.generation for held in self.store.assignments.values()), default=0) + 1,
-            asked_by="operator",
-            now_ms=self.timeline.now_ms + self.skew_ms,
-        )
-        orders = {**self.store.orders, envelope: order}
-        self.commit(replace(self.store, rollout=rollout, sequence=order.sequence, orders=orders))
-        self.step(Begin())
-
-    def soon(self, delay_ms: int, happen: Callable[[], None]) -> None:
-        life = self.life
-        self.timeline.after(delay_ms, lambda: happen() if life == self.life else None)
+    def leave(self, name: HostName) -> None:
+        """The host is taken out of the environment, and switched off."""
+        if self.coordinator.up:
+            self.coordinator.change_members(tuple(host for host in self.coordinator.store.members if host != name))
+            self.cut.add(name)
+            self.hang_up(name)
+            gone = self.machines.pop(name)
+            gone.die = lambda: gone.kill_agent(adopts=False)
+            gone.lose_power()
 
     # The link
 
-    def dial(self, name: HostName) -> None:
-        """An agent tries to connect, now and every so often, as long as it is not connected."""
-        machine = self.machines[name]
-        if name in self.connections:
+    def _add(self, name: HostName) -> None:
+        machine = self.machines[name] = Machine(
+            name,
+            self.timeline,
+            random.Random(self.rng.random()),  # noqa: S311
+            spec_of=self.spec_of,
+            behaviour=self.behaviour,
+            read_order=self._read_order,
+        )
+        machine.die = lambda: self.kill_agent(name, adopts=False)
+        self._dial(name)
+
+    def _read_order(self, envelope: str) -> Order:
+        return self.coordinator.store.orders[envelope]
+
+    def _dial(self, name: HostName) -> None:
+        """An agent tries to connect, again and again as long as it is not connected."""
+        machine = self.machines.get(name)
+        if machine is None or name in self._connections:
             return
-        if not self.up or name in self.cut:
-            self.timeline.after(self.rng.randint(100, 1000), lambda: self.dial(name))
+        if not self.coordinator.up or name in self.cut:
+            self._redial(name)
             return
-        connection = Connection(self.timeline, self.rng, name)
-        self.connections[name] = (connection, CoordinatorSide())
-        machine.send = lambda report: connection.carry("up", report, lambda data: self.receive(connection, data))
-        if not machine.welcomed(self.store.epoch):
+        connection, life = Connection(self.timeline, self.rng), self.coordinator.life
+        self._connections[name] = (connection, CoordinatorSide())
+        machine.send = lambda report: connection.carry(
+            "up", report, lambda data: self._receive(name, connection, life, data)
+        )
+        if machine.welcomed(self.coordinator.store.epoch):
+            self.coordinator.connect(name)
+        else:
             self.hang_up(name)
-            return
-        self.step(Reachable(host=name, reachable=True))
-        self.transmit(name)
+
+    def _redial(self, name: HostName) -> None:
+        self.timeline.after(self.rng.randint(100, 1_000), lambda: self._dial(name))
 
     def hang_up(self, name: HostName) -> None:
-        held = self.connections.pop(name, None)
+        held = self._connections.pop(name, None)
         if held is None:
             return
         held[0].open = False
         self.machines[name].send = None
-        self.step(Reachable(host=name, reachable=False))
-        self.timeline.after(self.rng.randint(100, 1000), lambda: self.dial(name))
+        self.coordinator.disconnect(name)
+        self._redial(name)
 
-    def transmit(self, name: HostName) -> None:
-        held = self.connections.get(name)
-        assignment = self.store.assignments.get(name)
-        if held is None or assignment is None:
-            return
-        connection, side = held
-        side, due = side.assign(replace(assignment, epoch=self.store.epoch)).send_next()
-        self.connections[name] = (connection, side)
+    def _send(self, name: HostName, assignment: Assignment) -> None:
+        connection, side = self._connections[name]
+        side, due = side.assign(assignment).send_next()
+        self._connections[name] = (connection, side)
+        machine = self.machines[name]
+        life = machine.life
+
+        def receive(data: bytes) -> None:
+            if machine.life == life:
+                machine.receive(data)
+
         if due is not None:
-            machine = self.machines[name]
-            connection.carry("down", Assign(assignment=due), lambda data: self.deliver(machine, data))
+            connection.carry("down", Assign(assignment=due), receive)
 
-    def deliver(self, machine: Machine, data: bytes) -> None:
-        frame = messages.decode_from_coordinator(data)
-        if isinstance(frame, Assign):
-            machine.assigned(frame.assignment)
-
-    def receive(self, connection: Connection, data: bytes) -> None:
-        frame = messages.decode_from_agent(data)
-        held = self.connections.get(connection.host)
-        if not isinstance(frame, Report) or held is None or held[0] is not connection:
+    def _receive(self, name: HostName, connection: Connection, life: int, data: bytes) -> None:
+        """A report; one of a connection that is over, or of an earlier life, has nobody to take it."""
+        held = self._connections.get(name)
+        if held is None or held[0] is not connection or life != self.coordinator.life:
             return
-        side = held[1].reported(frame.report)
-        if side is None:
+        frame = decode_from_agent(data)
+        side = held[1].reported(frame.report) if isinstance(frame, Report) else None
+        if side is None or not isinstance(frame, Report):
             return
-        self.connections[connection.host] = (connection, side)
+        self._connections[name] = (connection, side)
         for app in frame.report.apps:
-            self.step(Reported(host=connection.host, report=app))
+            self.coordinator.step(Reported(host=name, report=app))
+
+
+__all__ = ["CLOCK", "GAPLESS", "WEB", "WITH_CLOCK", "WORKER", "World", "ref"]

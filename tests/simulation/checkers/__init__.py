@@ -1,1 +1,1 @@
-"""One file per invariant: each looks at a world, after every step or at its end, and says in words what is broken."""
+"""One file per invariant: each looks at a world after every moment, or at its end, and says in words what is broken."""

@@ -1,34 +1,36 @@
 """On each host the number of ready instances that get traffic falls only by a fault, never by a decision."""
 
-from collections import Counter
-
+from agent.model.ids import HostName
 from tests.simulation.machine import Machine
-from tests.simulation.world import SPEC, World
+from tests.simulation.world import WEB, World
+
+WANTED = 2
 
 
 class Availability:
-    """Call after each moment. A fault (a process, agent or power that died) lowers what is asked for from then on."""
+    """What something that failed by itself took away is not asked for again until it is there again."""
 
     def __init__(self) -> None:
-        self.seen: dict[str, int] = {}
-        self.faults: Counter[str] = Counter()
+        self._seen: dict[HostName, int] = {}
+        self._faults: dict[HostName, int] = {}
 
     def __call__(self, world: World) -> str:
         for name, machine in world.machines.items():
             held = machine.state.assignment
-            serving = self.serving(machine)
-            wanted = SPEC.processes[0].count
-            if held is None or held.release is None or len(machine.faults) > self.faults[name]:
-                self.faults[name] = len(machine.faults)
-                self.seen[name] = 0
-            if serving < min(self.seen.get(name, 0), wanted):
-                return f"{name} serves with {serving} web instances after {self.seen[name]}, and nothing had died"
-            self.seen[name] = max(self.seen.get(name, 0), serving)
+            if held is None or held.release is None or machine.faults > self._faults.get(name, 0):
+                self._faults[name] = machine.faults
+                self._seen[name] = 0
+            serving, before = _serving(machine), self._seen.get(name, 0)
+            if serving < min(before, WANTED):
+                return f"{name} serves with {serving} web instances after {before}, and nothing had failed"
+            self._seen[name] = max(before, serving)
         return ""
 
-    def serving(self, machine: Machine) -> int:
-        admitted = machine.routes.get("web", ())
-        ready = {
-            slot for (process, slot), view in machine.processes.items() if process == "web" and view.state == "ready"
-        }
-        return len(ready & set(admitted))
+
+def _serving(machine: Machine) -> int:
+    admitted = machine.routes.get(WEB, ())
+    return sum(
+        slot in admitted and process.view.state == "ready"
+        for (name, slot), process in machine.processes.items()
+        if name == WEB
+    )

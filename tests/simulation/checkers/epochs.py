@@ -1,17 +1,19 @@
-"""No host holds an assignment of an older epoch than it has seen, nor goes back to an older generation."""
+"""No host goes back from an assignment to an older one, of an older epoch or generation."""
 
+from agent.model.ids import HostName
 from tests.simulation.world import World
 
 
 class Epochs:
     def __init__(self) -> None:
-        self.seen: dict[str, tuple[int, int]] = {}
+        self._seen: dict[HostName, tuple[int, int]] = {}
 
     def __call__(self, world: World) -> str:
         for name, machine in world.machines.items():
             held = machine.state.assignment
             age = (held.epoch, held.generation) if held else (0, 0)
-            if age[1] < self.seen.get(name, (0, 0))[1] or age[0] < self.seen.get(name, (0, 0))[0]:
-                return f"{name} went from assignment {self.seen[name]} back to {age}"
-            self.seen[name] = age
+            seen = self._seen.get(name, (0, 0))
+            if age < seen:
+                return f"{name} went from assignment {seen} back to {age}"
+            self._seen[name] = age
         return ""

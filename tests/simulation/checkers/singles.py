@@ -1,12 +1,11 @@
 """A stop-first type of one instance never runs twice on a host, whatever happens."""
 
-from tests.simulation.world import World
+from tests.simulation.world import CLOCK, World
 
 
 def singles(world: World) -> str:
     for name, machine in world.machines.items():
-        running = [view for (process, _), view in machine.processes.items() if process == "clock"]
-        alive = [view for view in running if view.state != "stopped"]
+        alive = [one for (kind, _), one in machine.processes.items() if kind == CLOCK and one.view.state != "stopped"]
         if len(alive) > 1:
-            return f"{name} runs {len(alive)} clocks: {', '.join(f'{view.release} {view.state}' for view in alive)}"
+            return f"{name} runs {len(alive)} clocks: {', '.join(f'{one.release} {one.view.state}' for one in alive)}"
     return ""
