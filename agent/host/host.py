@@ -31,7 +31,7 @@ from agent.model.units import Milliseconds
 from agent.supervisor.supervisor import Supervisor
 
 DRAIN_MARGIN_MS: Final = 10_000
-STRANGERS_PERIOD_S: Final = 15.0
+STRANGERS_PERIOD_S: Final = 5.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -136,7 +136,8 @@ class Host:
             raise VerificationError(f"it names {assignment.app!r:.40} in {assignment.environment!r:.40}")
         if assignment.environment not in self._environments:
             raise VerificationError(f"this host does not serve the environment {assignment.environment}")
-        order = sign.verify_order(assignment.order.encode()) if assignment.release is not None else None
+        runs_something = assignment.release is not None or assignment.admin is not None
+        order = sign.verify_order(assignment.order.encode()) if runs_something else None
         return Assigned(assignment=assignment, order=order)
 
     def _on_state(self) -> None:

@@ -18,9 +18,10 @@ def run(rollout: Rollout) -> tuple[Rollout, list[RolloutAction]]:
     actions: list[RolloutAction] = []
     if not any(step.back for step in rollout.hosts):
         rollout = replace(rollout, progress_ms=rollout.clock_ms)
-    moving = sum(step.back and step.state not in AT_REST for step in rollout.hosts)
+    on_their_way = hosts.moving(rollout, (step for step in rollout.hosts if step.back))
     waiting = [step for step in rollout.hosts if step.moved and not step.back]
-    for step in waiting[: max(0, _room(rollout) - moving)]:
+    waiting.sort(key=lambda step: not step.reachable)
+    for step in waiting[: max(0, _room(rollout) - on_their_way)]:
         generation = rollout.next_generation
         rollout = hosts.put(rollout, replace(step, generation=generation, state="waiting", back=True, again=False))
         rollout = replace(rollout, next_generation=generation + 1)

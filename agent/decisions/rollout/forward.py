@@ -3,7 +3,6 @@
 from msgspec.structs import replace
 
 from agent.decisions.rollout import back, hosts
-from agent.decisions.rollout.hosts import AT_REST
 from agent.decisions.rollout.state import Ended, Give, RolloutAction
 from agent.model.assignment import AdminRun, ReleaseRef
 from agent.model.rollout import HostStep, Migration, Rollout
@@ -67,7 +66,6 @@ def migrate(rollout: Rollout) -> Outcome:
 def run(rollout: Rollout) -> Outcome:
     """Move hosts as the budget allows, watch those that moved, end when all that can be reached are done."""
     rollout, actions = _welcome(rollout)
-    rollout = _count_done(rollout)
     failed = next((step for step in rollout.hosts if step.moved and step.state == "failed"), None)
     if failed is not None:
         return _fail(rollout, f"{failed.host} failed: {failed.reason}", actions)
@@ -83,12 +81,20 @@ def run(rollout: Rollout) -> Outcome:
         return _fail(rollout, f"no progress: waiting for {slow}", actions)
     if _in_pause(rollout):
         return rollout, actions
-    moving = sum(step.moved and not step.again and step.state not in AT_REST for step in rollout.hosts)
     waiting = [step for step in rollout.hosts if (step.again or not step.moved) and step.reachable]
-    for step in waiting[: max(0, hosts.budget(rollout, rollout.pace, moving))]:
-        rollout, give = _give(rollout, step, rollout.release, moved=True)
-        actions.append(give)
+    for step in sorted(waiting, key=lambda step: step.state != "failed"):
+        if _may_move(rollout, step):
+            rollout, give = _give(rollout, step, rollout.release, moved=True)
+            actions.append(give)
     return rollout, actions
+
+
+def _may_move(rollout: Rollout, step: HostStep) -> bool:
+    """Whether there is room for one more. One on which stable fails has nothing to lose: only `batch` counts."""
+    on_their_way = hosts.moving(rollout, (other for other in rollout.hosts if other.moved))
+    if step.state == "failed":
+        return on_their_way < rollout.pace.batch
+    return hosts.budget(rollout, rollout.pace, on_their_way) > 0
 
 
 def retry_failed(rollout: Rollout) -> Rollout:
@@ -135,12 +141,6 @@ def _welcome(rollout: Rollout) -> Outcome:
             rollout, give = _give(rollout, step, rollout.previous)
             actions.append(give)
     return rollout, actions
-
-
-def _count_done(rollout: Rollout) -> Rollout:
-    """Progress is a host that has become done since the last one was counted."""
-    newest = max((step.since_ms for step in rollout.hosts if step.moved and step.state == "done"), default=0)
-    return replace(rollout, progress_ms=newest) if rollout.progress_ms < newest <= rollout.clock_ms else rollout
 
 
 def _all_done(rollout: Rollout) -> bool:

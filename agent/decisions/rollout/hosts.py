@@ -1,5 +1,6 @@
 """The hosts of a rollout: what a report or a lost connection changes, who may be left behind, who may move now."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from msgspec.structs import replace
@@ -21,6 +22,8 @@ def reported(rollout: Rollout, host: HostName, report: AppReport) -> Rollout:
     lying = {entry.release.digest for entry in report.prepared if not entry.failure}
     ready = all(release.digest in lying for release in wanted)
     changed = step.state != report.state or not step.reachable
+    if step.moved and report.state == "done" and step.state != "done":
+        rollout = replace(rollout, progress_ms=rollout.clock_ms)
     return put(
         rollout,
         replace(
@@ -65,19 +68,24 @@ def lost(rollout: Rollout, step: HostStep) -> bool:
     return not step.reachable and rollout.clock_ms - step.since_ms >= rollout.pace.deadline_ms
 
 
+def moving(rollout: Rollout, steps: Iterable[HostStep]) -> int:
+    """How many of `steps`, all told to move, are on their way; one that is lost holds up nobody."""
+    return sum(not step.again and step.state not in AT_REST and not lost(rollout, step) for step in steps)
+
+
 def stragglers(rollout: Rollout) -> tuple[HostName, ...]:
     """Hosts that could not be reached and so are not where the rollout wants them."""
     return tuple(step.host for step in rollout.hosts if not step.reachable)
 
 
-def budget(rollout: Rollout, pace: Pace, moving: int) -> int:
-    """How many more hosts may move now.
+def budget(rollout: Rollout, pace: Pace, on_their_way: int) -> int:
+    """How many more hosts that serve may move now, beside those `on_their_way`.
 
     `batch` bounds those that move at once. Hosts that are down count against `max_unavailable`, and so does one that
     moves unless every process type is start-first: then it serves all the while, and only being down makes it count.
     """
     down = sum(not step.reachable or step.state == "failed" for step in rollout.hosts)
-    room = pace.batch - moving
+    room = pace.batch - on_their_way
     if rollout.gapless:
         return room if down <= pace.max_unavailable else 0
-    return min(room, pace.max_unavailable - down - moving)
+    return min(room, pace.max_unavailable - down - on_their_way)

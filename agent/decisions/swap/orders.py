@@ -6,7 +6,7 @@ A host believes the order, not the coordinator: it runs the order's release or, 
 from collections.abc import Iterator
 
 from agent.decisions.swap.state import Assigned, SwapState
-from agent.model.assignment import ReleaseRef
+from agent.model.assignment import Assignment, ReleaseRef
 from agent.model.release import Order
 
 
@@ -18,16 +18,21 @@ def refusal(state: SwapState, event: Assigned) -> str:
             return f"epoch {assignment.epoch} is over: epoch {held.epoch} has been seen"
         if assignment.epoch == held.epoch and assignment.generation < held.generation:
             return f"generation {assignment.generation} is older than {held.generation}, which is held"
-    if assignment.release is None:
+    return _not_ordered(state, assignment, event.order)
+
+
+def _not_ordered(state: SwapState, assignment: Assignment, order: Order | None) -> str:
+    """Why the order does not allow what is to run: a release, the release command. To run nothing needs no order."""
+    wanted = assignment.release or (assignment.admin.release if assignment.admin else None)
+    if wanted is None:
         return ""
-    order = event.order
     if order is None:
-        return f"no order allows release {assignment.release.name}"
+        return f"no order allows release {wanted.name}"
     if (order.app, order.environment) != (assignment.app, assignment.environment):
         return f"the order is for {order.app} in {order.environment}"
     if order.sequence < state.sequence:
         return f"order {order.sequence} is older than order {state.sequence}, which was accepted here"
-    if assignment.release not in _allowed(order):
+    if assignment.release is not None and assignment.release not in _allowed(order):
         return f"order {order.sequence} does not allow release {assignment.release.name}"
     if assignment.admin is not None and assignment.admin.release != _ordered(order):
         return f"order {order.sequence} does not allow the release command of {assignment.admin.release.name}"

@@ -13,7 +13,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from agent.decisions.swap.orders import refusal, returns_to_stable
-from agent.decisions.swap.slots import LIVE, TypePlan, plan_type
+from agent.decisions.swap.slots import LIVE, TypePlan, has_ended, plan_type
 from agent.decisions.swap.state import (
     AdminEnded,
     Assigned,
@@ -59,13 +59,12 @@ def step(state: SwapState, event: SwapEvent, now: Instant) -> SwapDecision:
             return SwapDecision(state=state, refused=refused)
     before = state
     state = _apply(state, event, now)
-    actions: list[SwapAction] = []
-    if _begins_anew(before, state, event):
-        actions += [Prepare(release=release) for release in _releases(state.assignment)]
+    anew = isinstance(event, Restarted) or (isinstance(event, Assigned) and not _same_wish(before, event.assignment))
+    prepare = [Prepare(release=release) for release in _releases(state.assignment)] if anew else []
+    state, forget = _forget(state, ended_too=anew)
     state, admin = _admin(state)
-    actions += admin
     state, rest = _converge(state, now)
-    return SwapDecision(state=state, actions=(*actions, *rest))
+    return SwapDecision(state=state, actions=(*forget, *prepare, *admin, *rest))
 
 
 def report(state: SwapState) -> AppReport:
@@ -131,8 +130,8 @@ def _apply(state: SwapState, event: SwapEvent, now: Instant) -> SwapState:
 
 def _assigned(state: SwapState, event: Assigned, now: Instant) -> SwapState:
     held, assignment = state.assignment, event.assignment
-    if held is not None and replace(assignment, epoch=held.epoch) == held:
-        return replace(state, assignment=assignment)  # the same wish from a coordinator that has started anew
+    if _same_wish(state, assignment):
+        return replace(state, assignment=assignment)
     same_release = held is not None and held.release == assignment.release
     wanted = _releases(assignment)
     return replace(
@@ -164,13 +163,10 @@ def _prepared(state: SwapState, event: Prepared) -> SwapState:
     return replace(state, spec=event.spec)
 
 
-def _begins_anew(before: SwapState, after: SwapState, event: SwapEvent) -> bool:
-    if isinstance(event, Restarted):
-        return True
-    new = after.assignment is not None and (
-        before.assignment is None or before.assignment.generation != after.assignment.generation
-    )
-    return isinstance(event, Assigned) and new
+def _same_wish(state: SwapState, assignment: Assignment) -> bool:
+    """Whether it is the one that is held, from a coordinator that has perhaps started anew."""
+    held = state.assignment
+    return held is not None and replace(assignment, epoch=held.epoch) == held
 
 
 def _releases(assignment: Assignment | None) -> tuple[ReleaseRef, ...]:
@@ -183,8 +179,10 @@ def _releases(assignment: Assignment | None) -> tuple[ReleaseRef, ...]:
 def _admin(state: SwapState) -> tuple[SwapState, list[SwapAction]]:
     """Begin the release command once: the stored state says that it runs before it does."""
     admin = state.assignment.admin if state.assignment else None
-    if admin is None or state.draining or (state.admin is not None and state.admin.rollout == admin.rollout):
+    if admin is None or state.draining:
         return state, []
+    if state.admin is not None and (state.admin.rollout == admin.rollout or state.admin.state == "running"):
+        return state, []  # it has begun, or an earlier rollout's has not ended: never two at once
     if PreparedReport(release=admin.release) not in state.prepared:
         return state, []
     running = AdminReport(rollout=admin.rollout, state="running")
@@ -194,27 +192,37 @@ def _admin(state: SwapState) -> tuple[SwapState, list[SwapAction]]:
 # What is done about it
 
 
+def _forget(state: SwapState, *, ended_too: bool) -> tuple[SwapState, list[SwapAction]]:
+    """Free the places of what has stopped. What ended by itself stays so, and in sight, until a newer assignment."""
+    release = state.assignment.release if state.assignment else None
+    stopping = state.draining or release is None
+    gone = [
+        view
+        for view in state.instances
+        if view.state == "stopped"
+        and (ended_too or stopping or not has_ended(view) or (release and view.release != release.name))
+    ]
+    actions: list[SwapAction] = [Forget(process=view.process, slot=view.slot) for view in gone]
+    return replace(state, instances=tuple(view for view in state.instances if view not in gone)), actions
+
+
 def _converge(state: SwapState, now: Instant) -> tuple[SwapState, list[SwapAction]]:
     assignment = state.assignment
     if assignment is None:
         return state, []
-    forget: list[SwapAction] = [
-        Forget(process=view.process, slot=view.slot) for view in state.instances if view.state == "stopped"
-    ]
-    state = replace(state, instances=tuple(view for view in state.instances if view.state != "stopped"))
     if state.draining or assignment.release is None:
         stops = {(view.process, view.slot) for view in state.instances if view.state in LIVE}
         state, actions = _perform(state, stops, [], now)
         if assignment.release is None and not state.instances:
             state = replace(state, phase="done", reason="")
-        return state, [*forget, *actions]
+        return state, actions
     if state.spec is None:
-        return _with_wake(*_perform(state, set(), [], now), now, forget)
+        return _with_wake(*_perform(state, set(), [], now), now)
     plans = _plans(state, state.spec, assignment)
     state = _judge(state, plans, assignment, now)
     stops, launches = _moves(state, plans, assignment)
     state, actions = _perform(state, stops, launches, now)
-    return _with_wake(state, actions, now, forget)
+    return _with_wake(state, actions, now)
 
 
 def _plans(state: SwapState, spec: AppSpec, assignment: Assignment) -> dict[ProcessName, TypePlan]:
@@ -251,7 +259,9 @@ def _judge(state: SwapState, plans: dict[ProcessName, TypePlan], assignment: Ass
     new = [view for view in state.instances if view.release == release]
     old = [view for view in state.instances if view.release != release]
     if all(plan.complete for plan in plans.values()):
-        since = state.all_ready_since or now
+        # A break so short that nobody looked in between shows only in the instance's own `since`.
+        breaks = [view.since for view in new if view.state == "ready" and view.since.boot_id == now.boot_id]
+        since = max([state.all_ready_since or now, *breaks], key=lambda moment: moment.boottime_ms)
         settled = _elapsed(since, now) >= assignment.min_ready_ms and not old
         return replace(state, all_ready_since=since, phase="done" if settled else "settling", reason="")
     ready = sum(view.state == "ready" for view in new)
@@ -263,10 +273,13 @@ def _judge(state: SwapState, plans: dict[ProcessName, TypePlan], assignment: Ass
 
 
 def _failure(new: list[InstanceView], state: SwapState, assignment: Assignment, now: Instant) -> str:
+    new = [view for view in new if view.state != "draining"]  # of an earlier try, which does not count any more
     for view in new:
         name = f"{view.process}.{view.slot}"
         if view.state == "exec_failed":
             return f"{name} cannot start: {view.detail}"
+        if has_ended(view):
+            return f"{name} has ended, and its restart policy leaves it so: {view.detail}"
         if view.crash_looping:
             return f"{name} keeps crashing ({view.restarts} restarts): {view.detail}"
     if state.armed is not None and _elapsed(state.armed, now) >= assignment.deadline_ms:
@@ -339,9 +352,7 @@ def _may_wait(state: SwapState, name: ProcessName) -> bool:
     return process is None or process.when_none_ready == "wait"
 
 
-def _with_wake(
-    state: SwapState, actions: list[SwapAction], now: Instant, forget: list[SwapAction]
-) -> tuple[SwapState, list[SwapAction]]:
+def _with_wake(state: SwapState, actions: list[SwapAction], now: Instant) -> tuple[SwapState, list[SwapAction]]:
     assignment = state.assignment
     moments: list[Milliseconds] = []
     if assignment is not None and state.phase == "settling" and state.all_ready_since is not None:
@@ -353,7 +364,7 @@ def _with_wake(
     ]
     ahead = [moment for moment in moments if moment > 0]
     wake: list[SwapAction] = [Wake(at=now.after(min(ahead)))] if ahead else []
-    return state, [*forget, *actions, *wake]
+    return state, [*actions, *wake]
 
 
 def _elapsed(since: Instant, now: Instant) -> Milliseconds:

@@ -34,12 +34,14 @@ def plan_type(
     surplus = new[wanted:]
     new = new[:wanted]
     ready = sum(view.state == "ready" for view in new)
-    missing = wanted - len(new)
-    if process.swap == "stop-first":
+    missing = wanted - len(new) - sum(has_ended(view) for view in instances)
+    if process.swap == "start-first":
+        started, retired = _start_first(process, wanted, new, old)
+    elif may_launch:
         leaving = sum(view.state == "draining" for view in instances)
         started, retired = _stop_first(process, wanted, new, old, leaving)
     else:
-        started, retired = _start_first(process, wanted, new, old)
+        started, retired = 0, []  # what is stopped first could not be replaced yet
     launch = _free_slots(instances, min(started, missing)) if may_launch else ()
     return TypePlan(
         launch=launch,
@@ -68,6 +70,11 @@ def _stop_first(
     if len(old) > wanted - len(new):
         may_stop = max(may_stop, len(old) + len(new) - wanted)
     return max(0, started), old[max(0, len(old) - may_stop) :] if may_stop else []
+
+
+def has_ended(view: InstanceView) -> bool:
+    """Whether it ended by itself and its restart policy leaves it so: nothing takes its place until it is forgotten."""
+    return view.state == "stopped" and view.detail != ""
 
 
 def _best_first(views: list[InstanceView]) -> list[InstanceView]:
