@@ -7,6 +7,7 @@ cannot start, and forgotten after a while, so that the decision meets it again. 
 processes.
 """
 
+import contextlib
 import math
 from typing import Final
 
@@ -35,7 +36,7 @@ from agent.decisions.swap.state import (
     Tick,
     Wake,
 )
-from agent.errors import InvariantBrokenError, RollwayError
+from agent.errors import InvariantBrokenError, RollwayError, VerificationError
 from agent.host.assignments import AppKey
 from agent.host.inbox import Inbox
 from agent.host.launch import addresses, admin_command, launchable, process_type
@@ -307,11 +308,12 @@ class Actor:
         if assignment.release is None or self.state.draining:
             self.routes.keep_only(())
         elif spec is not None:
-            self.routes.keep_only(
-                (process.name, address)
-                for process in spec.processes
-                for address in addresses(process, assignment, self._services.address)
-            )
+            with contextlib.suppress(VerificationError):  # told by the launch
+                self.routes.keep_only(
+                    (process.name, address)
+                    for process in spec.processes
+                    for address in addresses(process, assignment, self._services.address)
+                )
 
 
 def _to_remember(state: SwapState) -> tuple[object, ...]:

@@ -28,7 +28,10 @@ def process_type(runnable: Runnable, launch: Launch) -> ProcessType:
 
 def addresses(process: ProcessType, assignment: Assignment, host_address: str | None) -> tuple[Address, ...]:
     """Where `process` listens on this host: `0.0.0.0` is the host's own address when it has one."""
-    listed = [parse_address(text) for text in assignment.listen.get(process.name, process.listen)]
+    try:
+        listed = [parse_address(text) for text in assignment.listen.get(process.name, process.listen)]
+    except ValueError as error:
+        raise VerificationError(f"cannot tell where {process.name} listens: expected {error}") from error
     return tuple(
         Address(host_address, address.port)
         if host_address is not None and address.host == "0.0.0.0"  # noqa: S104 - compared, not bound

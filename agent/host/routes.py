@@ -5,7 +5,8 @@ refused while instances come and go; a slot keeps its socket until it is forgott
 listens is refused, with who. A type that binds its own port has no group; whether it is admitted is known all the same.
 """
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from anyio import to_thread
@@ -59,12 +60,15 @@ class Routes:
             held.bound[slot] = addresses
             reached = reached_at(addresses[0]) or addresses[0]
             return Slot(port=reached.port, target=Target(reached.host, reached.port))
+        listeners = []
         for address in addresses:
-            if address not in held.groups:
-                held.groups[address] = await self._open(address, process)
+            with _told(address):
+                if address not in held.groups:
+                    held.groups[address] = await self._open(address, process)
+                listeners.append(self._listener(held, held.groups[address], slot))
         held.bound[slot] = addresses
         return Slot(
-            listeners=tuple(self._listener(held, held.groups[address], slot) for address in addresses),
+            listeners=tuple(listeners),
             port=addresses[0].port,
             target=_target(addresses[0], slot),
         )
@@ -150,9 +154,21 @@ class Routes:
 
 def refuse_taken(address: Address) -> None:
     """Raise RefusedError naming who listens on `address`. May walk /proc: call it in a thread."""
-    found = port_in_use(address)
+    with _told(address):
+        found = port_in_use(address)
     if found is not None:
         raise _taken(found)
+
+
+@contextlib.contextmanager
+def _told(address: Address) -> Iterator[None]:
+    """Why the kernel refuses `address`, in words."""
+    try:
+        yield
+    except OSError as error:
+        raise RefusedError(
+            f"cannot listen on {address}: {error.strerror}", "Choose an address of this host and a port it may use."
+        ) from error
 
 
 def _taken(found: PortInUse) -> RefusedError:

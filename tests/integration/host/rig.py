@@ -1,11 +1,14 @@
 """A running host without a coordinator: all is real, but releases come from a folder and assignments from the test."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
 import anyio
+import structlog
 from msgspec import Struct
 
 from agent.host.host import Host
@@ -14,6 +17,7 @@ from agent.model.assignment import AppReport, Assignment
 from agent.model.ids import AppName, EnvironmentName, HostName
 from agent.model.roles import AgentSettings, TlsFiles
 from agent.supervisor.supervisor import Supervisor
+from agent.telemetry import events
 from tests.integration.host.source import ENVIRONMENT, FolderSource
 
 DEADLINE_S: Final = 30.0
@@ -27,6 +31,7 @@ class Rig(Struct):
     key: HostKey
     output: list[bytes]
     reports: list[tuple[AppReport, ...]]
+    events: list[dict[str, object]]
     changed: list[anyio.Event]
 
     @property
@@ -43,6 +48,13 @@ class Rig(Struct):
             raise AssertionError(f"never reported; last: {self.report}") from None
         assert self.report is not None
         return self.report
+
+    async def until_event(self, name: str) -> dict[str, object]:
+        """The first event called so, also one that has been."""
+        with anyio.fail_after(DEADLINE_S):
+            while not (found := [event for event in self.events if event["event"] == name]):
+                await self.changed[0].wait()
+        return found[0]
 
     async def until_done(self, assignment: Assignment) -> AppReport:
         await self.host.assign(assignment)
@@ -70,15 +82,23 @@ async def running(folder: Path, source: FolderSource, *, drain: bool = True) -> 
     chosen = settings(folder)
     output: list[bytes] = []
     reports: list[tuple[AppReport, ...]] = []
+    told: list[dict[str, object]] = []
     changed = [anyio.Event()]
 
     async def sink(records: bytes) -> None:
         output.append(records)
 
-    def on_report(apps: tuple[AppReport, ...]) -> None:
-        reports.append(apps)
+    def tell() -> None:
         changed[0].set()
         changed[0] = anyio.Event()
+
+    def on_report(apps: tuple[AppReport, ...]) -> None:
+        reports.append(apps)
+        tell()
+
+    def put(line: bytes) -> None:
+        told.append(json.loads(line))
+        tell()
 
     def on_change(app: AppName, environment: EnvironmentName) -> None:
         host.instance_changed(app, environment)
@@ -92,13 +112,26 @@ async def running(folder: Path, source: FolderSource, *, drain: bool = True) -> 
     )
     key = HostKey.of(Path(chosen.age_key))
     host = Host(chosen, supervisor=supervisor, source=source, key=key, on_report=on_report)
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(supervisor.run)
-        await tasks.start(host.run)
-        try:
-            yield Rig(host, supervisor, key, output, reports, changed)
-        finally:
-            with anyio.CancelScope(shield=True):
-                if drain:
-                    assert await host.drain()
-            tasks.cancel_scope.cancel()
+    with told_to(put):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(supervisor.run)
+            await tasks.start(host.run)
+            try:
+                yield Rig(host, supervisor, key, output, reports, told, changed)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    if drain:
+                        assert await host.drain()
+                tasks.cancel_scope.cancel()
+
+
+@contextmanager
+def told_to(put: Callable[[bytes], None]) -> Iterator[None]:
+    """Events go through `put`, and afterwards where they went before."""
+    handlers = logging.root.handlers[:]
+    events.configure(put)
+    try:
+        yield
+    finally:
+        logging.root.handlers[:] = handlers
+        structlog.reset_defaults()

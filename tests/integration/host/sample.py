@@ -45,6 +45,8 @@ def main() -> None:
         server.socket = socket.create_server((sys.argv[1], int(os.environ["PORT"])))
 
     def end(_number: int, _frame: types.FrameType | None) -> None:
+        if "RUDE" in os.environ:
+            server.socket.shutdown(socket.SHUT_RDWR)
         threading.Thread(target=server.shutdown).start()
 
     signal.signal(signal.SIGTERM, end)

@@ -17,6 +17,7 @@ import pytest
 from anyio import to_thread
 
 from agent.model.process import AppSpec, ProcessType
+from agent.model.release import ConfigValue
 from tests.integration.host.rig import DEADLINE_S, running
 from tests.integration.host.source import APP, FolderSource, Wish, release_command, web
 
@@ -50,9 +51,10 @@ def get(port: int) -> dict[str, object]:
 
 
 @contextmanager
-def stranger_on(port: int) -> Iterator[int]:
+def stranger_on(port: int, *, reuse_port: bool = False) -> Iterator[int]:
     """Another program that listens on `port`; its pid."""
-    code = f"import socket; s = socket.create_server(({LISTEN!r}, {port})); print('up', flush=True); input()"
+    listen = f"s = socket.create_server(({LISTEN!r}, {port}), reuse_port={reuse_port})"
+    code = f"import socket; {listen}; print('up', flush=True); input()"
     with Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, text=True) as stranger:
         assert stranger.stdout is not None
         assert stranger.stdout.readline() == "up\n"
@@ -176,6 +178,36 @@ async def test_a_tampered_release_is_refused_by_file_name(tmp_path: Path, source
         assert report.state == "failed"
         assert f"cannot trust {tree}/VERSION" in report.reason
         assert (await to_thread.run_sync(get, port))["release"] == "v2"
+
+
+async def test_an_address_that_the_host_does_not_have_is_refused_in_words(tmp_path: Path, source: FolderSource) -> None:
+    """The swap fails and says which address it was; the agent goes on."""
+    async with running(tmp_path, source) as rig:
+        report = await rig.until_done(Wish().for_(source.add("v1", app(web("192.0.2.1:80", count=1)))))
+        assert report.state == "failed"
+        assert "cannot listen on 192.0.2.1:80: Cannot assign requested address" in report.reason
+
+
+async def test_an_app_that_shuts_its_socket_down_gets_it_back(tmp_path: Path, source: FolderSource, port: int) -> None:
+    """An instance that ends with shutdown() on its inherited socket is served again once it was restarted."""
+    ref = source.add("v1", app(web(f"{LISTEN}:{port}", count=1)), config={"RUDE": ConfigValue(plain="1")})
+    async with running(tmp_path, source) as rig:
+        report = await rig.until_done(Wish().for_(ref))
+        pid = report.instances[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGTERM)
+        await rig.until_event("listening socket was shut down by its instance")
+        await rig.until(lambda report: report.instances[0].pid != pid and report.instances[0].state == "ready")
+        assert (await to_thread.run_sync(get, port))["release"] == "v1"
+
+
+async def test_somebody_who_joins_our_address_is_named(tmp_path: Path, source: FolderSource, port: int) -> None:
+    """A program of the same user that listens beside the instances, with SO_REUSEPORT, is told by pid in an event."""
+    async with running(tmp_path, source) as rig:
+        await rig.until_done(Wish().for_(source.add("v1", app(web(f"{LISTEN}:{port}", count=1)))))
+        with stranger_on(port, reuse_port=True) as pid:
+            event = await rig.until_event("somebody else listens on our address")
+    assert (event["address"], event["pid"]) == (f"{LISTEN}:{port}", pid)
 
 
 async def test_a_taken_port_names_who_has_it(tmp_path: Path, source: FolderSource, port: int) -> None:
