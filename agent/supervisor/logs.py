@@ -42,6 +42,8 @@ class Ring:
     def append(self, number: int, records: bytes) -> None:
         if len(records) > self._bytes_max:
             records = records[records.find(b"\n", len(records) - self._bytes_max - 1) + 1 :]
+        if not records:
+            return
         self._chunks.append((number, records))
         self._bytes += len(records)
         while self._bytes > self._bytes_max:

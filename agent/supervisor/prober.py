@@ -6,6 +6,8 @@ anybody serves it: on a slot a connection counts only once a process has taken i
 """
 
 import asyncio
+import errno
+import os
 from types import TracebackType
 from typing import Final
 
@@ -78,9 +80,11 @@ class Prober:
         except TimeoutError:
             return Finding(ok=False, detail=f"no answer within {probe.timeout_ms} ms", silent=True)
         except aiohttp.ClientConnectorError as error:
-            return Finding(ok=False, detail=f"cannot connect: {error.os_error.strerror}", silent=True)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return _cannot_connect(error.os_error)
+        except (aiohttp.ClientError, ValueError) as error:
             return Finding(ok=False, detail=f"no answer that can be read: {error!r}")
+        except OSError as error:
+            return _cannot_connect(error)
 
     async def _accepts(self, target: Target) -> Finding:
         """Whether somebody takes a connection from the slot, or listens on the port that is the instance's own."""
@@ -96,6 +100,10 @@ class Prober:
         finally:
             writer.close()
         return Finding(ok=True)
+
+
+def _cannot_connect(error: OSError) -> Finding:
+    return Finding(ok=False, detail=f"cannot connect: {os.strerror(error.errno or errno.EIO)}", silent=True)
 
 
 async def _connect(target: Target) -> Finding:

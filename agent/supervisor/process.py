@@ -108,6 +108,8 @@ class Process:
                 await stream.finish()
         for stream in self._streams:
             stream.abandon()
+        # Reaps it where nobody has waited for it.
+        pidfd.collect(self._handle)
         for fd in (*self._writers, self._handle):
             os.close(fd)
         await to_thread.run_sync(self._leave)

@@ -1,0 +1,178 @@
+"""A host with nothing but a supervisor: real processes, and one place to wait for what becomes of them."""
+
+import select
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+from msgspec import structs
+
+from agent.decisions.swap.state import InstanceView
+from agent.linux import procfs, sockets
+from agent.model.address import Address
+from agent.model.ids import AppName, EnvironmentName, ProcessName, ReleaseName
+from agent.model.process import CrashLoop, ProcessType, RestartPolicy, StopPolicy
+from agent.supervisor.launchable import AdminCommand, InstanceKey, Launchable, Listener, Target
+from agent.supervisor.supervisor import Supervisor
+
+APPS = Path(__file__).parent / "apps"
+DEADLINE_S = 20
+QUICK = RestartPolicy(base_delay_ms=50, max_delay_ms=200, crash_loop=CrashLoop(restarts=3))
+SOON = StopPolicy(linger_ms=0, grace_ms=5_000)
+SHOP, TEST = AppName("shop"), EnvironmentName("test")
+Record = dict[str, object]
+
+
+def app(name: str, *words: object) -> str:
+    """The command of one of the programs beside this file."""
+    return " ".join([sys.executable, "-u", str(APPS / name), *map(str, words)])
+
+
+@dataclass
+class House:
+    """One supervisor, what it said, and what its instances wrote."""
+
+    folder: Path
+    supervisor: Supervisor = field(init=False)
+    records: list[Record] = field(default_factory=list)
+    told: list[tuple[str, dict[str, str | int]]] = field(default_factory=list)
+    stalled: bool = False
+    changed: anyio.Event = field(default_factory=anyio.Event)
+
+    def __post_init__(self) -> None:
+        self.supervisor = self.another()
+
+    def another(self) -> Supervisor:
+        return Supervisor(
+            state_dir=self.folder / "state",
+            run_dir=self.folder / "run",
+            sink=self._sink,
+            on_change=lambda _app, _environment: self._change(),
+            on_event=self._tell,
+            jitter=lambda: 0.0,
+        )
+
+    def _change(self) -> None:
+        self.changed.set()
+        self.changed = anyio.Event()
+
+    def _tell(self, key: InstanceKey, text: str, fields: Mapping[str, str | int]) -> None:
+        self.told.append((text, dict(fields)))
+        self._change()
+
+    async def _sink(self, records: bytes) -> None:
+        while self.stalled:
+            await self.changed.wait()
+        self.records += [msgspec.json.decode(line) for line in records.splitlines()]
+        self._change()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait for the change after which it holds."""
+        with anyio.fail_after(DEADLINE_S):
+            while not holds():
+                await self.changed.wait()
+
+    def views(self) -> tuple[InstanceView, ...]:
+        return self.supervisor.views(SHOP, TEST)
+
+    def view(self) -> InstanceView:
+        (view,) = self.views()
+        return view
+
+    async def state(self, *states: str) -> InstanceView:
+        """Wait until the one instance is in one of these states."""
+        await self.until(lambda: self.view().state in states)
+        return self.view()
+
+    def messages(self, stream: str = "stdout") -> list[object]:
+        return [record.get("message") for record in self.records if record["stream"] == stream]
+
+    def texts(self) -> list[str]:
+        return [text for text, _ in self.told]
+
+    def launch(self, process: ProcessType, slot: int = 1, **more: object) -> InstanceKey:
+        key = InstanceKey(SHOP, TEST, process.name, slot)
+        given = {"key": key, "release": ReleaseName("v1"), "type": process, "cwd": str(self.folder), "config": {}}
+        self.supervisor.launch(Launchable(**(given | more)))  # type: ignore[arg-type]  # the fields are the tests' own words
+        return key
+
+    def admin(self, command: str, *, timeout_ms: int = 10_000, shell: bool = True) -> AdminCommand:
+        return AdminCommand(
+            app=SHOP, environment=TEST, release=ReleaseName("v1"), command=command, cwd=str(self.folder),
+            config={"COLOUR": "green"}, timeout_ms=timeout_ms, shell=shell,
+        )  # fmt: skip
+
+    async def end(self, key: InstanceKey) -> InstanceView:
+        self.supervisor.stop(key)
+        return await self.state("stopped")
+
+
+def worker(command: str, *, restart: RestartPolicy = QUICK, stop: StopPolicy = SOON) -> ProcessType:
+    return ProcessType(name=ProcessName("worker"), command=command, restart=restart, stop=stop)
+
+
+def script(command: str, *, restart: RestartPolicy = QUICK, stop: StopPolicy = SOON) -> ProcessType:
+    return structs.replace(worker(command, restart=restart, stop=stop), shell=True)  # noqa: S604 - an app that asks for a shell
+
+
+def lives(pid: int | None) -> bool:
+    found = procfs.process(pid) if pid else None
+    return found is not None and found.state not in "ZX"
+
+
+class Slot:
+    """One listening socket on the loopback, as the owner of a slot would hand it over."""
+
+    def __init__(self) -> None:
+        self.socket = sockets.listen(Address("127.0.0.1", 0))
+        self.port: int = self.socket.getsockname()[1]
+        self.closed = 0
+        self.given = {
+            "listeners": (Listener(self.socket, self.queue_length, self.accept_and_close),),
+            "target": Target("127.0.0.1", self.port, "127.77.0.1"),
+            "port": self.port,
+        }
+
+    def queue_length(self) -> int:
+        return sockets.queue_length(self.socket)
+
+    def accept_and_close(self) -> int:
+        accepted = 0
+        # The app shares O_NONBLOCK with us and may have cleared it: ask before each accept.
+        while select.select([self.socket], [], [], 0)[0]:
+            self.socket.accept()[0].close()
+            accepted += 1
+        self.closed += accepted
+        return accepted
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port))
+
+
+@pytest.fixture
+def slot() -> Slot:
+    return Slot()
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    """A supervisor that runs; whatever still lives at the end is drained."""
+    house = House(tmp_path)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(house.supervisor.run)
+        yield house
+        await _emptied(house)
+        tasks.cancel_scope.cancel()
+
+
+async def _emptied(house: House) -> None:
+    house.stalled = False
+    house._change()
+    for view in house.views():
+        house.supervisor.stop(InstanceKey(SHOP, TEST, view.process, view.slot), 0)
+    await house.until(lambda: all(view.state == "stopped" for view in house.views()))

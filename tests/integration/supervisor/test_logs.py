@@ -1,0 +1,112 @@
+"""What instances write comes out as records: whole, marked where it must be, no faster than somebody takes it."""
+
+import fcntl
+import os
+import termios
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from agent.model.process import RestartPolicy
+from agent.supervisor.logs import FOLLOWER_BYTES_MAX, Follower, Ring
+from tests.integration.supervisor.conftest import SHOP, TEST, House, app, script, worker
+
+NEVER = RestartPolicy(policy="never")
+
+
+@pytest.mark.anyio
+async def test_each_line_is_a_record_that_says_who_wrote_it(house: House) -> None:
+    """A line on either stream becomes one JSON object with app, release, instance, pid and stream."""
+    house.launch(script("echo out; echo err >&2; echo $$ >&2", restart=NEVER))
+    await house.state("stopped")
+    (out,) = [record for record in house.records if record["stream"] == "stdout"]
+    (err, pid) = [record for record in house.records if record["stream"] == "stderr"]
+    said = {"app": "shop", "env": "test", "release": "v1", "process": "worker", "instance": "worker.1"}
+    assert said.items() <= out.items()
+    assert (out["message"], err["message"], str(out["pid"])) == ("out", "err", pid["message"])
+
+
+@pytest.mark.anyio
+async def test_strange_bytes_and_last_words_are_kept_and_marked(house: House) -> None:
+    """Bytes that are no text, and a last line without its end, come out marked; nothing is lost at the exit."""
+    house.launch(script(r"printf 'caf\351\n'; printf 'last words'; kill -9 $$", restart=NEVER))
+    await house.state("stopped")
+    bytes_, last = house.records
+    assert (bytes_["message"], bytes_["invalid_utf8"]) == (r"caf\xe9", True)
+    assert (last["message"], last["partial"]) == ("last words", True)
+
+
+@pytest.mark.anyio
+async def test_a_slow_reader_slows_the_app_and_loses_nothing(house: House) -> None:
+    """While nobody takes the records the app waits in its write; afterwards every line is there, in order."""
+    house.stalled = True
+    house.launch(worker(app("lines.py", 100_000), restart=NEVER))
+    await house.state("ready")
+    pipe = os.open(house.folder / "run" / "i" / "shop.test.worker.1" / "stdout", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with anyio.fail_after(10):
+            while waiting_in(pipe) < 128 * 1024:
+                await checkpoint()
+    finally:
+        os.close(pipe)
+    assert house.records == []
+    assert house.view().state == "ready"
+    house.stalled = False
+    house.changed.set()
+    await house.state("stopped")
+    assert house.messages() == [f"line {number}" for number in range(100_000)]
+
+
+def waiting_in(pipe: int) -> int:
+    answer = fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4)
+    return int.from_bytes(answer, "little")
+
+
+@pytest.mark.anyio
+async def test_the_last_lines_can_be_read_again(house: House) -> None:
+    """The newest records of a process type or of one slot can be asked for, in the order in which they came."""
+    for slot in (1, 2):
+        house.launch(worker(app("lines.py", 3), restart=NEVER), slot)
+    await house.until(lambda: all(view.state == "stopped" for view in house.views()))
+    assert len(house.supervisor.tail(SHOP, TEST)) == 6
+    assert len(house.supervisor.tail(SHOP, TEST, "worker", 2)) == 3
+    assert house.supervisor.tail(SHOP, TEST, "web") == []
+    (last,) = house.supervisor.tail(SHOP, TEST, "worker", 1, lines=1)
+    assert b'"message":"line 2"' in last
+
+
+@pytest.mark.anyio
+async def test_a_follower_reads_along(house: House) -> None:
+    """Who follows gets each record that matches from then on."""
+    with house.supervisor.follow(SHOP, TEST, "worker") as follower:
+        house.launch(script("echo one", restart=NEVER))
+        with anyio.fail_after(10):
+            records, dropped = await follower.take()
+    assert (len(records), dropped) == (1, 0)
+    assert b'"message":"one"' in records[0]
+
+
+@pytest.mark.anyio
+async def test_a_slow_follower_is_told_how_much_it_missed() -> None:
+    """A follower that does not keep up loses records, by number, and slows nobody."""
+    follower = Follower(lambda _key: True)
+    chunk = b"x" * 1_023 + b"\n"
+    for _ in range(FOLLOWER_BYTES_MAX // len(chunk) + 5):
+        follower.offer(chunk)
+    records, dropped = await follower.take()
+    assert (len(records), dropped) == (FOLLOWER_BYTES_MAX // len(chunk), 5)
+    follower.offer(chunk)
+    assert await follower.take() == ([chunk.rstrip()], 0)
+
+
+def test_a_ring_keeps_the_newest_within_its_bound() -> None:
+    """Old records make room for new ones; of a chunk that is too large whole records are kept, the newest."""
+    ring = Ring(10)
+    ring.append(1, b"aaa\nbbb\n")
+    ring.append(2, b"ccc\n")
+    assert list(ring.chunks()) == [(2, b"ccc\n")]
+    ring.append(3, b"1111\n2222\n3333\n")
+    assert list(ring.chunks()) == [(3, b"2222\n3333\n")]
+    ring.append(4, b"a record beyond the bound\n")
+    assert list(ring.chunks()) == [(3, b"2222\n3333\n")]

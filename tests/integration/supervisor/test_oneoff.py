@@ -1,0 +1,74 @@
+"""Admin processes: run once, their output kept, their end told as it was, nothing of them left."""
+
+import anyio
+import pytest
+
+from agent.linux import procfs
+from agent.supervisor.launchable import AdminExit
+from agent.supervisor.oneoff import OUTPUT_BYTES_MAX
+from tests.integration.supervisor.conftest import House, app, lives
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_command_runs_in_the_environment_of_its_release(house: House) -> None:
+    """Exit code and output come back, and its lines go the way of all output, as process `release`."""
+    ended = await house.supervisor.run_once(house.admin('echo "$COLOUR"; echo oops >&2; exit 3'))
+    assert (ended.exit_code, ended.succeeded, ended.timed_out) == (3, False, False)
+    assert sorted(ended.output.splitlines()) == ["green", "oops"]
+    assert {(record["process"], record["message"]) for record in house.records} == {
+        ("release", "green"), ("release", "oops"),
+    }  # fmt: skip
+    assert (await house.supervisor.run_once(house.admin("true"))).succeeded
+
+
+async def test_the_end_of_a_long_output_is_kept(house: House) -> None:
+    """Of what a command writes the last 8 KiB come back."""
+    ended = await house.supervisor.run_once(house.admin(app("lines.py", 5_000), shell=False))
+    assert len(ended.output) == OUTPUT_BYTES_MAX
+    assert ended.output.endswith("line 4999\n")
+    assert len(house.records) == 5_000
+
+
+async def test_a_command_that_takes_too_long_is_ended_with_all_it_started(house: House) -> None:
+    """After the timeout nothing of the command runs any more, and what it said until then is kept."""
+    ended = await house.supervisor.run_once(house.admin("sleep 600 & echo $!; wait", timeout_ms=500))
+    assert (ended.timed_out, ended.exit_code, ended.succeeded) == (True, None, False)
+    assert not lives(int(ended.output))
+
+
+async def test_a_command_ends_with_its_main_process(house: House) -> None:
+    """Output that a child holds open does not make the command last longer; the child is ended."""
+    ended = await house.supervisor.run_once(house.admin("sleep 600 & echo $!"))
+    assert ended.succeeded
+    assert not lives(int(ended.output))
+
+
+async def test_a_command_that_cannot_be_started_is_told(house: House) -> None:
+    """A command that is not there fails with its reason."""
+    ended = await house.supervisor.run_once(house.admin("bin/migrate", shell=False))
+    assert ended == AdminExit(failure=f"{house.folder}/bin/migrate: No such file or directory")
+
+
+async def test_a_cancelled_command_is_ended(house: House) -> None:
+    """When the command is no longer wanted, its processes are gone as well."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(house.supervisor.run_once, house.admin("echo $$; sleep 600"))
+        await house.until(lambda: bool(house.records))
+        tasks.cancel_scope.cancel()
+    pid = int(str(house.records[0]["message"]))
+    assert procfs.process(pid) is None, "not even a zombie"
+    assert not list((house.folder / "state" / "instances").iterdir())
+
+
+async def test_two_commands_at_once_do_not_disturb_each_other(house: House) -> None:
+    """Commands that run at the same time keep their own output and their own folder."""
+    ended: list[AdminExit] = []
+
+    async def run(word: str) -> None:
+        ended.append(await house.supervisor.run_once(house.admin(f"echo {word}; ls $TMPDIR; touch $TMPDIR/x")))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run, "one")
+        tasks.start_soon(run, "two")
+    assert sorted(one.output for one in ended) == ["one\n", "two\n"]
