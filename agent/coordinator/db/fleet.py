@@ -45,5 +45,5 @@ def store_token(connection: Connection, row: TokenRow, now_ms: Milliseconds) -> 
 
 
 def list_tokens(connection: Connection) -> list[TokenRow]:
-    rows = connection.execute(select(tokens.c.hash, tokens.c.name, tokens.c.role)).tuples()
+    rows = connection.execute(select(tokens.c.hash, tokens.c.name, tokens.c.role))
     return [TokenRow(hash=digest, name=name, role=role) for digest, name, role in rows]

@@ -78,7 +78,7 @@ def assigned_to(connection: Connection, host: HostName) -> list[Assignment]:
 def assigned_in(connection: Connection, app: AppName, environment: EnvironmentName) -> dict[HostName, Assignment]:
     query = select(assignments.c.host, assignments.c.json)
     query = query.where(assignments.c.app == app, assignments.c.environment == environment)
-    return {host: _assignment.decode(text) for host, text in connection.execute(query).tuples()}
+    return {host: _assignment.decode(text) for host, text in connection.execute(query)}
 
 
 def last_generation(connection: Connection, app: AppName, environment: EnvironmentName) -> int:
