@@ -28,7 +28,6 @@ from agent.linux.executable import ExecFailure, Identity, resolve
 
 SHELL: Final = "/bin/sh"
 SETPRIV: Final = "/usr/bin/setpriv"
-FIRST_LISTEN_FD: Final = 3
 SHELL_FAILED: Final = 125
 _SHELLS_OWN: Final = frozenset({"_", "IFS", "LINENO", "OLDPWD", "OPTIND", "PPID", "PWD", "SHLVL"})
 # Positional: cgroup or "", umask, folder, whether sockets are passed, then the command.

@@ -1,0 +1,188 @@
+"""Which instance real connections reach: by weight, alone, while nobody is ready, and after an app broke the order."""
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from agent.linux import sockets
+from agent.linux.sockets import PortInUse
+from agent.model.address import Address
+from agent.traffic.reuseport import PARKED, Group, Traffic
+from agent.wire.bpf import alone_address
+from tests.integration.traffic.conftest import answered, client
+
+
+@pytest.fixture
+def foreign(address: Address) -> Iterator[socket.socket]:
+    """Somebody of our own user who listens with SO_REUSEPORT: the kernel would let us join, and them."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((address.host, address.port))
+        listener.listen()
+        yield listener
+
+
+def test_a_port_in_use_is_refused_by_name(foreign: socket.socket, address: Address) -> None:
+    """A port that anybody uses, our own user too, is refused with the pid and the command of who does."""
+    refused = Group.open(address)
+    assert isinstance(refused, PortInUse)
+    assert refused.pid == os.getpid()
+    assert "python" in refused.command or "pytest" in refused.command
+    assert str(refused) == f"{address} is in use by pid {os.getpid()} ({refused.command})"
+
+
+def test_a_wildcard_that_covers_a_used_address_is_refused(foreign: socket.socket, address: Address) -> None:
+    """All addresses at once are in use where one of them is."""
+    assert isinstance(Group.open(Address("0.0.0.0", address.port)), PortInUse)  # noqa: S104 - what the test is about
+
+
+def test_a_stranger_who_joins_later_is_seen(group: Group) -> None:
+    """Somebody who joins the group unasked is named; our own sockets are no strangers."""
+    group.slot_socket(0)
+    assert group.strangers() == ()
+    with sockets.listen(group.address):
+        assert [stranger.pid for stranger in group.strangers()] == [os.getpid()]
+    assert group.strangers() == ()
+
+
+def test_weights_are_kept(group: Group) -> None:
+    """Of 3,000 connections a canary of 10 % gets its tenth, an instance without weight none."""
+    group.slot_socket(2)
+    group.admit(Traffic({0: 90, 1: 10}))
+    got = Counter[int]()
+    for _ in range(3):
+        got += answered(group, 1000)
+    assert set(got) == {0, 1}
+    assert got[1] / 3000 == pytest.approx(0.1, abs=0.03)
+
+
+def test_nobody_ready_goes_to_the_parked_socket(group: Group) -> None:
+    """Without an admitted instance nobody reaches an unready one."""
+    group.slot_socket(0)
+    assert answered(group, 50) == {PARKED: 50}
+    group.admit(Traffic({0: 1}))
+    assert answered(group, 50) == {0: 50}
+    group.admit(Traffic())
+    assert answered(group, 50) == {PARKED: 50}
+
+
+def test_connections_wait_for_the_starting_instance(group: Group) -> None:
+    """While an instance starts and nobody else is ready, connections wait in its queue and are then answered."""
+    group.admit(Traffic(waiting=3))
+    with client(group.address) as waiting:
+        assert group.queue_length(3) == 1
+        accepted, _ = group.slot_socket(3).accept()
+        with accepted:
+            accepted.sendall(b"hello")
+        assert waiting.recv(5) == b"hello"
+
+
+def test_each_slot_is_reached_alone(group: Group) -> None:
+    """A probe reaches its own instance, ready or not, and never a neighbour; an unknown slot's reaches none."""
+    group.admit(Traffic({0: 1, 1: 1}))
+    group.slot_socket(5)
+    for slot in (0, 1, 5):
+        assert answered(group, 20, alone_address(slot)) == {slot: 20}
+    assert answered(group, 20, alone_address(6)) == {PARKED: 20}
+
+
+def test_sticky_clients_stay(group: Group) -> None:
+    """With sticky on, one address keeps its instance."""
+    group.admit(Traffic({0: 1, 1: 1}, sticky=True))
+    found = {source: set(answered(group, 10, f"127.20.5.{source}")) for source in range(1, 17)}
+    assert all(len(slots) == 1 for slots in found.values())
+    assert set().union(*found.values()) == {0, 1}
+
+
+def test_a_drained_instance_keeps_what_waits_in_its_queue(group: Group) -> None:
+    """Taking an instance out of the program loses no connection that it has not accepted yet."""
+    group.admit(Traffic({0: 1}))
+    with client(group.address) as waiting:
+        waiting.sendall(b"ping")
+        group.admit(Traffic({1: 1}))
+        with client(group.address):
+            assert (group.queue_length(0), group.queue_length(1)) == (1, 1)
+        accepted, _ = group.slot_socket(0).accept()
+        with accepted:
+            assert accepted.recv(4) == b"ping"
+            accepted.sendall(b"pong")
+        assert waiting.recv(4) == b"pong"
+
+
+def test_what_a_dead_instance_left_is_closed_and_counted(group: Group) -> None:
+    """Connections in the queue of a slot that gets no process any more do not wait for ever."""
+    group.admit(Traffic({0: 1}))
+    with client(group.address) as one, client(group.address) as other:
+        assert group.accept_and_close(0) == 2
+        assert (one.recv(1), other.recv(1)) == (b"", b"")
+    assert group.accept_and_close(0) == 0
+
+
+@pytest.mark.parametrize("closed", [(0,), (2,), (3,), (0, 1), (0, 1, 2, 3)], ids=str)
+def test_an_app_that_shuts_its_listener_down_is_mended(group: Group, closed: tuple[int, ...]) -> None:
+    """After shutdown() by apps, in whatever order, every slot is reached alone again, and weights hold."""
+    group.admit(Traffic(dict.fromkeys(range(4), 1)))
+    for slot in reversed(closed):
+        group.slot_socket(slot).shutdown(socket.SHUT_RDWR)
+    assert group.mend() == closed
+    assert group.mend() == ()
+    assert group.discover()
+    for slot in group.members:
+        group.accept_and_close(slot)
+    for slot in range(4):
+        assert answered(group, 5, alone_address(slot)) == {slot: 5}
+    assert set(answered(group, 60)) == {0, 1, 2, 3}
+
+
+def test_the_next_agent_finds_out_the_order(group: Group) -> None:
+    """After a restart of the agent every slot has its own traffic again, though nobody wrote the order down."""
+    for slot in (4, 0, 2):
+        group.slot_socket(slot)
+    group.admit(Traffic({4: 1}))
+    next_agents = Group.adopt(group.address, group.members)
+    for slot in group.members:
+        group.accept_and_close(slot)
+    assert answered(group, 10) == {4: 10}, "the old program rules until the first admit"
+    next_agents.admit(Traffic({2: 1}))
+    assert answered(next_agents, 10) == {2: 10}
+    for slot in (0, 2, 4):
+        assert answered(next_agents, 5, alone_address(slot)) == {slot: 5}
+
+
+def test_the_order_is_found_while_an_app_accepts(group: Group) -> None:
+    """Finding out the order needs no quiet: queues that are full of connections do not confuse it."""
+    for slot in range(6):
+        group.slot_socket(slot)
+    group.admit(Traffic(dict.fromkeys(range(6), 1)))
+    with client(group.address), client(group.address):
+        assert group.discover()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "::1"])  # noqa: S104 - what the test is about
+def test_other_kinds_of_address(host: str, address: Address) -> None:
+    """Wildcards and dual-stack listeners have weights and slots alone; IPv6 alone has weights."""
+    opened = Group.open(Address(host, address.port))
+    assert isinstance(opened, Group)
+    opened.admit(Traffic({1: 1}))
+    opened.slot_socket(0)
+    if host == "::1":
+        with socket.create_connection(("::1", address.port)):
+            assert opened.queue_length(1) == 1
+        assert not opened.discover()
+    else:
+        assert opened.discover()
+        opened.accept_and_close(1)
+        opened.accept_and_close(0)
+        assert answered(opened, 10) == {1: 10}
+        opened.accept_and_close(PARKED)
+        assert answered(opened, 10, alone_address(0)) == {0: 10}
+    opened.close()
+
+
+def test_a_slots_socket_blocks_as_an_app_expects(group: Group) -> None:
+    """An app that calls accept() on its inherited socket waits there; O_NONBLOCK would be shared with it."""
+    assert os.get_blocking(group.slot_socket(0).fileno())
+    assert not os.get_inheritable(group.slot_socket(0).fileno())
