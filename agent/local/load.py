@@ -9,6 +9,7 @@ Spoken to by lines on stdin: `expect VERSION…`, `phase NAME`, `kill ADDRESS`, 
 answered by the tally as a line of JSON. The end of stdin ends it too.
 """
 
+import argparse
 import asyncio
 import json
 import sys
@@ -22,7 +23,6 @@ from msgspec import Struct
 
 FRESH_PER_HOST: Final = 4
 KEPT_PER_HOST: Final = 4
-_PAUSE_S: Final = 0.04
 _TIMEOUT_S: Final = 10.0
 _REASONS_MAX: Final = 10
 _FAILURES: Final = (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError, ValueError, KeyError)
@@ -83,9 +83,11 @@ class _Connection:
 class Load:
     """All users together."""
 
-    def __init__(self, addresses: Sequence[str], port: int) -> None:
+    def __init__(self, addresses: Sequence[str], port: int, *, pause_s: float, orders: bool) -> None:
         self._addresses = addresses
         self._port = port
+        self._pause_s = pause_s
+        self._orders_wanted = orders
         self._tally = Tally()
         self._allowed: frozenset[object] = frozenset()
         self._phase = "quiet"
@@ -100,7 +102,8 @@ class Load:
                     users.start_soon(self._visit, address, False)  # noqa: FBT003 - start_soon knows no keywords
                 for _ in range(KEPT_PER_HOST):
                     users.start_soon(self._visit, address, True)  # noqa: FBT003
-            users.start_soon(self._order)
+            if self._orders_wanted:
+                users.start_soon(self._order)
             while (words := (await anyio.to_thread.run_sync(sys.stdin.readline)).split()) not in ([], ["end"]):
                 _answer(self.obey(*words))
             users.cancel_scope.cancel()
@@ -131,7 +134,7 @@ class Load:
                 else:
                     connection.close()
                     self._tally.fresh += 1
-            await anyio.sleep(_PAUSE_S)
+            await anyio.sleep(self._pause_s)
 
     async def _order(self) -> None:
         number = 0
@@ -143,7 +146,7 @@ class Load:
                 address = self._addresses[number % len(self._addresses)]
                 request = _request("POST", address, keeps=False, body=body)
                 confirmed = await self._ask(address, None, request, expected=201)
-                await anyio.sleep(_PAUSE_S)
+                await anyio.sleep(self._pause_s)
             confirmed.close()
             self._tally.orders += 1
 
@@ -201,9 +204,18 @@ def _request(method: str, address: str, *, keeps: bool, body: bytes = b"") -> by
 
 
 def main() -> None:
-    """Be the load: the port, then the hosts' addresses, are the arguments."""
-    port, *addresses = sys.argv[1:]
-    anyio.run(Load(addresses, int(port)).run)
+    parser = argparse.ArgumentParser(prog="python -m agent.local.load", description="Ask, and count what fails.")
+    parser.add_argument("port", type=int)
+    parser.add_argument("addresses", nargs="+", metavar="address")
+    parser.add_argument(
+        "--pause-ms", type=float, default=40, help="of each user between an answer and the next request"
+    )
+    parser.add_argument(
+        "--orders", action="store_true", help="one more user posts orders, as the sample app takes them"
+    )
+    words = parser.parse_args()
+    load = Load(words.addresses, words.port, pause_s=words.pause_ms / 1000, orders=words.orders)
+    anyio.run(load.run, backend_options={"use_uvloop": True})
 
 
 if __name__ == "__main__":

@@ -158,7 +158,9 @@ class Stage:
 
     async def start_load(self, expected: str) -> None:
         """Let users come, who expect this version."""
-        load = await self._start(["agent.local.load", str(PORT), *self.hosts.values()], stdin=subprocess.PIPE)
+        load = await self._start(
+            ["agent.local.load", str(PORT), *self.hosts.values(), "--orders"], stdin=subprocess.PIPE
+        )
         self._background.start_soon(self._hear, _opened(load.stderr))
         self._answers = BufferedByteReceiveStream(_opened(load.stdout))
         self._load = load
