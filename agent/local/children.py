@@ -50,20 +50,11 @@ class Child:
     async def run(self) -> None:
         """Keep the child running until `stop`; one that ends before it was ever ready is not started again."""
         self.started = True
-        delay_s = _FIRST_DELAY_S
-        with _notify_socket(f"rollway/up/{os.getpid()}/{self.name}") as notices:
-            while not self._stopping.is_set():
-                began_s = anyio.current_time()
-                self.ending = await self._run_once(notices)
-                if self._stopping.is_set() or not self._ready.is_set():
-                    break
-                if anyio.current_time() - began_s > _HEALTHY_S:
-                    delay_s = _FIRST_DELAY_S
-                self._say(f"{self.name} {self.ending}; starts again in {delay_s:g} s")
-                with anyio.move_on_after(delay_s):
-                    await self._stopping.wait()
-                delay_s = min(2 * delay_s, _LARGEST_DELAY_S)
-        self.ended.set()
+        try:
+            with _notify_socket(f"rollway/up/{os.getpid()}/{self.name}") as notices:
+                await self._keep_running(notices)
+        finally:
+            self.ended.set()
 
     async def is_ready(self) -> bool:
         """Wait until it said so, or ended before that."""
@@ -77,6 +68,20 @@ class Child:
         self._stopping.set()
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
+
+    async def _keep_running(self, notices: socket.socket) -> None:
+        delay_s = _FIRST_DELAY_S
+        while not self._stopping.is_set():
+            began_s = anyio.current_time()
+            self.ending = await self._run_once(notices)
+            if self._stopping.is_set() or not self._ready.is_set():
+                return
+            if anyio.current_time() - began_s > _HEALTHY_S:
+                delay_s = _FIRST_DELAY_S
+            self._say(f"{self.name} {self.ending}; starts again in {delay_s:g} s")
+            with anyio.move_on_after(delay_s):
+                await self._stopping.wait()
+            delay_s = min(2 * delay_s, _LARGEST_DELAY_S)
 
     async def _run_once(self, notices: socket.socket) -> str:
         """Run the process to its end; gives how it ended, in words."""

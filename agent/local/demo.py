@@ -20,6 +20,7 @@ from msgspec import Struct
 from agent.client.answers import BuildMade, Instance, RolloutShown
 from agent.client.coordinator import Coordinator
 from agent.errors import RolledBackError, RollwayError
+from agent.linux.atomic import write_atomically
 from agent.local.load import Tally
 from agent.local.stage import PORT, VERSIONS, Done, Stage
 from agent.local.view import Proof, View
@@ -38,7 +39,7 @@ class Story(Struct, kw_only=True):
     coordinator_restarts: int = 0
     releases: dict[str, list[str]] = {}
     """What all ready web instances ran after each step."""
-    tally: Tally = Tally()
+    tally: Tally = msgspec.field(default_factory=Tally)
     orders: int = 0
     total_s: float = 0
 
@@ -56,14 +57,15 @@ async def _run(folder: Path, live: bool) -> int:  # noqa: FBT001 - anyio.run kno
     async with anyio.create_task_group() as background:
         stage = Stage(folder, view, background)
         with view.open():
-            with anyio.CancelScope() as playing:
-                await background.start(_cancel_at_signal, playing)
-                try:
+            try:
+                with anyio.CancelScope() as playing:
+                    await background.start(_cancel_at_signal, playing)
                     story = await play(stage)
-                except RollwayError as error:
-                    failure = error
-            view.event("ending the fleet: the apps drain first")
-            await stage.close()
+            except RollwayError as error:
+                failure = error
+            finally:
+                view.event("ending the fleet: the apps drain first")
+                await stage.close()
         background.cancel_scope.cancel()
     if failure is not None:
         raise failure
@@ -113,13 +115,16 @@ async def prepare(stage: Stage) -> None:
     for build in builds:
         made = msgspec.json.decode((await build.end()).worked().answer, type=BuildMade)
         say(f"build {made.version}: {made.id[:19]}, commit {made.commit[:7]}")
+    settings = stage.folder / "local.toml"
+    write_atomically(settings, b'[rolling]\ndeadline = "10s"\n')
+    (await stage.rollway("env", "set", *_APP, "--file", str(settings))).worked()
     database = f"DATABASE_URL=sqlite:///{stage.folder / 'shop.db'}"
     (await stage.rollway("config", "set", *_APP, database)).worked()
     (await stage.rollway("config", "set", *_APP, "SECRET_KEY=only-for-the-hosts", "--secret")).worked()
     say("config set: DATABASE_URL, and SECRET_KEY encrypted to the environment's hosts")
     for tag, version in VERSIONS.items():
         (await stage.rollway("release", "create", *_APP, "--build", tag.removeprefix("v"), "--name", tag)).worked()
-        say(f"release {tag} (VERSION {version})")
+        say(f"release {tag}, whose answers say {version}")
 
 
 async def first_deploy(stage: Stage, story: Story) -> None:
@@ -143,7 +148,11 @@ async def swap_with_kills(stage: Stage, story: Story, coordinator: Coordinator) 
         return next((h.host for h in rollout.hosts if rollout.release == "v2.0.0" and h.state == "done"), None)
 
     host = await stage.until(first_done, _STEP_S, "the first host of the swap")
-    victim = next(i for i in await web_instances(coordinator) if i.host == host and i.release == "v2.0.0")
+
+    async def ready_there() -> Instance | None:
+        return next((i for i in await web_instances(coordinator) if (i.host, i.release) == (host, "v2.0.0")), None)
+
+    victim = await stage.until(ready_there, _STEP_S, f"v2.0.0 on {host}")
     await stage.tell_load("kill", stage.hosts[host])
     kill_tree(victim.pid or 0)
     cut = (await stage.tell_load("killed")).cut

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -92,16 +93,21 @@ class _Up:
         failure: RollwayError | None = None
         async with anyio.create_task_group() as relay:
             relay.start_soon(self._relay)
-            async with anyio.create_task_group() as children:
-                with anyio.CancelScope() as serving:
-                    await children.start(self._end_at_signal, serving)
+            try:
+                async with anyio.create_task_group() as children:
                     try:
-                        await self._serve(children)
+                        with anyio.CancelScope() as serving:
+                            await children.start(self._end_at_signal, serving)
+                            await self._serve(children)
                     except RollwayError as error:
                         failure = error
-                await self._stop()
-                children.cancel_scope.cancel()
-            os.close(self._output)
+                    finally:
+                        with anyio.CancelScope(shield=True):
+                            await self._stop()
+                    children.cancel_scope.cancel()
+            finally:
+                os.close(self._output)
+                self._announced.set()
         for fd in (self._reader, self._lifeline, self._our_end):
             os.close(fd)
         if failure is not None:
@@ -196,5 +202,7 @@ def _copy(reader: int) -> None:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"rollway up: {line}\n")
-    sys.stderr.flush()
+    """Tell the person, if there still is one."""
+    with suppress(OSError):
+        sys.stderr.write(f"rollway up: {line}\n")
+        sys.stderr.flush()
