@@ -13,7 +13,7 @@ from agent.traffic.reuseport import PARKED, Group
 from tests.integration.traffic.conftest import client
 
 pytestmark = pytest.mark.anyio
-REQUEST = b"POST /order HTTP/1.1\r\nHost: shop\r\nContent-Length: 3\r\n\r\nabc"
+REQUEST = b"POST /order HTTP/1.1\r\nHost: shop\r\nContent-Length: 4000000\r\n\r\n" + b"x" * 4_000_000
 
 
 @asynccontextmanager
