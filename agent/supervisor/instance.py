@@ -170,6 +170,8 @@ class Instance:
         if isinstance(process, ExecFailure):
             return LaunchFailed(errno=process.errno, what=str(process), jitter=self._around.jitter())
         self._process = process
+        if not process.recorded:
+            self._tell("could not be recorded: a next agent would not know of it", {"pid": process.pid})
         tasks.start_soon(self._await_exit, process)
         return Launched(pid=process.pid)
 

@@ -29,6 +29,7 @@ REDIRECTS_MAX: Final = 10
 BODY_BYTES_MAX: Final = 10 * 1024
 LOOK_AGAIN_S: Final = 0.02
 PLACES_MAX: Final = 4
+LOOPBACK: Final = "127.0.0.1"
 ANY_PORT: Final = 0
 CONNECTED: Final = (inetdiag.ESTABLISHED, inetdiag.CLOSE_WAIT)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -65,18 +66,9 @@ class Prober:
             await self._session.close()
 
     async def check(self, probe: Probe) -> Finding:
-        target = self._launchable.target
-        if target is None or self._session is None:
-            return Finding(ok=False, detail="it listens nowhere")
         try:
             with anyio.fail_after(probe.timeout_ms / 1_000):
-                match probe.check:
-                    case HttpCheck() as check:
-                        return await _get(self._session, check, target)
-                    case TcpCheck(port=int(port)):
-                        return await _connect(Target(target.host, port))
-                    case TcpCheck():
-                        return await self._accepts(target)
+                return await self._ask(probe.check)
         except TimeoutError:
             return Finding(ok=False, detail=f"no answer within {probe.timeout_ms} ms", silent=True)
         except aiohttp.ClientConnectorError as error:
@@ -85,6 +77,16 @@ class Prober:
             return Finding(ok=False, detail=f"no answer that can be read: {error!r}")
         except OSError as error:
             return _cannot_connect(error)
+
+    async def _ask(self, check: HttpCheck | TcpCheck) -> Finding:
+        target = self._launchable.target
+        if isinstance(check, TcpCheck) and check.port is not None:
+            return await _connect(Target(target.host if target else LOOPBACK, check.port))
+        if target is None or self._session is None:
+            return Finding(ok=False, detail="it listens nowhere")
+        if isinstance(check, HttpCheck):
+            return await _get(self._session, check, target)
+        return await self._accepts(target)
 
     async def _accepts(self, target: Target) -> Finding:
         """Whether somebody takes a connection from the slot, or listens on the port that is the instance's own."""

@@ -63,8 +63,11 @@ class Plan(Struct, frozen=True, kw_only=True):
 class Process:
     """Made by `start` only."""
 
-    def __init__(self, around: Surroundings, plan: Plan, folder: Folder, tree: Tree, handle: int) -> None:
+    def __init__(
+        self, around: Surroundings, plan: Plan, folder: Folder, tree: Tree, handle: int, *, recorded: bool
+    ) -> None:
         self.tree: Final = tree
+        self.recorded: Final = recorded
         self._folder = folder
         self._around = around
         self._key = plan.key
@@ -171,17 +174,16 @@ def _start(
         mark=mark,
         cgroup=str(leaf) if leaf else None,
     )
-    around.records.write(record)
+    recorded = around.records.write(record)
     launched = spawn(_launch(plan, folder, writers, leaf))
     if isinstance(launched, ExecFailure):
         around.records.remove(record.key)
         folder.remove()
         return launched
-    # Without this the first record's mark finds the process all the same.
-    with contextlib.suppress(OSError):
-        around.records.write(replace(record, pid=launched.pid, start_time=launched.start_time))
+    # Where only this one fails, the mark of the first finds the process all the same.
+    around.records.write(replace(record, pid=launched.pid, start_time=launched.start_time))
     tree = Tree(pid=launched.pid, mark=mark, cgroup=leaf)
-    return Process(around, plan, folder, tree, launched.pidfd)
+    return Process(around, plan, folder, tree, launched.pidfd, recorded=recorded)
 
 
 def _launch(plan: Plan, folder: Folder, writers: list[int], leaf: Path | None) -> Launch:

@@ -4,6 +4,7 @@ Rules: written before each launch, again with the pid after it, removed when the
 ended before anything is launched; a record of another boot names nothing. Blocking: callers run these in a thread.
 """
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -34,13 +35,19 @@ class Records:
     def __init__(self, folder: Path) -> None:
         self._folder: Final = folder
 
-    def write(self, record: Record) -> None:
-        """Raises OSError."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        atomic.write_atomically(self._folder / f"{record.key}.json", msgspec.json.encode(record))
+    def write(self, record: Record) -> bool:
+        """Whether it is written. A full disk keeps nobody from running: it only hides them from the next agent."""
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            atomic.write_atomically(self._folder / f"{record.key}.json", msgspec.json.encode(record))
+        except OSError:
+            return False
+        return True
 
     def remove(self, key: str) -> None:
-        (self._folder / f"{key}.json").unlink(missing_ok=True)
+        """What stays on a disk that takes nothing names a process that is gone."""
+        with contextlib.suppress(OSError):
+            (self._folder / f"{key}.json").unlink(missing_ok=True)
 
     def left(self, boot_id: str) -> Iterator[tuple[Path, Tree | None]]:
         """What lies there, each with the tree to end; None: nothing of it can live any more, or nobody can read it."""

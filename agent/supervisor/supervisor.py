@@ -130,8 +130,8 @@ class Supervisor:
     async def _end_leftovers(self) -> None:
         left = await to_thread.run_sync(lambda: list(self._around.records.left(clock.boot_id())))
         for path, tree in left:
-            if tree is not None:
-                await end_tree(tree)
-                if tree.cgroup is not None:
-                    await to_thread.run_sync(cgroup.remove, tree.cgroup)
+            if tree is not None and await end_tree(tree):
+                continue  # what survives SIGKILL is named again next time
+            if tree is not None and tree.cgroup is not None:
+                await to_thread.run_sync(cgroup.remove, tree.cgroup)
             await to_thread.run_sync(path.unlink)

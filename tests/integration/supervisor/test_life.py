@@ -169,6 +169,16 @@ async def test_what_an_earlier_agent_left_is_ended_before_anything_is_launched(t
     assert not list((tmp_path / "state" / "instances").iterdir())
 
 
+async def test_a_disk_that_takes_nothing_keeps_nobody_from_running(house: House) -> None:
+    """Without a record the instance runs all the same, and the agent's log says what that means."""
+    (house.folder / "state").mkdir()
+    (house.folder / "state" / "instances").touch()
+    key = house.launch(worker("sleep 600"))
+    await house.state("ready")
+    assert "could not be recorded: a next agent would not know of it" in house.texts()
+    await house.end(key)
+
+
 def web(*words: object, stop: StopPolicy = SOON, probes: Probes | None = None, restart: Restart = QUICK) -> ProcessType:
     return structs.replace(worker(app("server.py", *words), stop=stop, restart=restart), probes=probes or Probes())
 

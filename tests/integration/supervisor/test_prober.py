@@ -22,12 +22,12 @@ class Site:
     port: int = 0
     asked: list[web.Request] = field(default_factory=list)
 
-    async def check(self, check: HttpCheck | TcpCheck, timeout_ms: int = 2_000) -> Finding:
+    async def check(self, check: HttpCheck | TcpCheck, timeout_ms: int = 2_000, *, listens: bool = True) -> Finding:
         process = ProcessType(name=ProcessName("web"), command="unused")
         launchable = Launchable(
             key=InstanceKey(AppName("shop"), EnvironmentName("test"), process.name, 1),
             release=ReleaseName("v1"), type=process, cwd="/", config={},
-            target=Target("127.0.0.1", self.port, "127.77.0.2"),
+            target=Target("127.0.0.1", self.port, "127.77.0.2") if listens else None,
         )  # fmt: skip
         prober = Prober(launchable)
         async with prober:
@@ -140,6 +140,12 @@ async def test_tcp_asks_for_a_connection(site: Site) -> None:
     """Where the instance binds its own port, a connection is all that is asked for."""
     assert (await site.check(TcpCheck())).ok
     assert (await site.check(TcpCheck(port=site.port))).ok
+
+
+async def test_a_worker_is_asked_on_the_port_that_its_probe_names(site: Site) -> None:
+    """What has no slot can still be asked over TCP, and is told that nothing else can be asked of it."""
+    assert (await site.check(TcpCheck(port=site.port), listens=False)).ok
+    assert (await site.check(TcpCheck(), listens=False)).detail == "it listens nowhere"
 
 
 async def test_nobody_there_is_said_so() -> None:
