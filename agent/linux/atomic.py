@@ -7,6 +7,8 @@ it. Every failure is an OSError and leaves the old file. Not handled here: locki
 import errno
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,22 +18,15 @@ _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLO
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Put `data` in place of whatever `path` was; a reader sees the old or the new, never half."""
-    temporary = _written_beside(path, data, mode)
-    try:
+    with _written_beside(path, data, mode) as temporary:
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     _sync_folder(path.parent)
 
 
 def create_exclusive(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write a file that must not be there yet: FileExistsError if it is, and then nothing has changed."""
-    temporary = _written_beside(path, data, mode)
-    try:
+    with _written_beside(path, data, mode) as temporary:
         os.link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 
@@ -44,7 +39,9 @@ def read(path: Path, limit_bytes: int = READ_BYTES_MAX) -> bytes:
     return data
 
 
-def _written_beside(path: Path, data: bytes, mode: int) -> Path:
+@contextmanager
+def _written_beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
+    """Give a file that is on the disk with its content and mode; what still has its name afterwards is removed."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, _NEW, 0o600)
     try:
@@ -53,10 +50,9 @@ def _written_beside(path: Path, data: bytes, mode: int) -> Path:
             file.flush()
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)
-    except BaseException:
+        yield temporary
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
-    return temporary
 
 
 def _sync_folder(folder: Path) -> None:

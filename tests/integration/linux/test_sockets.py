@@ -11,6 +11,7 @@ from agent.linux.inetdiag import Connections
 from agent.model.address import Address
 from tests.integration.linux.conftest import PYTHON, Start
 
+PORT = 20_000 + os.getpid() * 37 % 10_000  # apart from those of tests that run beside
 ECHO = """
 import socket, sys
 listener = socket.socket(fileno=3)
@@ -26,7 +27,7 @@ sys.stdout.flush(); kept[0].recv(1)
 @pytest.fixture(params=["127.20.0.3", "::1"])
 def listener(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
     """Somebody listens, over IPv4 and over IPv6."""
-    with sockets.listen(Address(request.param, 20_390)) as made:
+    with sockets.listen(Address(request.param, PORT)) as made:
         yield made
 
 
@@ -38,7 +39,7 @@ def test_the_accept_queue_is_counted(listener: socket.socket) -> None:
     """Connections that wait for an accept are seen without disturbing them."""
     with connected(listener), connected(listener):
         assert sockets.queue_length(listener) == 2
-        rows = inetdiag.dump(20_390, (inetdiag.LISTEN,))
+        rows = inetdiag.dump(PORT, (inetdiag.LISTEN,))
         assert [(row.queue, row.inode) for row in rows] == [(2, sockets.inode(listener))]
         waiting = sockets.accept_waiting(listener)
         assert waiting is not None
@@ -54,8 +55,8 @@ def test_the_connections_of_one_process_are_counted(listener: socket.socket, sta
     assert process.line() == "closed one"
     others = connected(listener)
     inodes = procfs.socket_inodes([process.pid])
-    assert inetdiag.connections(20_390, inodes) == Connections(established=2, syn_received=0)
-    assert inetdiag.connections(20_390, ()) == Connections(established=0, syn_received=0)
+    assert inetdiag.connections(PORT, inodes) == Connections(established=2, syn_received=0)
+    assert inetdiag.connections(PORT, ()) == Connections(established=0, syn_received=0)
     for client in (*clients, others):
         client.close()
 
@@ -65,18 +66,18 @@ def test_a_handshake_under_way_is_seen(listener: socket.socket) -> None:
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
     with connected(listener):
         assert sockets.queue_length(listener) == 0
-        assert inetdiag.connections(20_390, ()) == Connections(established=0, syn_received=1)
+        assert inetdiag.connections(PORT, ()) == Connections(established=0, syn_received=1)
 
 
 def test_who_listens_is_named(listener: socket.socket, start: Start) -> None:
     """Who listens on an address is found with pid and command; other addresses of the port do not matter."""
-    address = Address(listener.getsockname()[0], 20_390)
+    address = Address(listener.getsockname()[0], PORT)
     assert sockets.listeners(address) == {
         sockets.inode(listener): procfs.Owner(os.getpid(), procfs.command(os.getpid()))
     }
     assert sockets.listeners(address, besides={sockets.inode(listener)}) == {}
-    assert sockets.listeners(Address("127.20.0.4", 20_390)) == {}
-    assert sockets.port_in_use(Address("127.20.0.4", 20_390)) is None
+    assert sockets.listeners(Address("127.20.0.4", PORT)) == {}
+    assert sockets.port_in_use(Address("127.20.0.4", PORT)) is None
 
 
 def test_a_listener_that_was_shut_down_is_known(listener: socket.socket) -> None:

@@ -1,6 +1,7 @@
 """What the tests of the router share: a group on an address of its own, and clients that say who answered them."""
 
 import itertools
+import os
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 from agent.model.address import Address
 from agent.traffic.reuseport import Group
 
-_ports = itertools.count(20_400)
+_ports = itertools.count(20_000 + os.getpid() * 37 % 10_000)  # apart from those of tests that run beside
 
 
 @pytest.fixture
