@@ -149,22 +149,23 @@ async def swap_with_kills(stage: Stage, story: Story, coordinator: Coordinator) 
 
     host = await stage.until(first_done, _STEP_S, "the first host of the swap")
 
-    async def ready_there() -> Instance | None:
-        return next((i for i in await web_instances(coordinator) if (i.host, i.release) == (host, "v2.0.0")), None)
+    async def ready_there() -> tuple[str, int] | None:
+        instances = [i for i in await web_instances(coordinator) if (i.host, i.release) == (host, "v2.0.0")]
+        return next(((i.instance, i.pid) for i in instances if i.state == "ready" and i.pid is not None), None)
 
-    victim = await stage.until(ready_there, _STEP_S, f"v2.0.0 on {host}")
+    victim, pid = await stage.until(ready_there, _STEP_S, f"v2.0.0 on {host}")
     await stage.tell_load("kill", stage.hosts[host])
-    kill_tree(victim.pid or 0)
-    cut = (await stage.tell_load("killed")).cut
-    say(f"{host} has v2.0.0; kill -9 of its {victim.instance} (pid {victim.pid})")
+    kill_tree(pid)
+    await stage.tell_load("killed")
+    say(f"{host} has v2.0.0; kill -9 of its {victim} (pid {pid})")
     kill_coordinator(stage.up_pid)
     say("kill -9 of the coordinator, in the middle of the swap")
     story.swaps["v1 to v2, with both kills"] = await swap.end()
     say(f"swap to v2.0.0: {outcome(story.swaps['v1 to v2, with both kills'])}")
     story.restarts = sum(instance.restarts for instance in await coordinator.ps())
     story.releases["v2"] = [instance.release for instance in await web_instances(coordinator)]
-    say(f"requests cut by the kill of {victim.instance}: {cut or (await stage.tell_load('tally')).cut}")
-    await settle(stage, "v2.0.0")
+    say(f"requests cut by the kill of {victim}: {(await stage.tell_load('tally')).cut}")
+    await settle(stage, coordinator, "v2.0.0")
 
 
 async def refused_release(stage: Stage, story: Story, coordinator: Coordinator) -> None:
@@ -175,7 +176,7 @@ async def refused_release(stage: Stage, story: Story, coordinator: Coordinator) 
     story.swaps["v3, refused and undone"] = await stage.rollway("swap", *_APP, "v3.0.0")
     say(f"swap to v3.0.0: {outcome(story.swaps['v3, refused and undone'])}")
     story.releases["v3"] = [instance.release for instance in await web_instances(coordinator)]
-    await settle(stage, "v2.0.0")
+    await settle(stage, coordinator, "v2.0.0")
 
 
 async def rollback(stage: Stage, story: Story, coordinator: Coordinator) -> None:
@@ -186,11 +187,16 @@ async def rollback(stage: Stage, story: Story, coordinator: Coordinator) -> None
     story.swaps["rollback to v1"] = await stage.rollway("rollback", *_APP)
     say(f"rollback: {outcome(story.swaps['rollback to v1'])}")
     story.releases["v1"] = [instance.release for instance in await web_instances(coordinator)]
-    await settle(stage, "v1.0.0")
+    await settle(stage, coordinator, "v1.0.0")
 
 
-async def settle(stage: Stage, release: str) -> None:
-    """A quiet while, in which every answer must come from `release`."""
+async def settle(stage: Stage, coordinator: Coordinator, release: str) -> None:
+    """A quiet while, in which every answer must come from `release`; the old ones may finish their drain before it."""
+
+    async def drained() -> bool | None:
+        return True if all(i.release == release for i in await coordinator.ps() if i.process == "web") else None
+
+    await stage.until(drained, _STEP_S, f"the drain of all but {release}")
     await stage.tell_load("expect", VERSIONS[release])
     await stage.tell_load("phase", "quiet")
     await anyio.sleep(QUIET_S)

@@ -36,6 +36,7 @@ _LINE_MAX: Final = 1 << 16
 _LOOK_S: Final = 0.05
 _VIEW_S: Final = 0.25
 _END_S: Final = 60
+_COMMAND_MAX_S: Final = 120
 _GIT: Final = {
     "GIT_CONFIG_GLOBAL": os.devnull,
     **{f"GIT_{who}_NAME": "demo" for who in ("AUTHOR", "COMMITTER")},
@@ -82,9 +83,11 @@ class Command:
         self._ended.set()
 
     async def end(self) -> Done:
-        await self._ended.wait()
+        """Wait for its end; FailedError when there is none."""
+        with anyio.move_on_after(_COMMAND_MAX_S):
+            await self._ended.wait()
         if self._done is None:
-            raise FailedError(f"`{self._words}` was interrupted")
+            raise FailedError(f"`{self._words}` did not end within {_COMMAND_MAX_S} s", "See the events above.")
         return self._done
 
 
