@@ -23,19 +23,16 @@ class Folder:
         self.tmp: Final = self.path / "tmp"
 
     def prepare(self) -> None:
-        """Make it as a new process is to find it. Raises OSError."""
-        self.path.mkdir(mode=_THROUGH, parents=True, exist_ok=True)
+        """Make it as a new process is to find it, whatever a process or an agent before has left. Raises OSError."""
+        self.remove()
+        self.path.mkdir(parents=True)
         for folder in (self.path, self.path.parent):
             folder.chmod(_THROUGH)
-        self.notice.unlink(missing_ok=True)
-        if self.tmp.exists():
-            shutil.rmtree(self.tmp)
         self.tmp.mkdir(mode=0o700)
 
     def open_stream(self, stream: str) -> tuple[int, int]:
         """Make a FIFO of that name; its reading end for the agent, and an end for the child. Raises OSError."""
         path = self.path / stream
-        path.unlink(missing_ok=True)
         fifo.make(path)
         reader = fifo.open_reader(path)
         try:

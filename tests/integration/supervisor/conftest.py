@@ -38,6 +38,7 @@ class House:
     """One supervisor, what it said, and what its instances wrote."""
 
     folder: Path
+    cgroup_root: Path | None = None
     supervisor: Supervisor = field(init=False)
     records: list[Record] = field(default_factory=list)
     told: list[tuple[str, dict[str, str | int]]] = field(default_factory=list)
@@ -55,6 +56,7 @@ class House:
             on_change=lambda _app, _environment: self._change(),
             on_event=self._tell,
             jitter=lambda: 0.0,
+            cgroup_root=self.cgroup_root,
         )
 
     def _change(self) -> None:

@@ -9,6 +9,7 @@ import anyio
 import pytest
 from msgspec import structs
 
+from agent.linux import cgroup
 from agent.model.process import HttpCheck, Probe, Probes, ProcessType, StopPolicy
 from agent.model.process import RestartPolicy as Restart
 from agent.supervisor.launchable import InstanceKey
@@ -58,6 +59,22 @@ async def test_a_daemon_does_not_escape(house: House, words: str) -> None:
     await house.until(lambda: any("daemon" in str(message) for message in house.messages()))
     await house.end(key)
     assert not lives(daemon_of(house))
+
+
+async def test_a_leaf_of_its_own_ends_with_the_instance(tmp_path: Path) -> None:
+    """Where the host has cgroups for it, the daemon is ended by its leaf, and the leaf is gone as well."""
+    found = cgroup.detect()
+    root = found / f"rollway-test-{os.getpid()}" if found else None
+    house = House(tmp_path, root)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(house.supervisor.run)
+        key = house.launch(worker(app("daemon.py")))
+        await house.until(lambda: any("daemon" in str(message) for message in house.messages()))
+        assert root is None or daemon_of(house) in cgroup.pids(root / str(key))
+        await house.end(key)
+        tasks.cancel_scope.cancel()
+    assert not lives(daemon_of(house))
+    assert root is None or (not (root / str(key)).exists() and cgroup.remove(root))
 
 
 async def test_a_crash_loop_is_flagged_and_goes_on(house: House) -> None:
@@ -152,21 +169,27 @@ async def test_launching_twice_launches_once(house: House) -> None:
 
 
 async def test_what_an_earlier_agent_left_is_ended_before_anything_is_launched(tmp_path: Path) -> None:
-    """An agent that comes back finds the processes of the one that died, and ends them before it starts others."""
+    """An agent that comes back ends the processes of the one that died, and starts others in clean folders."""
     house = House(tmp_path)
     async with anyio.create_task_group() as tasks:
         await tasks.start(house.supervisor.run)
         house.launch(worker(app("daemon.py")))
         await house.until(lambda: any("daemon" in str(message) for message in house.messages()))
         pid = house.view().pid
+        (tmp_path / "run" / "i" / "shop.test.worker.1" / "tmp" / "left behind").touch()
         tasks.cancel_scope.cancel()
     assert lives(pid), "a cancelled supervisor leaves living instances alone"
     async with anyio.create_task_group() as tasks:
-        await tasks.start(house.another().run)
+        house.supervisor = house.another()
+        await tasks.start(house.supervisor.run)
+        assert not lives(pid)
+        assert not lives(daemon_of(house))
+        assert not list((tmp_path / "state" / "instances").iterdir())
+        key = house.launch(script('ls "$TMPDIR"; echo counted; sleep 600'))
+        await house.until(lambda: house.messages()[-1] == "counted")
+        assert "left behind" not in house.messages()
+        await house.end(key)
         tasks.cancel_scope.cancel()
-    assert not lives(pid)
-    assert not lives(daemon_of(house))
-    assert not list((tmp_path / "state" / "instances").iterdir())
 
 
 async def test_a_disk_that_takes_nothing_keeps_nobody_from_running(house: House) -> None:
@@ -248,7 +271,7 @@ async def test_a_drain_finishes_what_is_in_hand(house: House, slot: Slot) -> Non
         await anyio.wait_readable(client)
         assert client.recv(4096).startswith(b"HTTP/1.0 200")
     await house.state("stopped")
-    assert house.messages()[-1] == "bye"
+    assert house.messages() == ["in hand", "notice seen", "answered", "told to end", "bye"]
     assert "outlived its grace" not in house.texts()
 
 

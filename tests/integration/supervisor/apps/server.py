@@ -21,6 +21,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/slow":
             print("in hand", flush=True)
             time.sleep(1.5)
+            print("answered", flush=True)
         status = 503 if os.path.exists(STATUS.get(self.path, "nothing")) else 200
         self.send_response(status)
         self.send_header("Content-Length", "2")
@@ -47,11 +48,18 @@ if "--elsewhere" in sys.argv:
     signal.pause()
 if "--accept-after" in sys.argv:
     wait_for(sys.argv[sys.argv.index("--accept-after") + 1])
+
+
+def end(*_: object) -> None:
+    print("told to end", flush=True)
+    threading.Thread(target=server.shutdown).start()
+
+
 server = ThreadingHTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
 server.socket = socket.socket(fileno=3)
 server.daemon_threads = False
 threading.Thread(target=tell_notice, daemon=True).start()
-signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+signal.signal(signal.SIGTERM, end)
 server.serve_forever(poll_interval=0.05)
 server.server_close()
 print("bye", flush=True)
