@@ -41,8 +41,8 @@ async def tail(hosts: Hosts, members: Iterable[HostName], ask: TailLogs) -> Asyn
 async def _forward(hosts: Hosts, host: HostName, ask: TailLogs, out: MemoryObjectSendStream[bytes]) -> None:
     with out:
         try:
-            async with hosts.links.tail(host, ask) as batches:
-                async for batch in batches:
+            async with hosts.links.tail(host, ask) as lines:
+                while (batch := await lines.receive()) is not None:
                     if records := _records(host, batch):
                         await out.send(records)
         except UnreachableError as error:

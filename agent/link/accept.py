@@ -6,6 +6,7 @@ alone: it has its own sender, and log lines that nobody takes in time are droppe
 Not handled here: what reports mean and what is assigned; the `Listener` knows.
 """
 
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -13,12 +14,11 @@ from typing import Final, Protocol
 
 import anyio
 import structlog
-from aiohttp import ClientConnectionResetError, WSCloseCode, web
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from aiohttp import ClientConnectionResetError, web
 from msgspec.structs import replace
 
 from agent.errors import RefusedError, RollwayError, UnreachableError, VerificationError
-from agent.link.channel import HEARTBEAT_S, Channel
+from agent.link.channel import CLOSE_S, HEARTBEAT_S, Channel
 from agent.link.tls import Peer
 from agent.model.assignment import Assignment, HostReport
 from agent.model.ids import HostName
@@ -38,11 +38,12 @@ from agent.wire.messages import (
 from agent.wire.session import CoordinatorSide, speaks
 
 HELLO_S: Final = 10.0
-TAIL_BATCHES_MAX: Final = 64
+TAIL_BYTES_MAX: Final = 1 << 20
 TAILS_PER_HOST_MAX: Final = 32
 _AGENTS_PER_S: Final = 650
 """How many agents connect again in a second without being felt by those that are connected."""
-_CLOSE_REASON_MAX: Final = 120
+_LINE_BYTES: Final = 100
+"""What a line costs beside its text."""
 
 
 class Listener(Protocol):
@@ -56,32 +57,49 @@ class Listener(Protocol):
     def disconnected(self, host: HostName) -> None: ...
 
 
-class _Tail:
-    """Lines of one host on their way to one reader."""
+class Tail:
+    """Lines of one host on their way to one reader: so many bytes wait, and the rest is counted."""
 
     def __init__(self) -> None:
-        self.send: MemoryObjectSendStream[TailLines]
-        self.receive: MemoryObjectReceiveStream[TailLines]
-        self.send, self.receive = anyio.create_memory_object_stream(TAIL_BATCHES_MAX)
-        self.dropped = 0
+        self._waiting: deque[TailLines] = deque()
+        self._bytes = 0
+        self._dropped = 0
+        self._ended = False
+        self._changed = anyio.Event()
 
     def put(self, batch: TailLines) -> None:
-        try:
-            self.send.send_nowait(replace(batch, dropped=batch.dropped + self.dropped))
-            self.dropped = 0
-        except anyio.WouldBlock:
-            self.dropped += batch.dropped + len(batch.lines)
-        except anyio.BrokenResourceError:
-            pass  # The reader has gone; StopTail is on its way.
+        if self._bytes >= TAIL_BYTES_MAX:
+            self._dropped += batch.dropped + len(batch.lines)
+            return
+        self._waiting.append(replace(batch, dropped=batch.dropped + self._dropped))
+        self._bytes += _size_bytes(batch)
+        self._dropped = 0
+        self._changed.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._changed.set()
+
+    async def receive(self) -> TailLines | None:
+        """The next batch; None when all were taken and no more will come."""
+        while not self._waiting and not self._ended:
+            self._changed = anyio.Event()
+            await self._changed.wait()
+        if self._waiting:
+            batch = self._waiting.popleft()
+            self._bytes -= _size_bytes(batch)
+            return batch
+        dropped, self._dropped = self._dropped, 0
+        return TailLines(tail=0, lines=(), dropped=dropped) if dropped else None
 
 
 class _Connection:
     """One host's connection: what it has said, and what waits to be said to it."""
 
-    def __init__(self, channel: Channel, scope: anyio.CancelScope) -> None:
-        self._channel, self._scope = channel, scope
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
         self.side = CoordinatorSide()
-        self.tails: dict[int, _Tail] = {}
+        self.tails: dict[int, Tail] = {}
         self._controls: list[FromCoordinator] = []
         self._waiting = anyio.Event()
 
@@ -93,18 +111,14 @@ class _Connection:
         self._controls.append(message)
         self._waiting.set()
 
-    def end(self, reason: str) -> None:
-        self._channel.lost(reason)
-        self._scope.cancel()
-
     async def send_waiting(self) -> None:
         """Send what waits, assignments first, for as long as the connection lives."""
         while True:
             self.side, assignment = self.side.send_next()
             if assignment is not None:
-                await self._channel.send(messages.encode(Assign(assignment=assignment)))
+                await self.channel.send(messages.encode(Assign(assignment=assignment)))
             elif self._controls:
-                await self._channel.send(messages.encode(self._controls.pop(0)))
+                await self.channel.send(messages.encode(self._controls.pop(0)))
             else:
                 self._waiting = anyio.Event()
                 await self._waiting.wait()
@@ -134,56 +148,52 @@ class Links:
     def close(self) -> None:
         """End every connection: the coordinator stops."""
         for connection in tuple(self._connections.values()):
-            connection.end("the coordinator stops")
+            connection.channel.end("the coordinator stops")
 
     @asynccontextmanager
-    async def tail(self, host: HostName, ask: TailLogs) -> AsyncIterator[MemoryObjectReceiveStream[TailLines]]:
+    async def tail(self, host: HostName, ask: TailLogs) -> AsyncIterator[Tail]:
         """The log records of one host, whose number in `ask` is given here; they end when all were sent or it left."""
         connection = self._connections.get(host)
         if connection is None or len(connection.tails) >= TAILS_PER_HOST_MAX:
             reason = "is not connected" if connection is None else "has too many readers of its logs"
             raise UnreachableError(f"cannot read the logs of {host}: it {reason}", "See `rollway status`.")
-        number, tail = next(self._tail_ids), _Tail()
+        number, tail = next(self._tail_ids), Tail()
         connection.tails[number] = tail
         connection.say(replace(ask, tail=number))
         try:
-            with tail.receive:
-                yield tail.receive
+            yield tail
         finally:
             if connection.tails.pop(number, None) is not None:
                 connection.say(StopTail(tail=number))
-            tail.send.close()
 
     async def handle(self, request: web.Request, peer: Peer, *, lives_s: float) -> web.WebSocketResponse:
         """Serve the connection of the agent `peer` to its end, at most until its certificate has expired."""
         socket = web.WebSocketResponse(
-            heartbeat=HEARTBEAT_S, compress=False, max_msg_size=messages.FRAME_BYTES_MAX, timeout=1.0
+            heartbeat=HEARTBEAT_S, compress=False, max_msg_size=messages.FRAME_BYTES_MAX, timeout=CLOSE_S
         )
         try:
             await socket.prepare(request)
         except ClientConnectionResetError:
             return socket  # It gave up between the handshake and here; a storm has hundreds of these.
-        async with anyio.create_task_group() as group:
-            group.cancel_scope.deadline = anyio.current_time() + lives_s
-            channel = Channel(socket, group.cancel_scope)
-            try:
+        channel = Channel(socket)
+        channel.scope.deadline = anyio.current_time() + lives_s
+        try:
+            with channel.scope:
                 hello = await _hello(channel, peer)
                 if hello is not None:
-                    await self._serve(hello, channel, group.cancel_scope)
-            except RollwayError as error:
-                channel.lost(error.error)
-                self._log.warning("link refused", host=peer.name, reason=error.error)
-                reason = error.error.encode()[:_CLOSE_REASON_MAX]
-                await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason)
-            group.cancel_scope.cancel()
-        if not socket.closed and request.transport is not None:
+                    await self._serve(hello, channel)
+        except* RollwayError as errors:
+            channel.lost(str(errors.exceptions[0]))
+            self._log.warning("link refused", host=peer.name, reason=channel.reason)
+        await channel.close()
+        if request.transport is not None:
             request.transport.abort()
         return socket
 
-    async def _serve(self, hello: Hello, channel: Channel, scope: anyio.CancelScope) -> None:
-        host, connection = hello.host, _Connection(channel, scope)
+    async def _serve(self, hello: Hello, channel: Channel) -> None:
+        host, connection = hello.host, _Connection(channel)
         if (older := self._connections.pop(host, None)) is not None:
-            older.end("the host has connected again")
+            older.channel.end("the host has connected again")
         spread_ms = max(1_000, len(self._connections) * 1_000 // _AGENTS_PER_S)
         await channel.send(messages.encode(Welcome(protocol=PROTOCOL, epoch=self._epoch, spread_ms=spread_ms)))
         self._connections[host] = connection
@@ -196,7 +206,7 @@ class Links:
                 group.cancel_scope.cancel()
         finally:
             for tail in connection.tails.values():
-                tail.send.close()
+                tail.end()
             connection.tails.clear()
             if self._connections.get(host) is connection:
                 del self._connections[host]
@@ -217,9 +227,13 @@ class Links:
                         tail.put(batch)
                 case TailEnd(tail=number):
                     if (tail := connection.tails.pop(number, None)) is not None:
-                        tail.send.close()
+                        tail.end()
                 case Hello():
                     raise VerificationError(f"{host} said hello twice")
+
+
+def _size_bytes(batch: TailLines) -> int:
+    return sum(len(line) + _LINE_BYTES for line in batch.lines)
 
 
 async def _hello(channel: Channel, peer: Peer) -> Hello | None:

@@ -1,8 +1,8 @@
 """One open WebSocket, whichever end: text frames out within a bound of time, text frames in, and why it ended.
 
 Rules: a frame that cannot be sent in time ends the connection, and nothing is sent on it again (a send that was
-cancelled leaves aiohttp's writer unusable); the end cancels the scope that the channel's users run in. The first reason
-given stands.
+cancelled leaves aiohttp's writer unusable). Whoever uses a channel runs in its `scope`, which its end cancels. The
+first reason given stands.
 """
 
 from typing import Final
@@ -15,30 +15,44 @@ from aiohttp import web
 from agent.errors import VerificationError
 
 SEND_S: Final = 5.0
+CLOSE_S: Final = 1.0
 HEARTBEAT_S: Final = 15.0
 """Both ends ping; a dead peer is found after one and a half of them."""
+_REASON_BYTES_MAX: Final = 120
+"""What a close frame has room for."""
 
 
 class Channel:
-    """Frames of one connection; `scope` is cancelled when one of them could not be sent."""
+    """Frames of one connection."""
 
-    def __init__(
-        self, socket: aiohttp.ClientWebSocketResponse | web.WebSocketResponse, scope: anyio.CancelScope
-    ) -> None:
-        self._socket, self._scope = socket, scope
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse | web.WebSocketResponse) -> None:
+        self._socket = socket
+        self._broken = False
+        self.scope = anyio.CancelScope()
         self.reason = ""
 
     def lost(self, reason: str) -> None:
         self.reason = self.reason or reason
+
+    def end(self, reason: str) -> None:
+        self.lost(reason)
+        self.scope.cancel()
 
     async def send(self, frame: bytes) -> None:
         try:
             with anyio.fail_after(SEND_S):
                 await self._socket.send_frame(frame, aiohttp.WSMsgType.TEXT)
         except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
-            self.lost(str(error) or f"the peer took nothing for {SEND_S:.0f} s")
-            self._scope.cancel()
+            self._broken = True
+            self.end(str(error) or f"the peer took nothing for {SEND_S:.0f} s")
             await anyio.lowlevel.checkpoint()
+
+    async def close(self) -> None:
+        """Tell the peer the reason, if it can be told within a moment."""
+        if not self._broken and not self._socket.closed:
+            reason = self.reason.encode()[:_REASON_BYTES_MAX]
+            with anyio.move_on_after(CLOSE_S, shield=True):
+                await self._socket.close(code=aiohttp.WSCloseCode.POLICY_VIOLATION, message=reason)
 
     async def receive(self) -> str | None:
         """The next frame; None at the end of the connection. Raises VerificationError for what is no text."""

@@ -100,7 +100,6 @@ class Dialer:
                         compress=0,
                         max_msg_size=messages.FRAME_BYTES_MAX,
                     )
-                # Not closed in words: leaving the session drops the connection, which needs no answer from a dead peer.
                 return await self._converse(socket)
         except TimeoutError:
             return f"no answer within {CONNECT_S:.0f} s", False
@@ -112,20 +111,21 @@ class Dialer:
             return str(error) or type(error).__name__, False
 
     async def _converse(self, socket: aiohttp.ClientWebSocketResponse) -> tuple[str, bool]:
-        welcomed = False
-        async with anyio.create_task_group() as group:
-            channel = Channel(socket, group.cancel_scope)
-            try:
-                await channel.send(messages.encode(self._hello))
-                welcomed = await self._welcomed(channel)
-                if welcomed:
-                    group.start_soon(self._send_reports, channel)
-                    await self._listen(channel, group)
-            except (RefusedError, VerificationError) as error:
-                channel.lost(error.error)
-            finally:
-                self._set_connected(connected=False)
-            group.cancel_scope.cancel()
+        welcomed, channel = False, Channel(socket)
+        try:
+            with channel.scope:
+                async with anyio.create_task_group() as group:
+                    await channel.send(messages.encode(self._hello))
+                    welcomed = await self._welcomed(channel)
+                    if welcomed:
+                        group.start_soon(self._send_reports, channel)
+                        await self._listen(channel, group)
+                    group.cancel_scope.cancel()
+        except* (RefusedError, VerificationError) as errors:
+            channel.lost(str(errors.exceptions[0]))
+        finally:
+            self._set_connected(connected=False)
+            await channel.close()
         return channel.reason, welcomed
 
     async def _welcomed(self, channel: Channel) -> bool:
