@@ -65,6 +65,7 @@ class Actor:
         self.state = state
         self.routes = Routes(tasks)
         self.begun = anyio.Event()
+        """Set once the first event was taken: from then on the state is about now, not about an earlier agent."""
         self._services = services
         self._tasks = tasks
         self._inbox = Inbox()
@@ -118,6 +119,7 @@ class Actor:
                 await self._take(event)
             except InvariantBrokenError:
                 self._log.exception("a swap met a state that cannot be", kind=type(event).__name__)
+            self.begun.set()
 
     async def _next(self) -> SwapEvent:
         """The next event; a moment that was asked for is one. Views are taken now, not when something changed."""
@@ -158,7 +160,6 @@ class Actor:
         for action in decision.actions:
             await self._perform(action, verified)
         self._tidy()
-        self.begun.set()
 
     async def _store(self, state: SwapState) -> bool:
         """Make `state` the stored one; whether it may be acted upon, as what a restart finds out anew always may."""
@@ -287,10 +288,8 @@ class Actor:
 
     def _mend(self, observed: Observed) -> None:
         """An instance that has just ended, restarted or not, may have shut its listening sockets down."""
-        before, self._restarts = (
-            self._restarts,
-            {(view.process, view.slot): view.restarts for view in observed.instances},
-        )
+        before = self._restarts
+        self._restarts = {(view.process, view.slot): view.restarts for view in observed.instances}
         ended = {
             view.process
             for view in observed.instances

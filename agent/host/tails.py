@@ -15,7 +15,7 @@ LINES_MAX: Final = 10_000
 async def tail(supervisor: Supervisor, ask: TailLogs) -> AsyncGenerator[TailLines, None]:
     """Answer `ask`. Following begins before the last lines are read, with nothing in between: no record comes twice."""
     where = (ask.app, ask.environment, ask.process, ask.slot)
-    lines = min(ask.lines, LINES_MAX)
+    lines = max(0, min(ask.lines, LINES_MAX))
     if not ask.follow:
         yield _lines(ask, supervisor.tail(*where, lines=lines), 0)
         return

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,11 +60,16 @@ class Agent:
         self.seen: list[dict[str, object]] = []
 
     def until(self, event: str) -> dict[str, object]:
-        """Read events up to the first one called `event`."""
-        for line in self.process.stdout:
-            self.seen.append(json.loads(line))
-            if self.seen[-1].get("event") == event:
-                return self.seen[-1]
+        """Read events up to the first one called `event`; at the deadline the agent is killed, and what came is shown."""
+        deadline = threading.Timer(DEADLINE_S, self.process.kill)
+        deadline.start()
+        try:
+            for line in self.process.stdout:
+                self.seen.append(json.loads(line))
+                if self.seen[-1].get("event") == event:
+                    return self.seen[-1]
+        finally:
+            deadline.cancel()
         raise AssertionError(f"ended without {event!r}: {self.seen[-5:]} {self.process.stderr.read().decode()[-2000:]}")
 
     def ask(self, path: str) -> tuple[int, str]:
@@ -153,6 +159,16 @@ def test_a_second_agent_on_one_state_folder_is_refused(chosen: AgentSettings, tm
             assert second.process.wait(DEADLINE_S) != 0
             said = second.process.stderr.read().decode()
     assert f"pid {first.process.pid} already runs with the state folder {tmp_path / 'state'}" in said
+
+
+def test_a_health_port_that_is_taken_names_who_has_it(chosen: AgentSettings, tmp_path: Path) -> None:
+    """An agent whose health address is in use does not start, and says which process listens there."""
+    with agent(chosen) as first:
+        first.until("agent started")
+        with agent(replace(chosen, state_dir=str(tmp_path / "other"))) as second:
+            assert second.process.wait(DEADLINE_S) != 0
+            said = second.process.stderr.read().decode()
+    assert f"cannot listen on {chosen.http_listen[0]}: pid {first.process.pid} (" in said
 
 
 def test_an_agent_whose_parent_is_gone_drains(chosen: AgentSettings, deployed: int) -> None:
