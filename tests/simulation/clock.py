@@ -1,4 +1,4 @@
-"""Virtual time: a heap of things to happen, and a clock that jumps from one to the next."""
+"""Virtual time: a heap of things to happen, and a clock that jumps from each to the next."""
 
 import heapq
 from collections.abc import Callable
@@ -17,14 +17,12 @@ class Timeline:
     def after(self, delay_ms: int, happen: Callable[[], object]) -> None:
         heapq.heappush(self._heap, (self.now_ms + max(0, delay_ms), next(self._order), happen))
 
-    def next_moment(self, end_ms: int) -> bool:
-        """Let all that is due at the next moment happen; False, at `end_ms`, when nothing is due before it."""
+    def next(self, end_ms: int) -> bool:
+        """Let the next thing happen; False, at `end_ms`, when nothing is due until then."""
         if not self._heap or self._heap[0][0] > end_ms:
             self.now_ms = end_ms
             return False
-        due = self._heap[0][0]
-        while self._heap and self._heap[0][0] == due:
-            self.now_ms, _, happen = heapq.heappop(self._heap)
-            self.happened += 1
-            happen()
+        self.now_ms, _, happen = heapq.heappop(self._heap)
+        self.happened += 1
+        happen()
         return True

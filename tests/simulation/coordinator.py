@@ -14,6 +14,7 @@ from agent.decisions.rollout.state import (
     Give,
     HostsChanged,
     Reachable,
+    Restarted,
     RolloutEvent,
     Tick,
     Wake,
@@ -37,7 +38,7 @@ def ref(name: str) -> ReleaseRef:
 class Store(Struct, frozen=True, kw_only=True):
     """What the database holds: all that is left of a coordinator after `kill -9`."""
 
-    epoch: int = 0
+    epoch: int = 1
     rollouts: tuple[Rollout, ...] = ()
     assignments: dict[HostName, Assignment] = {}
     members: tuple[HostName, ...] = ()
@@ -87,9 +88,7 @@ class Coordinator:
         self.up = True
         self._commit(replace(self.store, epoch=self.store.epoch + 1))
         if self.rollout is not None:
-            for host in self.rollout.hosts:
-                self.step(Reachable(host=host.host, reachable=False))
-            self.step(Tick())
+            self.step(Restarted())
 
     def kill(self) -> None:
         self.up = False

@@ -74,10 +74,11 @@ class Process:
         self.machine = instance.new(terms, now())
         self._wakes = 0
         self._gone = False
+        self.view = self._seen()
+        """As the supervisor shows it."""
         self._take(Start())
 
-    @property
-    def view(self) -> InstanceView:
+    def _seen(self) -> InstanceView:
         machine = self.machine
         return InstanceView(
             process=self.kind.name,
@@ -119,6 +120,7 @@ class Process:
         self._wakes += 1
         if before.ready and not self.machine.ready and not self.machine.stop_asked:
             self._faltered()
+        self.view = self._seen()
         for action in decision.actions:
             self._perform(action)
         self._changed()

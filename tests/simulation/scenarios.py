@@ -21,7 +21,8 @@ from tests.simulation.world import GAPLESS, WITH_CLOCK, World
 Checker = Callable[[World], str]
 
 HOSTS_MIN, HOSTS_MAX = 2, 4
-HAPPENINGS_MAX = 100_000
+FOR_GOOD_MS = 10**9
+HAPPENINGS_MAX = 20_000
 """A world in which more happens does not come to rest."""
 BAD = (
     Behaviour(ready=False),
@@ -85,7 +86,7 @@ def make(seed: int) -> World:
 
 
 class Watch:
-    """Lets time pass and looks at every invariant after each moment in which something happened."""
+    """Lets time pass and looks at every invariant after each thing that happened."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -97,7 +98,7 @@ class Watch:
     def pass_time(self, duration_ms: int) -> None:
         timeline = self._world.timeline
         end_ms = timeline.now_ms + duration_ms
-        while timeline.next_moment(end_ms):
+        while timeline.next(end_ms):
             for checker in self._checkers:
                 breach = checker(self._world)
                 if breach:
@@ -125,17 +126,17 @@ def _next_order(world: World) -> str:
 
 def _under_faults(world: World, watch: Watch, order: Callable[[], str]) -> None:
     """An order, some faults while it is carried out, then time enough for every deadline."""
-    order()
+    world.timeline.after(0, order)
     for _ in range(world.rng.randint(0, 5)):
-        watch.pass_time(world.rng.choice((20, 100, 400, 1_500, 4_000)))
-        befall(world)
-    watch.pass_time(60_000)
+        gap_ms = world.rng.choice((20, 100, 400, 1_500, 4_000))
+        world.timeline.after(gap_ms, lambda: befall(world))
+        watch.pass_time(gap_ms)
+    watch.pass_time(100_000)
     for word in (world.rng.choice((Abort(by="operator"), Resume(by="operator"))), Abort(by="operator")):
         rollout = world.coordinator.rollout
         if rollout is not None and rollout.state == "paused":
             world.coordinator.step(word)
-            watch.pass_time(60_000)
-    watch.pass_time(100_000)
+        watch.pass_time(100_000)
 
 
 def befall(world: World) -> None:
@@ -158,6 +159,11 @@ def _some_process(world: World, host: HostName, befalls: Callable[[Process], Non
     processes = world.machines[host].processes
     if processes:
         befalls(processes[world.rng.choice(sorted(processes))])
+
+
+def _cut_off(world: World, host: HostName) -> None:
+    if not world.cut:
+        world.part(host, for_ms=FOR_GOOD_MS)
 
 
 def _pause(world: World, _: HostName) -> None:
@@ -199,6 +205,7 @@ FAULTS: dict[str, Callable[[World, HostName], object]] = {
     "a process crashes": _crash,
     "a process loses its readiness for a while": _lose_readiness,
     "the host is cut off for a while": lambda world, host: world.part(host, for_ms=world.rng.randint(500, 20_000)),
+    "the host is cut off for good": _cut_off,
     "a coordinator of a past epoch speaks": lambda world, host: world.haunt(host),
     "the operator aborts": lambda world, _: world.coordinator.step(Abort(by="operator")),
     "the operator pauses, and resumes": _pause,

@@ -82,7 +82,7 @@ def run(rollout: Rollout) -> Outcome:
     if _in_pause(rollout):
         return rollout, actions
     waiting = [step for step in rollout.hosts if (step.again or not step.moved) and step.reachable]
-    for step in sorted(waiting, key=lambda step: step.state != "failed"):
+    for step in sorted(waiting, key=lambda step: not (step.again or step.state == "failed")):
         if _may_move(rollout, step):
             rollout, give = _give(rollout, step, rollout.release, moved=True)
             actions.append(give)

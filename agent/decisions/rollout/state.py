@@ -36,7 +36,14 @@ class HostsChanged(Struct, frozen=True, kw_only=True):
 
 
 class Tick(Struct, frozen=True):
-    """Time has passed, or the coordinator has started anew over the stored rollout."""
+    """Time has passed."""
+
+
+class Restarted(Struct, frozen=True):
+    """The coordinator has started anew over the stored rollout: no host is connected yet.
+
+    One event for all hosts: told of one after the other, the first step would still believe in the others.
+    """
 
 
 class Abort(Struct, frozen=True, kw_only=True):
@@ -51,7 +58,7 @@ class Resume(Struct, frozen=True, kw_only=True):
     by: str
 
 
-RolloutEvent = Begin | Reported | Reachable | HostsChanged | Tick | Abort | Pause | Resume
+RolloutEvent = Begin | Reported | Reachable | HostsChanged | Tick | Restarted | Abort | Pause | Resume
 
 
 # Actions

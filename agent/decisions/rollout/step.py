@@ -21,6 +21,7 @@ from agent.decisions.rollout.state import (
     Pause,
     Reachable,
     Reported,
+    Restarted,
     Resume,
     RolloutAction,
     RolloutDecision,
@@ -88,6 +89,10 @@ def _apply(rollout: Rollout, event: RolloutEvent) -> Rollout:
             return rollout
         case Reachable(host=host, reachable=reachable):
             return hosts.connected(rollout, host, reachable)
+        case Restarted():
+            for step in rollout.hosts:
+                rollout = hosts.connected(rollout, step.host, reachable=False)
+            return rollout
         case HostsChanged(hosts=names):
             return hosts.belonging(rollout, names)
         case Abort(by=by):

@@ -9,7 +9,7 @@ def ending(world: World) -> str:
     coordinator = world.coordinator
     if coordinator.rollout is not None:
         return f"rollout {coordinator.rollout.id} is still {coordinator.rollout.state}: {coordinator.rollout.reason}"
-    for name in coordinator.store.members:
+    for name in set(coordinator.store.members) - world.cut:
         breach = _astray(world, world.machines[name])
         if breach:
             return f"{name} {breach}"
@@ -36,4 +36,6 @@ def _astray(world: World, machine: Machine) -> str:
         )
         if ready != kind.count:
             return f"runs {ready} of {kind.count} {kind.name} of {runs.name} ({machine.state.phase})"
+        if len(machine.routes.get(kind.name, ())) != ready:
+            return f"has {ready} {kind.name} and gives traffic to {machine.routes.get(kind.name)}"
     return ""

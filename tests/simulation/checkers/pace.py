@@ -24,7 +24,9 @@ class Pace:
             return ""
         back = any(step.back for step in told)
         pace = rollout.back_pace if back else rollout.pace
-        moving = {s.host for s in rollout.hosts if (s.back if back else s.moved) and s.state not in AT_REST}
+        moving = {
+            s.host for s in rollout.hosts if (s.back if back else s.moved) and not s.again and s.state not in AT_REST
+        }
         moving -= {s.host for s in rollout.hosts if _lost(rollout, s)}
         if len(moving) > pace.batch:
             return f"{len(moving)} hosts move at once, a batch is {pace.batch}"
