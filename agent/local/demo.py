@@ -194,7 +194,9 @@ async def settle(stage: Stage, coordinator: Coordinator, release: str) -> None:
     """A quiet while, in which every answer must come from `release`; the old ones may finish their drain before it."""
 
     async def drained() -> bool | None:
-        return True if all(i.release == release for i in await coordinator.ps() if i.process == "web") else None
+        web = [instance for instance in await coordinator.ps() if instance.process == "web"]
+        alone = everywhere([instance.release for instance in web], release)
+        return True if alone and {instance.host for instance in web} == set(stage.hosts) else None
 
     await stage.until(drained, _STEP_S, f"the drain of all but {release}")
     await stage.tell_load("expect", VERSIONS[release])

@@ -96,18 +96,24 @@ class Load:
         self._killed_s: float | None = None
 
     async def run(self) -> None:
+        """Listen to what is said; nobody asks for anything before it is known which answers are right."""
+        async with anyio.create_task_group() as users:
+            while line := await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
+                knew = self._allowed
+                tally = self.obey(*line.split())
+                if self._allowed and not knew:
+                    users.start_soon(self._live)
+                sys.stdout.write(json.dumps(msgspec.to_builtins(tally)) + "\n")
+                sys.stdout.flush()
+            users.cancel_scope.cancel()
+
+    async def _live(self) -> None:
         async with anyio.create_task_group() as users:
             for address in self._addresses:
-                for _ in range(FRESH_PER_HOST):
-                    users.start_soon(self._visit, address, False)  # noqa: FBT003 - start_soon knows no keywords
-                for _ in range(KEPT_PER_HOST):
-                    users.start_soon(self._visit, address, True)  # noqa: FBT003
+                for keeps in (False,) * FRESH_PER_HOST + (True,) * KEPT_PER_HOST:
+                    users.start_soon(self._visit, address, keeps)
             if self._orders_wanted:
                 users.start_soon(self._order)
-            while (words := (await anyio.to_thread.run_sync(sys.stdin.readline)).split()) not in ([], ["end"]):
-                _answer(self.obey(*words))
-            users.cancel_scope.cancel()
-        _answer(self.obey("tally"))
 
     def obey(self, word: str, *values: str) -> Tally:
         match word:
