@@ -96,16 +96,15 @@ class Load:
         self._killed_s: float | None = None
 
     async def run(self) -> None:
-        """Listen to what is said; nobody asks for anything before it is known which answers are right."""
+        """Do what is said; nobody asks for anything before it is known which answers are right."""
         async with anyio.create_task_group() as users:
-            while line := await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
-                knew = self._allowed
-                tally = self.obey(*line.split())
-                if self._allowed and not knew:
+            while (words := (await anyio.to_thread.run_sync(sys.stdin.readline)).split()) not in ([], ["end"]):
+                begins = not self._allowed and words[0] == "expect"
+                _answer(self.obey(*words))
+                if begins:
                     users.start_soon(self._live)
-                sys.stdout.write(json.dumps(msgspec.to_builtins(tally)) + "\n")
-                sys.stdout.flush()
             users.cancel_scope.cancel()
+        _answer(self.obey("tally"))
 
     async def _live(self) -> None:
         async with anyio.create_task_group() as users:
