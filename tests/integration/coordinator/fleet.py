@@ -67,7 +67,7 @@ class Fleet:
             store=f"file://{folder}/store",
             tls=self.certificate("coordinator", "coordinator"),
         )
-        (folder / "state").mkdir()
+        (folder / "state").mkdir(exist_ok=True)
         (folder / "state" / "bootstrap_token").write_text(ADMIN)
         self._process: subprocess.Popen[bytes] | None = None
 
