@@ -9,6 +9,7 @@ processes.
 
 import contextlib
 import math
+import random
 from typing import Final
 
 import anyio
@@ -36,7 +37,7 @@ from agent.decisions.swap.state import (
     Tick,
     Wake,
 )
-from agent.errors import InvariantBrokenError, RollwayError, VerificationError
+from agent.errors import InvariantBrokenError, RollwayError, UnreachableError, VerificationError
 from agent.host.assignments import AppKey
 from agent.host.inbox import Inbox
 from agent.host.launch import addresses, admin_command, launchable, process_type
@@ -52,6 +53,8 @@ from agent.supervisor.launchable import InstanceKey
 RETRY_MS: Final = 5_000
 """How long a refused launch is told as `exec_failed` before it may be decided upon again."""
 STORE_RETRY_S: Final = 1.0
+FETCH_AGAIN_S: Final = 0.5
+FETCH_AGAIN_S_MAX: Final = 15.0
 AGENT_DIED: Final = "the agent died while it ran; unknown whether it finished"
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -211,14 +214,28 @@ class Actor:
     # The single actions
 
     async def _prepare(self, ref: ReleaseRef) -> None:
-        try:
-            release = await self._services.releases.prepare(self.key, ref)
-            answer = Prepared(release=ref, spec=release.spec)
-        except RollwayError as error:
-            self._log.error("release cannot be prepared", release=ref.name, reason=str(error))
-            answer = Prepared(release=ref, failure=str(error))
+        answer = await self._prepared(ref)
         self._preparing.discard(ref)
-        self.put(answer)
+        if answer is not None:
+            self.put(answer)
+
+    async def _prepared(self, ref: ReleaseRef) -> Prepared | None:
+        """Bring the release here, however long nobody answers; None when it is not wanted any more."""
+        pause_s = FETCH_AGAIN_S
+        while True:
+            try:
+                release = await self._services.releases.prepare(self.key, ref)
+            except UnreachableError as error:
+                self._log.warning("release cannot be fetched yet", release=ref.name, reason=str(error))
+            except RollwayError as error:
+                self._log.error("release cannot be prepared", release=ref.name, reason=str(error))
+                return Prepared(release=ref, failure=str(error))
+            else:
+                return Prepared(release=ref, spec=release.spec)
+            await anyio.sleep(pause_s * random.uniform(1, 1.25))  # noqa: S311 - so that hosts do not ask all at once
+            if ref not in plan.releases(self.state.assignment):
+                return None
+            pause_s = min(pause_s * 2, FETCH_AGAIN_S_MAX)
 
     async def _run_admin(self, action: RunAdmin, assignment: Assignment) -> None:
         rollout = RolloutId(action.rollout)

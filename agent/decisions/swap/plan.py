@@ -60,7 +60,7 @@ def step(state: SwapState, event: SwapEvent, now: Instant) -> SwapDecision:
     before = state
     state = _apply(state, event, now)
     anew = isinstance(event, Restarted) or (isinstance(event, Assigned) and not _same_wish(before, event.assignment))
-    prepare = [Prepare(release=release) for release in _releases(state.assignment)] if anew else []
+    prepare = [Prepare(release=release) for release in releases(state.assignment)] if anew else []
     state, forget = _forget(state, ended_too=anew)
     state, admin = _admin(state)
     state, rest = _converge(state, now)
@@ -133,7 +133,7 @@ def _assigned(state: SwapState, event: Assigned, now: Instant) -> SwapState:
     if _same_wish(state, assignment):
         return replace(state, assignment=assignment)
     same_release = held is not None and held.release == assignment.release
-    wanted = _releases(assignment)
+    wanted = releases(assignment)
     return replace(
         state,
         assignment=assignment,
@@ -150,7 +150,7 @@ def _assigned(state: SwapState, event: Assigned, now: Instant) -> SwapState:
 
 
 def _prepared(state: SwapState, event: Prepared) -> SwapState:
-    if event.release not in _releases(state.assignment):
+    if event.release not in releases(state.assignment):
         return state
     entry = PreparedReport(release=event.release, failure=event.failure)
     others = tuple(other for other in state.prepared if other.release != event.release)
@@ -169,7 +169,8 @@ def _same_wish(state: SwapState, assignment: Assignment) -> bool:
     return held is not None and replace(assignment, epoch=held.epoch) == held
 
 
-def _releases(assignment: Assignment | None) -> tuple[ReleaseRef, ...]:
+def releases(assignment: Assignment | None) -> tuple[ReleaseRef, ...]:
+    """What is to lie on the host: the assigned release first."""
     if assignment is None:
         return ()
     first = (assignment.release,) if assignment.release else ()
