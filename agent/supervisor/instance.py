@@ -228,7 +228,7 @@ class Instance:
                 due = anyio.current_time() + declared.period_ms / 1_000
                 found = await self._prober.check(declared)
                 detail = found.detail
-                if found.silent and kind == "startup":
+                if found.silent and self._machine.state == "starting":
                     detail = await whereabouts(self.launchable, process.tree) or detail
                 await self._send.send(Probed(kind=kind, launch=launch, ok=found.ok, detail=detail))
                 await anyio.sleep_until(due)

@@ -210,6 +210,15 @@ def probe(path: str, failures: int = 1) -> Probe:
     return Probe(check=HttpCheck(path=path), period_ms=100, timeout_ms=1_000, failures=failures)
 
 
+async def test_sockets_are_handed_over_by_number_and_by_name(house: House, slot: Slot) -> None:
+    """A process finds its sockets as socket activation says, and in its command where it asks for the number."""
+    told = "echo {fd} {port} $PORT $LISTEN_FDS $LISTEN_FDNAMES; [ $$ = $LISTEN_PID ] && readlink /proc/self/fd/3"
+    house.launch(script(told), **slot.given)
+    await house.until(lambda: len(house.messages()) >= 2)
+    inode = os.fstat(slot.socket.fileno()).st_ino
+    assert house.messages()[:2] == [f"3 {slot.port} {slot.port} 1 worker", f"socket:[{inode}]"]
+
+
 async def test_a_listening_instance_is_ready_when_it_accepts(house: House, slot: Slot) -> None:
     """Without probes an instance is not ready as long as connections only lie in its queue."""
     house.launch(web("--accept-after", "go"), **slot.given)
@@ -219,9 +228,10 @@ async def test_a_listening_instance_is_ready_when_it_accepts(house: House, slot:
     await house.state("ready")
 
 
-async def test_where_an_instance_listens_instead_is_told(house: House, slot: Slot) -> None:
+@pytest.mark.parametrize("kind", ["startup", "readiness"])
+async def test_where_an_instance_listens_instead_is_told(house: House, slot: Slot, kind: str) -> None:
     """An app that ignores its socket is told apart from a slow one: who listens where, instead."""
-    house.launch(web("--elsewhere", probes=Probes(startup=probe("/ready", failures=600))), **slot.given)
+    house.launch(web("--elsewhere", probes=Probes(**{kind: probe("/ready", failures=600)})), **slot.given)
     await house.until(lambda: "nobody accepts" in house.view().detail)
     (told,) = [str(message) for message in house.messages()]
     place = f"pid {house.view().pid} listens on 127.0.0.1:{told.split()[-1]}"
