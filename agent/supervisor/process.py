@@ -120,7 +120,8 @@ class Process:
 
     def _leave(self) -> None:
         if self.tree.cgroup is not None:
-            cgroup.remove(self.tree.cgroup)
+            with contextlib.suppress(OSError):  # an empty leaf that stays is used again
+                cgroup.remove(self.tree.cgroup)
         self._folder.remove()
         self._around.records.remove(str(self._key))
 
