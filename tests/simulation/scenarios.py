@@ -132,7 +132,8 @@ def _under_faults(world: World, watch: Watch, order: Callable[[], str]) -> None:
         world.timeline.after(gap_ms, lambda: befall(world))
         watch.pass_time(gap_ms)
     watch.pass_time(100_000)
-    for word in (world.rng.choice((Abort(by="operator"), Resume(by="operator"))), Abort(by="operator")):
+    abort, resume = Abort(by="operator"), Resume(by="operator")
+    for word in (world.rng.choice((abort, resume)), abort, resume):  # a rollback cannot be aborted, only resumed
         rollout = world.coordinator.rollout
         if rollout is not None and rollout.state == "paused":
             world.coordinator.step(word)

@@ -77,7 +77,7 @@ def run(rollout: Rollout) -> Outcome:
             Ended(state="done", runs=rollout.release, healthy=True),
         ]
     if _overdue(rollout):
-        slow = ", ".join(step.host for step in rollout.hosts if not (step.moved and step.state == "done"))
+        slow = ", ".join(step.host for step in rollout.hosts if not (step.moved and step.state == "done")) or "any host"
         return _fail(rollout, f"no progress: waiting for {slow}", actions)
     if _in_pause(rollout):
         return rollout, actions
