@@ -1,7 +1,10 @@
 """Releases out of a folder and assignments out of a hat: what a coordinator gives a host, without the coordinator."""
 
+import contextlib
 import io
+import secrets
 import shutil
+import socket
 from pathlib import Path
 from typing import Final
 
@@ -165,3 +168,11 @@ class Wish:
 
 def release_command(command: str) -> ReleaseCommand:
     return ReleaseCommand(command=command, timeout_ms=10_000)
+
+
+def free_port() -> int:
+    """A port that nobody uses, below those that the kernel gives to connections of its own choice."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

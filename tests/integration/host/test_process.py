@@ -21,18 +21,12 @@ from msgspec.structs import replace
 from agent.model.process import AppSpec
 from agent.model.roles import AgentSettings, TlsFiles
 from tests.integration.host.rig import running, settings
-from tests.integration.host.source import APP, FolderSource, Wish, web
+from tests.integration.host.source import APP, FolderSource, Wish, free_port, web
 
 DEADLINE_S = 30
 HOST = "127.0.0.1"
 START = "import sys, msgspec; from agent.host.main import run; from agent.model.roles import AgentSettings as S; "
 START += "run(msgspec.json.decode(sys.argv[1], type=S))"
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as sock:
-        found: int = sock.getsockname()[1]
-        return found
 
 
 @pytest.fixture
@@ -60,7 +54,7 @@ class Agent:
         self.seen: list[dict[str, object]] = []
 
     def until(self, event: str) -> dict[str, object]:
-        """Read events up to the first one called `event`; at the deadline the agent is killed, and what came is shown."""
+        """Read events up to the first one called `event`; at the deadline kill the agent and show what came."""
         deadline = threading.Timer(DEADLINE_S, self.process.kill)
         deadline.start()
         try:
@@ -102,10 +96,6 @@ def deployed(tmp_path: Path) -> int:
 
     anyio.run(deploy)
     return port
-
-
-def ready_event(event: dict[str, object]) -> bool:
-    return event.get("event") == "ready"
 
 
 def release_at(port: int) -> str:

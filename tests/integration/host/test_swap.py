@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import sys
 import threading
 import urllib.request
@@ -19,7 +18,7 @@ from anyio import to_thread
 from agent.model.process import AppSpec, ProcessType
 from agent.model.release import ConfigValue
 from tests.integration.host.rig import DEADLINE_S, running
-from tests.integration.host.source import APP, FolderSource, Wish, release_command, web
+from tests.integration.host.source import APP, FolderSource, Wish, free_port, release_command, web
 
 pytestmark = pytest.mark.anyio
 
@@ -28,9 +27,7 @@ LISTEN = "127.0.0.1"
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server((LISTEN, 0)) as sock:
-        found: int = sock.getsockname()[1]
-        return found
+    return free_port()
 
 
 @pytest.fixture
