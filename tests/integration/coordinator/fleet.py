@@ -40,10 +40,26 @@ ADMIN, VIEWER = "an-admins-token", "a-viewers-token"
 ARCHIVE = b"the bytes of an archive"
 BUILD = digest_of(ARCHIVE)
 SPEC = AppSpec(app=APP, processes=(ProcessType(name=ProcessName("web"), command="serve", count=1),))
-_RUN = (
-    "import sys, msgspec; from agent.coordinator.main import run; from agent.model.roles import CoordinatorSettings; "
-    "run(msgspec.json.decode(sys.argv[1], type=CoordinatorSettings))"
-)
+_RUN = """
+import itertools, os, signal, sys
+import msgspec
+from agent.coordinator import main, rollouts
+from agent.model.roles import CoordinatorSettings
+
+commit, commits = rollouts.Rollouts._commit, itertools.count(1)
+
+async def dying(self, decision):
+    number = str(next(commits))
+    for moment in ("before", "after"):
+        if sys.argv[2:] == [moment, number]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if moment == "before":
+            await commit(self, decision)
+
+rollouts.Rollouts._commit = dying
+main.run(msgspec.json.decode(sys.argv[1], type=CoordinatorSettings))
+"""
+"""Runs the coordinator as it is; asked to, it dies by SIGKILL just before or just after a commit of its rollouts."""
 
 
 def free_port() -> int:
@@ -82,13 +98,13 @@ class Fleet:
         Path(files.key).write_bytes(key)
         return files
 
-    async def start(self) -> None:
-        """The coordinator, up to where it says that it is ready."""
+    async def start(self, *dies: str) -> None:
+        """The coordinator, up to where it says that it is ready. It `dies` ("before" or "after", its n-th commit)."""
         ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         ready.bind("")
         ready.setblocking(False)  # noqa: FBT003 - the standard library's own order
         name = ready.getsockname().decode()[1:]
-        arguments = [sys.executable, "-c", _RUN, msgspec.json.encode(self.settings).decode()]
+        arguments = [sys.executable, "-c", _RUN, msgspec.json.encode(self.settings).decode(), *dies]
         environ = {**os.environ, "NOTIFY_SOCKET": f"@{name}"}
         self._spawn(arguments, environ)
         with ready, anyio.fail_after(DEADLINE_S):
@@ -106,6 +122,11 @@ class Fleet:
             code = await anyio.to_thread.run_sync(self._process.wait)
         self._process = None
         return code
+
+    async def died(self) -> None:
+        assert self._process is not None
+        with anyio.fail_after(DEADLINE_S):
+            assert await anyio.to_thread.run_sync(self._process.wait) == -signal.SIGKILL
 
     def close(self) -> None:
         if self._process is not None:
@@ -140,6 +161,13 @@ async def running(folder: Path) -> AsyncIterator[Fleet]:
         fleet.close()
 
 
+class Eager(random.Random):
+    """Draws short pauses, so that tests wait for events and not for backoff."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return a + (b - a) / 50
+
+
 class FakeAgent:
     """Takes assignments and says at once that they are so: done, or failed for a release whose name says `bad`."""
 
@@ -164,7 +192,7 @@ class FakeAgent:
             coordinators=[fleet.url],
             tls=fleet.agent_tls(name),
             hello=hello,
-            rng=random.Random(0),  # noqa: S311 - spreads reconnects
+            rng=Eager(),
             on_assign=self._assigned,
             tail=self._tail,
             on_connected=lambda _: self._tell(),

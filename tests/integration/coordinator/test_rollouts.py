@@ -2,13 +2,14 @@
 
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
 import pytest
 
 from agent.client.coordinator import Coordinator
+from agent.errors import UnreachableError
 from tests.integration.coordinator.fleet import (
     APP,
     LOCAL,
@@ -97,6 +98,31 @@ async def test_a_rollout_survives_the_kill_of_the_coordinator(tmp_path: Path) ->
         assert (await finished(client, rollout)).state == "done"
         assert [agent.runs for agent in agents] == ["v2", "v2"]
         assert agents[0].dialer.epoch == 2
+
+
+async def test_a_rollout_survives_a_kill_around_every_commit(tmp_path: Path) -> None:
+    """Killed just before or just after any of its commits, a rollout ends as if nothing had been."""
+    async with deployed(tmp_path, "h1", "h2") as (fleet, client, agents):
+        await swap(client, "v0")
+        for number, dies in enumerate(
+            [("before", "1"), ("after", "1"), ("before", "2"), ("after", "2"), ("after", "3")]
+        ):
+            await fleet.kill(signal.SIGTERM)
+            await fleet.start(*dies)
+            for agent in agents:
+                await agent.until(lambda agent: agent.dialer.connected)
+            name = f"v{number + 1}"
+            await client.create_release(APP, LOCAL, release(name))
+            asked = await order(client, name)
+            with suppress(UnreachableError):  # it may die before it can answer
+                await client.start_rollout(APP, LOCAL, asked.envelope, None, supersede=False)
+            await fleet.died()
+            await fleet.start()
+            (rollout,) = [shown for shown in await client.rollouts(APP, LOCAL) if shown.release == name]
+            assert (await finished(client, rollout)).state == "done"
+            assert [agent.runs for agent in agents] == [name, name]
+        state = await client.state(APP, LOCAL)
+        assert [ref.name for ref in state.stable] == ["v0", "v1", "v2", "v3", "v4", "v5"]
 
 
 async def test_a_host_that_joins_later_gets_what_runs(tmp_path: Path) -> None:
