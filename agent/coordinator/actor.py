@@ -26,7 +26,7 @@ from agent.decisions.rollout.state import (
     Wake,
 )
 from agent.decisions.rollout.step import step
-from agent.errors import FailedError, InvariantBrokenError, RefusedError
+from agent.errors import InvariantBrokenError, RefusedError, RollwayError
 from agent.linux import clock
 from agent.model.rollout import Rollout
 
@@ -45,7 +45,7 @@ class _Waiting(Struct):
 
     event: RolloutEvent
     answered: anyio.Event | None = None
-    error: RefusedError | FailedError | None = None
+    error: RollwayError | None = None
 
 
 class Actor:
@@ -91,7 +91,7 @@ class Actor:
                 if decision.changed or any(not isinstance(action, Wake) for action in decision.actions):
                     await self._commit(decision)
                 wake_s = self._committed(decision)
-            except FailedError as error:
+            except RollwayError as error:
                 log.exception("a rollout could not be stored", rollout=self.rollout.id)
                 waiting.error = error
                 if waiting.answered is None:

@@ -44,6 +44,7 @@ class Hosts:
     def __init__(self, database: Database, key: CoordinatorKey, epoch: int, known: Iterable[Hello]) -> None:
         self._database, self._key = database, key
         self._hellos = {hello.host: hello for hello in known}
+        self._order = _ordered(self._hellos)
         self._reports: dict[HostName, HostReport] = {}
         self.links = Links(epoch=epoch, listener=self)
         self.follower: Follower
@@ -51,18 +52,17 @@ class Hosts:
     @property
     def hellos(self) -> tuple[Hello, ...]:
         """Every host that ever connected, in order of name."""
-        return tuple(self._hellos[host] for host in _ordered(self._hellos))
+        return tuple(self._hellos[host] for host in self._order)
 
     def served(self) -> frozenset[EnvironmentName]:
         return frozenset(name for hello in self._hellos.values() for name in hello.environments)
 
     def members(self, environment: EnvironmentName, settings: EnvironmentSettings) -> tuple[HostName, ...]:
         """Hosts of the environment, in the order in which they move: h2 comes before h10."""
-        return tuple(
-            hello.host
-            for hello in self.hellos
-            if environment in hello.environments and settings.includes(hello.host, hello.labels)
-        )
+        return tuple(host for host in self._order if self.belongs(host, environment, settings))
+
+    def belongs(self, host: HostName, environment: EnvironmentName, settings: EnvironmentSettings) -> bool:
+        return self.serves(host, environment) and settings.includes(host, self._hellos[host].labels)
 
     def serves(self, host: HostName, environment: EnvironmentName) -> bool:
         return environment in self._hellos[host].environments
@@ -93,6 +93,8 @@ class Hosts:
         if not self._key.is_recipient(hello.age_recipient) or not all(map(is_name, hello.environments)):
             raise RefusedError(f"the hello of {hello.host} has a wrong age recipient or environment")
         now_ms, host = clock.now().wall_ms, hello.host
+        if host not in self._hellos:
+            self._order = _ordered([*self._order, host])
         self._hellos[host] = hello
         await self._database.run(lambda connection: fleet.store_host(connection, hello, now_ms))
         held = await self._database.run(lambda connection: rollouts.assigned_to(connection, host))

@@ -101,12 +101,16 @@ class Rollouts:
             row = environments.get(connection, app, environment)
             if row is None or not row.order:
                 return None
-            members = self._hosts.members(environment, settings_of(row))
+            settings = settings_of(row)
+            if only is None:
+                hosts = self._hosts.members(environment, settings)
+            else:
+                hosts = (only,) if self._hosts.belongs(only, environment, settings) else ()
             gives = converge(
                 runs=row.runs,
                 back_to=stable.target(row.stable, row.runs),
-                hosts=[host for host in members if only is None or host == only],
-                assigned=rollouts.assigned_in(connection, app, environment),
+                hosts=hosts,
+                assigned=rollouts.assigned_in(connection, app, environment, only),
                 rollout_is_live=rollouts.live_in(connection, app, environment) is not None,
             )
             return row, self._assign(connection, row, row.order, gives)

@@ -16,7 +16,7 @@ import sqlalchemy as sql
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from agent.errors import FailedError
 
@@ -36,7 +36,7 @@ class Database:
         event.listen(self._engine, "begin", _begin)
         try:
             self._thread.submit(self._migrate).result()
-        except OperationalError as error:
+        except DatabaseError as error:
             self.close()
             raise _explained(error) from error
 
@@ -52,7 +52,9 @@ class Database:
         try:
             with self._engine.begin() as connection:
                 return transaction(connection)
-        except OperationalError as error:
+        except IntegrityError:
+            raise  # what the program should have looked for first
+        except DatabaseError as error:
             raise _explained(error) from error
 
     def _migrate(self) -> None:
@@ -73,7 +75,7 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _explained(error: OperationalError) -> FailedError:
+def _explained(error: DatabaseError) -> FailedError:
     return FailedError(
         f"cannot store: the database says: {error.orig}",
         "Nothing of it was kept. Look at the disk of the coordinator's database (`df -h`), then try again.",

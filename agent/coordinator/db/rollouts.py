@@ -75,9 +75,14 @@ def assigned_to(connection: Connection, host: HostName) -> list[Assignment]:
     return [_assignment.decode(text) for text in connection.scalars(query)]
 
 
-def assigned_in(connection: Connection, app: AppName, environment: EnvironmentName) -> dict[HostName, Assignment]:
+def assigned_in(
+    connection: Connection, app: AppName, environment: EnvironmentName, only: HostName | None = None
+) -> dict[HostName, Assignment]:
+    """What each host of the environment holds, or `only` one of them."""
     query = select(assignments.c.host, assignments.c.json)
     query = query.where(assignments.c.app == app, assignments.c.environment == environment)
+    if only is not None:
+        query = query.where(assignments.c.host == only)
     return {host: _assignment.decode(text) for host, text in connection.execute(query)}
 
 
