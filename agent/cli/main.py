@@ -32,6 +32,9 @@ VERBS: Final = {
 """In the order in which one meets them."""
 
 
+click.rich_click.TEXT_PARAGRAPH_LINEBREAKS = "\n\n"
+
+
 class Verbs(click.RichGroup):
     """Commands by name, each imported when it is asked for."""
 
