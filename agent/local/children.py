@@ -22,7 +22,7 @@ from agent.wire import sdnotify
 
 _FIRST_DELAY_S: Final = 0.2
 _LARGEST_DELAY_S: Final = 10.0
-_HEALTHY_S: Final = 60.0
+_HEALTHY_S: Final = 5.0
 _PACKAGE: Final = Path(agent.__file__).parent.parent
 
 

@@ -1,5 +1,6 @@
 """A new rollout from an order, the environment's settings and the hosts that belong to it; and its plan in words."""
 
+from agent.decisions.rollout.hosts import patience_ms
 from agent.model.assignment import ReleaseRef
 from agent.model.environment import EnvironmentSettings
 from agent.model.ids import HostName, RolloutId
@@ -73,9 +74,8 @@ def lines(rollout: Rollout) -> tuple[str, ...]:
             out.append(f"wait {show_duration(pace.pause_between_ms)}")
     out.append(_on_failure(rollout))
     if away:
-        out.append(
-            f"cannot be reached now: {_list(away)}; waited for {show_duration(pace.deadline_ms)}, then left behind"
-        )
+        patience = show_duration(patience_ms(pace))
+        out.append(f"cannot be reached now: {_list(away)}; waited for {patience}, then left behind")
     return tuple(out)
 
 

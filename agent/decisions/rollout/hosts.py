@@ -8,7 +8,9 @@ from msgspec.structs import replace
 from agent.model.assignment import AppReport
 from agent.model.ids import HostName
 from agent.model.rollout import HostStep, Pace, Rollout
+from agent.model.units import Milliseconds
 
+AWAY_MS_MIN: Final = 30_000
 AT_REST: Final = frozenset({"done", "failed"})
 
 
@@ -63,9 +65,14 @@ def put(rollout: Rollout, step: HostStep) -> Rollout:
     return replace(rollout, hosts=tuple(step if step.host == other.host else other for other in rollout.hosts))
 
 
+def patience_ms(pace: Pace) -> Milliseconds:
+    """How long a host that is away is waited for: as long as one may take, and while a coordinator starts anew."""
+    return max(pace.deadline_ms, AWAY_MS_MIN)
+
+
 def lost(rollout: Rollout, step: HostStep) -> bool:
-    """Whether a host has been away for as long as a host may take: it is left behind and converges when it returns."""
-    return not step.reachable and rollout.clock_ms - step.since_ms >= rollout.pace.deadline_ms
+    """Whether a host has been away too long to be waited for: it is left behind and converges when it returns."""
+    return not step.reachable and rollout.clock_ms - step.since_ms >= patience_ms(rollout.pace)
 
 
 def moving(rollout: Rollout, steps: Iterable[HostStep]) -> int:

@@ -124,7 +124,7 @@ def _advance(rollout: Rollout) -> tuple[Rollout, list[RolloutAction]]:
 
 
 def _next_moment(rollout: Rollout) -> Milliseconds:
-    moments = [step.since_ms + rollout.pace.deadline_ms for step in rollout.hosts if not step.reachable]
+    moments = [step.since_ms + hosts.patience_ms(rollout.pace) for step in rollout.hosts if not step.reachable]
     if rollout.state != "paused":
         moments.append(rollout.progress_ms + rollout.pace.progress_deadline_ms)
     if rollout.state == "running" and rollout.pace.pause_between_ms:
