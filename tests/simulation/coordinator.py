@@ -119,9 +119,9 @@ class Coordinator:
         decision = rollouts.step(rollout, event, self.now_ms)
         if decision.refused:
             return decision.refused
-        if self.fuse.burns_out():
+        if decision.changed and self.fuse.burns_out():
             self.die()
-            return ""
+            return "no answer"
         store = replace(
             self.store,
             rollouts=tuple(decision.state if one.id == rollout.id else one for one in self.store.rollouts),

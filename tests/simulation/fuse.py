@@ -1,4 +1,4 @@
-"""Where an actor dies: it looks at its fuse before it stores a decision and before each thing that it then does."""
+"""Where an actor dies: it looks at its fuse before it stores a change and before each thing that it then does."""
 
 
 class Fuse:

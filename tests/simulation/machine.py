@@ -109,10 +109,10 @@ class Machine:
         decision = plan.step(self.state, event, self.now())
         if decision.refused:
             return
-        if self.fuse.burns_out():
-            self.die()
-            return
         if durable(decision.state) != durable(self.state):
+            if self.fuse.burns_out():
+                self.die()
+                return
             self._disk = msgspec.json.encode(durable(decision.state))
         self.state = decision.state
         self._wakes += 1
