@@ -44,14 +44,22 @@ class Story(Struct, kw_only=True):
     total_s: float = 0
 
 
-def run(*, live: bool) -> int:
-    """Play the demo; gives its exit code, 0 only when every proof held."""
+class Result(Struct, frozen=True, kw_only=True):
+    """What came out of it."""
+
+    held: bool
+    figures: dict[str, str]
+    proofs: list[Proof]
+
+
+def run(*, live: bool, beside: bool) -> Result | None:
+    """Play the demo and show it, on stderr with `beside`; None when it was interrupted."""
     with tempfile.TemporaryDirectory(prefix="rollway-demo-") as folder:
-        return anyio.run(_run, Path(folder), live)
+        return anyio.run(_run, Path(folder), live, beside)
 
 
-async def _run(folder: Path, live: bool) -> int:  # noqa: FBT001 - anyio.run knows no keywords
-    view = View(live=live)
+async def _run(folder: Path, live: bool, beside: bool) -> Result | None:  # noqa: FBT001 - anyio.run knows no keywords
+    view = View(live=live, beside=beside)
     failure: RollwayError | None = None
     story: Story | None = None
     async with anyio.create_task_group() as background:
@@ -70,10 +78,10 @@ async def _run(folder: Path, live: bool) -> int:  # noqa: FBT001 - anyio.run kno
     if failure is not None:
         raise failure
     if story is None:
-        return 130
-    proofs = proofs_of(story)
-    view.end(figures_of(story), proofs)
-    return 0 if all(proof.held for proof in proofs) else 1
+        return None
+    figures, proofs = figures_of(story), proofs_of(story)
+    view.end(figures, proofs)
+    return Result(held=all(proof.held for proof in proofs), figures=dict(figures), proofs=proofs)
 
 
 async def _cancel_at_signal(

@@ -109,6 +109,7 @@ class Stage:
         self._load: Process | None = None
         self._answers: BufferedByteReceiveStream | None = None
         self._speaking = anyio.Lock()
+        self._showing = anyio.CancelScope()
 
     async def open(self) -> None:
         """Start the fleet."""
@@ -130,6 +131,7 @@ class Stage:
 
     async def close(self) -> None:
         """End everything that was started, the newest first."""
+        self._showing.cancel()
         for process in reversed(self._processes):
             if process.returncode is None:
                 process.terminate()
@@ -178,7 +180,8 @@ class Stage:
             return msgspec.json.decode(await self._answers.receive_until(b"\n", _LINE_MAX), type=Tally)
 
     async def stop_load(self) -> Tally:
-        """Let all users go; gives the last tally."""
+        """Let all users go; gives the last tally. The view stays as it is then."""
+        self._showing.cancel()
         tally = await self.tell_load("end")
         load, self._load = self._load, None
         if load is not None:
@@ -227,10 +230,11 @@ class Stage:
     async def _show(self) -> None:
         """Keep the live view up to date."""
         async with self.client() as coordinator:
-            while True:
-                with suppress(UnreachableError):
-                    self.view.fleet(await coordinator.ps(), await self.tell_load("tally"))
-                await anyio.sleep(_VIEW_S)
+            with self._showing:
+                while True:
+                    with suppress(UnreachableError):
+                        self.view.fleet(await coordinator.ps(), await self.tell_load("tally"))
+                    await anyio.sleep(_VIEW_S)
 
 
 def _opened(stream: ByteReceiveStream | None) -> ByteReceiveStream:

@@ -31,8 +31,9 @@ class Proof(Struct, frozen=True):
 class View:
     """Events as they happen, and on a terminal the fleet above them."""
 
-    def __init__(self, *, live: bool) -> None:
-        self._console = Console(markup=False, highlight=False, soft_wrap=True)
+    def __init__(self, *, live: bool, beside: bool) -> None:
+        """`beside`: everything goes to stderr, because stdout has something else to carry."""
+        self._console = Console(markup=False, highlight=False, soft_wrap=True, stderr=beside)
         self._live = Live(console=self._console, auto_refresh=False) if live else None
         self._began_s = anyio.current_time()
         self._events: deque[str] = deque(maxlen=_EVENTS_SHOWN)
