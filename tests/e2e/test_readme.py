@@ -1,0 +1,49 @@
+"""The README's tutorial, followed literally: every block is run, and says what it promises."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.fleet import ROOT, fleet
+
+BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+SAYS = {
+    "rollway status": ["h1", "h2", "h3"],
+    "git tag v1.0.0": [],
+    "rollway release create": ["hello from v1.0.0", "web.2"],
+    "git tag v2.0.0": ["hello again from v2.0.0"],
+    "git tag v3.0.0": ["exit code 3", "hello again from v2.0.0"],
+    "rollway rollback": ["hello from v1.0.0", "rolled_back"],
+}
+
+
+@pytest.mark.timeout(300)
+def test_tutorial(tmp_path: Path) -> None:
+    """A person who copies the blocks into two terminals sees what the text says."""
+    blocks = BLOCK.findall((ROOT / "README.md").read_text())
+    first, *rest = blocks
+    assert "rollway up --hosts 3 --dir /tmp/rollway-tutorial" in first
+    with fleet(tmp_path, hosts=3) as one:
+        block_of = one.address().rpartition(".")[0]
+        places = {"/tmp/rollway-tutorial": str(tmp_path / "up"), "/tmp/hello": str(tmp_path / "hello")}
+        folder = ROOT
+        for block, (mark, said) in zip(rest, SAYS.items(), strict=True):
+            assert mark in block
+            script = block.replace("127.10.0", block_of)
+            for place, mine in places.items():
+                script = script.replace(place, mine)
+            environment = {
+                **os.environ,
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "ROLLWAY_CONFIG": str(tmp_path / "up" / "client.toml"),
+            }
+            done = subprocess.run(
+                ["bash", "-e", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+            assert [words for words in said if words not in done.stdout] == [], done.stdout
+            folder = tmp_path / "hello" if (tmp_path / "hello").exists() else ROOT
