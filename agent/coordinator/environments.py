@@ -51,17 +51,18 @@ class Environments:
 
         return await self._database.run(read)
 
-    async def set(self, app: AppName, environment: EnvironmentName, file: str) -> EnvironmentSettings:
+    async def set(self, app: AppName, environment: EnvironmentName, file: str) -> EnvironmentRow:
         """Keep `file` as the settings; what is wrong in it is refused. Raises SettingsError, NotFoundError."""
-        settings = load(environment, file)
+        load(environment, file)
 
-        def write(connection: Connection) -> None:
+        def write(connection: Connection) -> EnvironmentRow:
             need_app(connection, app)
             row = environments.get(connection, app, environment) or self._add(connection, app, environment)
-            environments.change(connection, replace(row, file=file))
+            changed = replace(row, file=file)
+            environments.change(connection, changed)
+            return changed
 
-        await self._database.run(write)
-        return settings
+        return await self._database.run(write)
 
     def need(self, connection: Connection, app: AppName, environment: EnvironmentName) -> EnvironmentRow:
         """The environment, within a transaction. Raises NotFoundError."""

@@ -119,6 +119,13 @@ class Rollouts:
             row, assignments = written
             self._hosts.send(assignments, row)
 
+    async def settings_changed(self, row: EnvironmentRow) -> None:
+        """Other hosts may belong to the environment now."""
+        members = self._hosts.members(row.environment, settings_of(row))
+        for actor in self._in(row.app, row.environment):
+            actor.put(HostsChanged(hosts=members))
+        await self.converge(row.app, row.environment)
+
     async def host_connected(self, host: HostName) -> None:
         for row in await self._database.run(environments.every):
             if not self._hosts.serves(host, row.environment):

@@ -39,8 +39,9 @@ async def get_environment(call: Call) -> web.StreamResponse:
 
 async def set_environment(call: Call) -> web.StreamResponse:
     body = await call.body(SettingsFile)
-    settings = await call.server.environments.set(call.app, call.environment, body.file)
-    return answer({"file": body.file, "settings": settings})
+    row = await call.server.environments.set(call.app, call.environment, body.file)
+    await call.server.rollouts.settings_changed(row)
+    return answer({"file": row.file, "settings": settings_of(row)})
 
 
 async def get_state(call: Call) -> web.StreamResponse:

@@ -144,17 +144,27 @@ async def test_a_host_that_was_away_converges_when_it_returns(tmp_path: Path) ->
             await away.until(lambda agent: agent.dialer.connected)
             await swap(client, "v1")
             while_there.cancel_scope.cancel()
-        await client.set_settings(APP, LOCAL, '[rolling]\nmin_ready = "0s"\ndeadline = "1s"\n')
-        missed = await swap(client, "v2")
-        assert missed.state == "done"
-        assert missed.stragglers == ("h2",)
+        await client.set_settings(APP, LOCAL, f'hosts = ["h1"]\n{QUICK}')
+        assert (await swap(client, "v2")).state == "done"
+        await client.set_settings(APP, LOCAL, QUICK)
+        assert away.runs == "v1"
         tasks.start_soon(away.dialer.run)
         await away.until(lambda agent: agent.runs == "v2")
         tasks.cancel_scope.cancel()
 
 
-async def test_an_operator_may_pause_resume_and_abort(tmp_path: Path) -> None:
-    """A word that the rollout's state knows is done; after an abort the former release runs everywhere."""
+async def test_a_host_that_the_settings_add_gets_what_runs(tmp_path: Path) -> None:
+    """A connected host that is taken into the environment is given its release at once."""
+    async with deployed(tmp_path, "h1", "h2") as (_, client, agents):
+        await client.set_settings(APP, LOCAL, f'hosts = ["h1"]\n{QUICK}')
+        assert (await swap(client, "v1")).state == "done"
+        assert [agent.runs for agent in agents] == ["v1", None]
+        await client.set_settings(APP, LOCAL, QUICK)
+        await agents[1].until(lambda agent: agent.runs == "v1")
+
+
+async def test_an_operator_may_abort(tmp_path: Path) -> None:
+    """After an abort the former release runs everywhere."""
     async with deployed(tmp_path, "h1", "h2") as (_, client, agents):
         await swap(client, "v1")
         await client.create_release(APP, LOCAL, release("v2"))
