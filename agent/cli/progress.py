@@ -53,6 +53,8 @@ def ending(rollout: RolloutShown) -> Iterator[str]:
     """How a rollout ended, in lines."""
     reason = f": {rollout.reason}" if rollout.reason else ""
     match rollout.state:
+        case "done" if not rollout.id:
+            yield rollout.reason
         case "done":
             yield f"{rollout.app} {rollout.environment} runs {rollout.release}{reason}"
         case "rolled_back" | "aborted":

@@ -180,7 +180,7 @@ class Load:
 
     def _count_failure(self, address: str, began_s: float | None, reason: str) -> None:
         """`began_s` is None for a wrong answer, which no kill excuses."""
-        was_killing = self._killed_s is None or (began_s is not None and began_s <= self._killed_s)
+        was_killing = self._killed_s is None or (began_s is not None and began_s < self._killed_s)
         if began_s is not None and address == self._killed_host and was_killing:
             self._tally.cut += 1
             return

@@ -58,7 +58,8 @@ class Done(Struct, frozen=True):
     def worked(self) -> "Done":
         """Itself; FailedError when its exit code is not 0."""
         if self.code != 0:
-            raise FailedError(f"`{self.words}` ended with {self.code}: {self.error.strip()}", "See the events above.")
+            said = self.error.strip() or self.answer.decode(errors="replace").strip()
+            raise FailedError(f"`{self.words}` ended with {self.code}: {said}", "See the events above.")
         return self
 
 
