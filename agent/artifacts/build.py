@@ -64,7 +64,7 @@ def read_spec(tree: Path, source: export.Source) -> AppSpec:
             return load_app(text, f"{name} at {source.ref}")
     raise UsageError(
         f"cannot build {source.ref!r}: it has neither rollway.toml nor Procfile in its root",
-        "Write one (`rollway init`) and commit it.",
+        "Write one and commit it; config/rollway.toml shows every key.",
     )
 
 

@@ -1,8 +1,8 @@
 """How the command line speaks: answers on stdout, remarks and errors on stderr; JSON, tables or lines.
 
 Rules: a terminal may get colours and tables, a pipe gets plain lines only, never an escape sequence; with `--json`
-stdout is one JSON document, or one per line for streams, and nothing else. Imports neither click nor rich by itself:
-the roles use it too.
+stdout is one JSON document, or one per line for streams, and nothing else, and an error is the last line of stderr.
+Imports neither click nor rich by itself: the roles use it too.
 """
 
 import os

@@ -44,6 +44,13 @@ class Environments:
         """Raises NotFoundError."""
         return await self._database.run(lambda connection: self.need(connection, app, environment))
 
+    async def check(self, app: AppName | None, environment: EnvironmentName | None) -> None:
+        """Raises NotFoundError where what is asked about does not exist: silence would read as "nothing runs"."""
+        if app is not None and environment is not None:
+            await self.get(app, environment)
+        elif app is not None:
+            await self.names(app)
+
     async def names(self, app: AppName) -> list[EnvironmentName]:
         def read(connection: Connection) -> list[EnvironmentName]:
             need_app(connection, app)

@@ -68,10 +68,10 @@ def test_unknown_ref(tmp_path: Path) -> None:
 
 
 def test_errors_as_json(tmp_path: Path) -> None:
-    """With --json an error is an object with error, what_to_do and code."""
+    """With --json an error is an object with error, what_to_do and code, in the last line of stderr."""
     source = repository(tmp_path / "r", {"v1": {"README": "hello"}})
     done = rollway("build", str(source), "--output", str(tmp_path / "out"), "--json", cwd=tmp_path)
-    error = json.loads(done.stderr)
+    error = json.loads(done.stderr.splitlines()[-1])
     assert error["code"] == done.returncode == 2
     assert error["error"]
     assert error["what_to_do"]
@@ -120,7 +120,7 @@ def test_required_config(one_host: Fleet) -> None:
     source = repository(one_host.folder / "needy", {"v1": {"rollway.toml": text}})
     one_host.rollway("build", str(source), "--ref", "v1")
     words = ("release", "create", "needy", "local", "--ref", "v1", "--path", str(source), "--name", "v1")
-    done = one_host.rollway(*words, code=2)
+    done = one_host.rollway(*words, code=4)
     assert "DATABASE_URL" in done.stderr
     assert one_host.rows("release", "list", "needy", "local") == []
     one_host.rollway("config", "set", "needy", "local", "DATABASE_URL=sqlite:///x")

@@ -38,6 +38,7 @@ async def list_hosts(call: Call) -> web.StreamResponse:
 
 async def status(call: Call) -> web.StreamResponse:
     app, environment = call.where
+    await call.server.environments.check(app, environment)
 
     def read(connection: Connection) -> list[tuple[EnvironmentRow, Rollout | None]]:
         return [
@@ -53,6 +54,7 @@ async def status(call: Call) -> web.StreamResponse:
 
 async def ps(call: Call) -> web.StreamResponse:
     app, environment = call.where
+    await call.server.environments.check(app, environment)
     shown = [
         {
             "host": hello.host,
