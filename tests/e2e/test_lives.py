@@ -25,8 +25,17 @@ def one_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield one
 
 
-def plain(folder: Path, app: str, port: int, versions: dict[str, str], stop: str = "") -> Path:
-    """An app around `apps/plain.py`; `versions` says how each version behaves."""
+def plain(
+    folder: Path,
+    app: str,
+    port: int,
+    versions: dict[str, str],
+    *,
+    stop: str = "",
+    more: str = "",
+    files: dict[str, dict[str, str]] | None = None,
+) -> Path:
+    """An app around `apps/plain.py`; `versions` says how each version behaves, `files` what else it has."""
     settings = f"""
 app = "{app}"
 [process.web]
@@ -46,7 +55,13 @@ period = "200ms"
     return repository(
         folder,
         {
-            version: {"rollway.toml": settings, "plain.py": program, "behaviour": behaviour, "VERSION": version}
+            version: {
+                "rollway.toml": settings + more,
+                "plain.py": program,
+                "behaviour": behaviour,
+                "VERSION": version,
+                **(files or {}).get(version, {}),
+            }
             for version, behaviour in versions.items()
         },
     )
