@@ -1,13 +1,11 @@
-"""Files that are whole or not there, pipes that do not break, and who is at the other end of a socket."""
+"""Files that are whole or not there, and pipes that do not break."""
 
 import os
-import socket
 from pathlib import Path
 
 import pytest
 
 from agent.linux import atomic, clock, fifo
-from agent.linux.peercred import Peer, peer_of
 from tests.integration.linux.conftest import Start
 
 
@@ -80,13 +78,6 @@ def test_a_pipe_that_the_kernel_refuses_to_enlarge_is_reported(tmp_path: Path) -
     os.write(writer, b"x" * 60_000)
     assert fifo.enlarge(writer, 4096) == 65_536
     os.close(writer)
-
-
-def test_the_peer_of_a_unix_socket_is_known() -> None:
-    """The kernel says which process and user is at the other end."""
-    one, other = socket.socketpair(socket.AF_UNIX)
-    with one, other:
-        assert peer_of(one) == Peer(os.getpid(), os.getuid(), os.getgid())
 
 
 def test_the_clock_tells_the_boot_and_does_not_go_back() -> None:
