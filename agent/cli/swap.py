@@ -25,7 +25,6 @@ class How(msgspec.Struct, frozen=True, kw_only=True):
     """What the words of a command say of the way, not of the aim."""
 
     strategy: str | None = None
-    supersede: bool = False
     detach: bool = False
     strict: bool = False
     as_json: bool = False
@@ -41,7 +40,6 @@ class How(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--plan", is_flag=True, help="Only say what would be done.")
 @click.option("--detach", is_flag=True, help="Do not wait for the end.")
 @click.option("--strict", is_flag=True, help="Fail (1) when hosts could not be reached.")
-@click.option("--supersede", is_flag=True, help="End a rollout that is under way, back on stable, then begin.")
 @json_option
 def command(
     app: AppName,
@@ -54,7 +52,6 @@ def command(
     plan: bool,
     detach: bool,
     strict: bool,
-    supersede: bool,
     as_json: bool,
 ) -> int:
     """Swap APP in ENVIRONMENT to RELEASE, host by host, and wait for the end. Ctrl-C leaves it going.
@@ -65,7 +62,7 @@ def command(
     """
     if (release is None) == (ref is None):
         raise UsageError("a swap is to one release", "Give either a RELEASE or --ref.")
-    how = How(strategy=strategy, supersede=supersede, detach=detach, strict=strict, as_json=as_json)
+    how = How(strategy=strategy, detach=detach, strict=strict, as_json=as_json)
 
     async def run(coordinator: "Coordinator") -> int:
         if ref is not None:
@@ -122,9 +119,7 @@ async def show_plan(coordinator: "Coordinator", order: Order, how: How) -> int:
 
 async def carry_out(coordinator: "Coordinator", order: Order, how: How) -> int:
     """Start the rollout that `order` asks for and wait for its end, unless detached; gives the exit code."""
-    rollout = await coordinator.start_rollout(
-        order.app, order.environment, seal(order), how.strategy, supersede=how.supersede
-    )
+    rollout = await coordinator.start_rollout(order.app, order.environment, seal(order), how.strategy)
     if how.detach and rollout.state not in TERMINAL:
         if how.as_json:
             show_json(rollout)

@@ -95,14 +95,14 @@ class Coordinator(Session):
     async def plan_rollout(
         self, app: AppName, environment: EnvironmentName, order: bytes, strategy: str | None
     ) -> Planned:
-        body = {"order": order.decode(), "strategy": strategy, "plan": True, "supersede": False}
+        body = {"order": order.decode(), "strategy": strategy, "plan": True}
         return await self.ask("POST", f"{_environment(app, environment)}/rollouts", Planned, body=body)
 
     async def start_rollout(
-        self, app: AppName, environment: EnvironmentName, order: bytes, strategy: str | None, *, supersede: bool
+        self, app: AppName, environment: EnvironmentName, order: bytes, strategy: str | None
     ) -> RolloutShown:
         """The rollout, or, in state `done`, what says that the release runs everywhere already."""
-        body = {"order": order.decode(), "strategy": strategy, "plan": False, "supersede": supersede}
+        body = {"order": order.decode(), "strategy": strategy, "plan": False}
         return await self.ask("POST", f"{_environment(app, environment)}/rollouts", RolloutShown, body=body)
 
     async def rollouts(

@@ -12,7 +12,7 @@ from agent.coordinator.orders import Asked
 from agent.decisions.rollout import begin
 from agent.decisions.rollout.hosts import stragglers
 from agent.decisions.rollout.state import Abort, Pause, Resume
-from agent.errors import RefusedError, UsageError
+from agent.errors import UsageError
 from agent.model.ids import RolloutId
 from agent.model.rollout import Rollout
 
@@ -24,17 +24,12 @@ class Ordered(Struct, frozen=True):
     order: str
     strategy: str | None = None
     plan: bool = False
-    supersede: bool = False
 
 
 async def create_rollout(call: Call) -> web.StreamResponse:
     ordered = await call.body(Ordered)
     if ordered.strategy not in (None, "rolling"):
         raise UsageError(f"the strategy {ordered.strategy[:40]!r} is not supported by this version", "Use rolling.")
-    if ordered.supersede:
-        raise RefusedError(
-            "--supersede is not supported by this version", "Abort the rollout that is under way, then ask again."
-        )
     asked = Asked(
         app=call.app,
         environment=call.environment,

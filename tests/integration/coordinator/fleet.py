@@ -311,7 +311,7 @@ async def swap(client: Coordinator, name: str, kind: OrderKind = "swap") -> Roll
     if name not in [entry.release for entry in await client.releases(APP, LOCAL)]:
         await client.create_release(APP, LOCAL, release(name))
     asked = await order(client, name, kind)
-    return await finished(client, await client.start_rollout(APP, LOCAL, asked.envelope, None, supersede=False))
+    return await finished(client, await client.start_rollout(APP, LOCAL, asked.envelope, None))
 
 
 async def finished(client: Coordinator, rollout: RolloutShown) -> RolloutShown:

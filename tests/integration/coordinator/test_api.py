@@ -170,7 +170,6 @@ WRONG: dict[str, tuple[str, str, dict[str, Any], int, str]] = {
     "a config key that is none": (
         "POST", f"{V1}/config", {"json": {"base_version": 0, "set": {"LD-PATH": {"plain": "x"}}}}, 400, "config key",
     ),
-    "superseding": ("POST", f"{V1}/rollouts", {"json": {"order": "", "supersede": True}}, 409, "not supported"),
     "a strategy to come": (
         "POST", f"{V1}/rollouts", {"json": {"order": "", "strategy": "canary"}}, 400, "not supported",
     ),
@@ -235,7 +234,7 @@ async def test_an_order_that_does_not_fit_is_refused(
         wanted: Order = replace((await order(client, "v1")).order, **changed)
         sealed = sign.seal(wanted)
         with pytest.raises(RollwayError, match=text) as raised:
-            await client.start_rollout(APP, LOCAL, sealed, None, supersede=False)
+            await client.start_rollout(APP, LOCAL, sealed, None)
         assert raised.value.exit_code == error.exit_code
         assert (await client.state(APP, LOCAL)).rollout is None
 
@@ -264,7 +263,7 @@ async def test_an_environment_without_hosts_is_refused(tmp_path: Path) -> None:
             release_digest=sign.payload_digest(sign.seal(shown)),
         )
         with pytest.raises(RefusedError, match="no host has joined environment dev"):
-            await client.start_rollout(APP, dev, sign.seal(wanted), None, supersede=False)
+            await client.start_rollout(APP, dev, sign.seal(wanted), None)
 
 
 async def test_one_rollout_at_a_time(tmp_path: Path) -> None:
@@ -278,11 +277,11 @@ async def test_one_rollout_at_a_time(tmp_path: Path) -> None:
         agent.answers = False
         for name in ("v1", "v2"):
             await client.create_release(APP, LOCAL, release(name))
-        first = await client.start_rollout(APP, LOCAL, (await order(client, "v1")).envelope, None, supersede=False)
+        first = await client.start_rollout(APP, LOCAL, (await order(client, "v1")).envelope, None)
         with pytest.raises(
             RefusedError, match=f"bootstrap is bringing v1 to shop in local since .*: rollout {first.id}"
         ):
-            await client.start_rollout(APP, LOCAL, (await order(client, "v2")).envelope, None, supersede=False)
+            await client.start_rollout(APP, LOCAL, (await order(client, "v2")).envelope, None)
         with pytest.raises(RefusedError, match="cannot resume"):
             await client.tell_rollout(first.id, "resume")
         await agent.until(lambda agent: bool(agent.assigned))
@@ -291,7 +290,7 @@ async def test_one_rollout_at_a_time(tmp_path: Path) -> None:
         with anyio.fail_after(DEADLINE_S):
             async for _ in client.watch(first.id):
                 pass
-        again = await client.start_rollout(APP, LOCAL, (await order(client, "v1")).envelope, None, supersede=False)
+        again = await client.start_rollout(APP, LOCAL, (await order(client, "v1")).envelope, None)
         assert (again.id, again.state, again.reason) == ("", "done", "nothing done: v1 runs already")
         assert (await swap(client, "v2")).state == "done"
         with pytest.raises(RefusedError, match="cannot abort"):

@@ -87,7 +87,7 @@ async def test_a_rollout_survives_the_kill_of_the_coordinator(tmp_path: Path) ->
             agent.answers = False
         await client.create_release(APP, LOCAL, release("v2"))
         asked = await order(client, "v2")
-        rollout = await client.start_rollout(APP, LOCAL, asked.envelope, None, supersede=False)
+        rollout = await client.start_rollout(APP, LOCAL, asked.envelope, None)
         await agents[0].until(lambda agent: agent.held[APP, LOCAL].generation > 1)
         await fleet.kill(signal.SIGKILL)
         await agents[0].until(lambda agent: not agent.dialer.connected)
@@ -115,7 +115,7 @@ async def test_a_rollout_survives_a_kill_around_every_commit(tmp_path: Path) -> 
             await client.create_release(APP, LOCAL, release(name))
             asked = await order(client, name)
             with suppress(UnreachableError):  # it may die before it can answer
-                await client.start_rollout(APP, LOCAL, asked.envelope, None, supersede=False)
+                await client.start_rollout(APP, LOCAL, asked.envelope, None)
             await fleet.died()
             await fleet.start()
             (rollout,) = [shown for shown in await client.rollouts(APP, LOCAL) if shown.release == name]
@@ -170,7 +170,7 @@ async def test_an_operator_may_abort(tmp_path: Path) -> None:
         await client.create_release(APP, LOCAL, release("v2"))
         asked = await order(client, "v2")
         agents[1].answers = False
-        rollout = await client.start_rollout(APP, LOCAL, asked.envelope, None, supersede=False)
+        rollout = await client.start_rollout(APP, LOCAL, asked.envelope, None)
         await agents[1].until(lambda agent: agent.held[APP, LOCAL].generation > 2)
         agents[1].answers = True
         aborted = await client.tell_rollout(rollout.id, "abort")
@@ -186,6 +186,6 @@ async def test_the_coordinator_ends_cleanly_when_asked(tmp_path: Path) -> None:
         agents[0].answers = False
         await client.create_release(APP, LOCAL, release("v1"))
         asked = await order(client, "v1")
-        await client.start_rollout(APP, LOCAL, asked.envelope, None, supersede=False)
+        await client.start_rollout(APP, LOCAL, asked.envelope, None)
         await agents[0].until(lambda agent: bool(agent.assigned))
         assert await fleet.kill(signal.SIGTERM) == 0, fleet.log
