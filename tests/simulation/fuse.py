@@ -12,6 +12,9 @@ class Fuse:
         """Burn out at that look from now."""
         self._end = self.looks + looks
 
+    def put_out(self) -> None:
+        self._end = None
+
     def burns_out(self) -> bool:
         self.looks += 1
         return self.looks == self._end

@@ -133,7 +133,7 @@ class Machine:
                 ended = AdminReport(
                     rollout=RolloutId(rollout), state="succeeded" if good else "failed", exit_code=0 if good else 1
                 )
-                self._mine(self.rng.randint(50, 400), lambda: self.step(AdminEnded(report=ended)))
+                self._mine(self.rng.randint(100, 2_500), lambda: self.step(AdminEnded(report=ended)))
             case Launch(process=process, slot=slot, release=release):
                 self._launch((process, slot), release.name)
             case Stop(process=process, slot=slot, linger_ms=linger_ms):

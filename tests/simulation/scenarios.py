@@ -132,6 +132,8 @@ def _under_faults(world: World, watch: Watch, order: Callable[[], str]) -> None:
         world.timeline.after(gap_ms, lambda: befall(world))
         watch.pass_time(gap_ms)
     watch.pass_time(100_000)
+    for fuse in (world.coordinator.fuse, *(machine.fuse for machine in world.machines.values())):
+        fuse.put_out()
     abort, resume = Abort(by="operator"), Resume(by="operator")
     for word in (world.rng.choice((abort, resume)), abort, resume):  # a rollback cannot be aborted, only resumed
         rollout = world.coordinator.rollout
