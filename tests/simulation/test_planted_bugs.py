@@ -9,8 +9,8 @@ from agent.decisions.rollout import back, forward, hosts
 from agent.decisions.rollout.state import Ended, RolloutAction
 from agent.decisions.swap import plan, slots
 from agent.decisions.swap.state import InstanceView, Restarted, Route, SwapEvent, SwapState
-from agent.model.assignment import Assignment
-from agent.model.ids import ProcessName
+from agent.model.assignment import AppReport, Assignment
+from agent.model.ids import HostName, ProcessName
 from agent.model.process import ProcessType
 from agent.model.rollout import HostStep, Pace, Rollout
 from agent.model.units import Instant
@@ -120,6 +120,15 @@ def counts_nobody_as_moving(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hosts, "moving", lambda rollout, steps: 0)
 
 
+def believes_old_reports(patch: pytest.MonkeyPatch) -> None:
+    reported = hosts.reported
+
+    def credulous(rollout: Rollout, host: HostName, report: AppReport) -> Rollout:
+        return reported(rollout, host, replace(report, generation=rollout.next_generation))
+
+    patch.setattr(hosts, "reported", credulous)
+
+
 def ends_with_the_first_host(patch: pytest.MonkeyPatch) -> None:
     def all_done(rollout: Rollout) -> bool:
         return any(step.moved and step.state == "done" for step in rollout.hosts)
@@ -186,6 +195,7 @@ BUGS: dict[str, Plant] = {
     "hosts move before the release lies on all": skips_the_preflight,
     "all hosts move at once": moves_all_at_once,
     "hosts that move do not count": counts_nobody_as_moving,
+    "what a host says of an earlier assignment is believed": believes_old_reports,
     "a rollout ends with its first host": ends_with_the_first_host,
     "a rollout ends before stable is back": ends_before_stable_is_back,
     "a host that got stable back is forgotten": forgets_that_it_gave_stable_back,
