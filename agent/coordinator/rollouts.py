@@ -30,9 +30,9 @@ from agent.decisions.rollout.state import (
     HostsChanged,
     Reachable,
     Reported,
+    Restarted,
     RolloutDecision,
     RolloutEvent,
-    Tick,
 )
 from agent.decisions.rollout.step import step
 from agent.errors import FailedError, NotFoundError, RefusedError
@@ -58,8 +58,7 @@ class Rollouts:
         """Go on with what is stored, then with what comes, until cancelled."""
         async with anyio.create_task_group() as self._tasks:
             for rollout in await self._database.run(rollouts.live):
-                away = (Reachable(host=step.host, reachable=False) for step in rollout.hosts)
-                self.start(rollout, (*away, Tick()))
+                self.start(rollout, (Restarted(),))
             task_status.started()
             await anyio.sleep_forever()
 
