@@ -1,6 +1,11 @@
 """What every test shares: each async test runs on plain asyncio and on uvloop, for an agent may run on either."""
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("rollway", deadline=None)
+settings.load_profile("rollway")
 
 LOOPS = {"asyncio": False, "uvloop": True}
 

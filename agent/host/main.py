@@ -27,7 +27,7 @@ from agent.host.tails import tail
 from agent.link import tls
 from agent.link.dial import Dialer
 from agent.link.fetch import Fetcher
-from agent.linux import clock, service, sockets
+from agent.linux import clock, service, sockets, spawn
 from agent.model.address import parse_address
 from agent.model.assignment import AppReport
 from agent.model.ids import AppName, EnvironmentName
@@ -50,6 +50,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 def run(settings: AgentSettings) -> None:
     """Be the agent, until asked to end. Raises RollwayError when it cannot start."""
+    spawn.keep_own_fds()
     anyio.run(serve, settings, backend_options={"use_uvloop": True})
 
 
@@ -75,7 +76,6 @@ class Agent:
     def __init__(self, settings: AgentSettings, stdout: Stdout) -> None:
         self._state_dir, run_dir = _folders(settings)
         self._lock = service.hold(self._state_dir, "an agent")
-        _raise_open_files()
         key = HostKey.of(Path(settings.age_key))
         context = tls.client_context(settings.tls)
         self._sockets = [_listen(text) for text in settings.http_listen]
@@ -85,6 +85,7 @@ class Agent:
             sink=stdout.write,
             on_change=self._instance_changed,
             on_event=_on_event,
+            rlimits=_raise_open_files(),
         )
         self._host = Host(
             settings,
@@ -163,10 +164,11 @@ def _folders(settings: AgentSettings) -> tuple[Path, Path]:
     return folders
 
 
-def _raise_open_files() -> None:
-    """Room for the sockets, pidfds and log pipes of many instances, and not more than is harmless when inherited."""
+def _raise_open_files() -> spawn.Rlimits:
+    """Room for the sockets, pidfds and log pipes of many instances; gives the limits that instances are to have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, OPEN_FILES)), hard))
+    return {resource.RLIMIT_NOFILE: (soft, hard)}
 
 
 def _listen(text: str) -> socket:

@@ -22,7 +22,7 @@ from agent.linux import cgroup, clock, pidfd
 from agent.linux.executable import ExecFailure
 from agent.linux.killtree import Tree, end_tree
 from agent.linux.pidfd import ExitStatus
-from agent.linux.spawn import Launch, spawn
+from agent.linux.spawn import Launch, Rlimits, spawn
 from agent.model.ids import ReleaseName
 from agent.supervisor.folder import STREAMS, Folder
 from agent.supervisor.launchable import InstanceKey, Listener, environment_of, sockets_named, words_of
@@ -43,6 +43,8 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     jitter: Callable[[], float]
     """Draws in 0..1."""
     cgroup_root: Path | None = None
+    rlimits: Rlimits = {}
+    """What instances have in place of the agent's own limits."""
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -176,7 +178,7 @@ def _start(
         cgroup=str(leaf) if leaf else None,
     )
     recorded = around.records.write(record)
-    launched = spawn(_launch(plan, folder, writers, leaf))
+    launched = spawn(_launch(around, plan, folder, writers, leaf))
     if isinstance(launched, ExecFailure):
         around.records.remove(record.key)
         folder.remove()
@@ -187,7 +189,7 @@ def _start(
     return Process(around, plan, folder, tree, launched.pidfd, recorded=recorded)
 
 
-def _launch(plan: Plan, folder: Folder, writers: list[int], leaf: Path | None) -> Launch:
+def _launch(around: Surroundings, plan: Plan, folder: Folder, writers: list[int], leaf: Path | None) -> Launch:
     stdout, stderr = writers
     return Launch(
         argv=words_of(plan.command, shell=plan.shell, port=plan.port),
@@ -202,4 +204,5 @@ def _launch(plan: Plan, folder: Folder, writers: list[int], leaf: Path | None) -
         stderr=stderr,
         listen=tuple(listener.socket.fileno() for listener in plan.listeners),
         cgroup=leaf,
+        rlimits=around.rlimits,
     )

@@ -20,6 +20,7 @@ from agent.decisions.swap.state import InstanceView
 from agent.errors import invariant
 from agent.linux import cgroup, clock
 from agent.linux.killtree import end_tree
+from agent.linux.spawn import Rlimits
 from agent.model.ids import AppName, EnvironmentName
 from agent.model.units import Milliseconds
 from agent.supervisor import oneoff
@@ -48,6 +49,7 @@ class Supervisor:
         on_event: OnEvent,
         ring_bytes: int = RING_BYTES,
         cgroup_root: Path | None = None,
+        rlimits: Rlimits | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._around: Final = Surroundings(
@@ -56,6 +58,7 @@ class Supervisor:
             logs=Logs(sink, ring_bytes),
             jitter=jitter,
             cgroup_root=cgroup_root,
+            rlimits=rlimits or {},
         )
         self._on_change = on_change
         self._on_event = on_event

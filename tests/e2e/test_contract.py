@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.fleet import Fleet, Json, fleet
+from tests.e2e.fleet import Fleet, Json, fleet, wait_for
 from tests.e2e.test_lives import deploy, plain
 
 SHAPES: dict[str, tuple[list[str], set[str]]] = {
@@ -44,7 +44,7 @@ def test_rows(told: Fleet, words: list[str], fields: set[str]) -> None:
 def test_status(told: Fleet) -> None:
     """`status` says how many instances are ready of how many wanted, and which hosts there are."""
     status = told.json("status")
-    (app,) = rows(status, "apps")
+    (app,) = [entry for entry in rows(status, "apps") if entry["app"] == "tale"]
     assert {"app": "tale", "environment": "local", "release": "v2", "ready": 1, "wanted": 1}.items() <= app.items()
     assert [host["host"] for host in rows(status, "hosts")] == ["h1"]
 
@@ -67,6 +67,7 @@ def test_plan_changes_nothing(told: Fleet) -> None:
     before = told.rows("rollout", "list")
     assert "swap h1" in told.rollway("swap", "tale", "local", "v1", "--plan").stdout
     assert told.rows("rollout", "list") == before
+    assert told.releases("tale") == {"v2"}
 
 
 def test_wrong_state(told: Fleet) -> None:
@@ -74,11 +75,14 @@ def test_wrong_state(told: Fleet) -> None:
     told.rollway("rollout", "abort", code=4)
 
 
-def test_rollback_and_none_left(told: Fleet) -> None:
+def test_rollback_and_none_left(told: Fleet, tmp_path: Path) -> None:
     """Rollback goes to stable without asking which; with nothing left to go back to it exits 1 and says so."""
-    assert told.json("rollback", "tale", "local")["release"] == "v1"
-    assert told.releases("tale") == {"v1"}
-    assert "nothing" in told.rollway("rollback", "tale", "local", code=1).stderr
+    source = plain(tmp_path / "r", "back", 9402, {"v1": "good", "v2": "good"})
+    deploy(told, "back", source, "v1")
+    deploy(told, "back", source, "v2")
+    assert told.json("rollback", "back", "local")["release"] == "v1"
+    wait_for("v1 runs alone", lambda: told.releases("back") == {"v1"})
+    assert "nothing" in told.rollway("rollback", "back", "local", code=1).stderr
 
 
 @pytest.mark.parametrize(

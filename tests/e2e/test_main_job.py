@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.fleet import ROOT, Fleet, fleet, rollway_command, wait_for
 from tests.e2e.load import load
 from tests.e2e.repositories import repository
-from tests.e2e.test_lives import deploy, marked, plain, web_pids
+from tests.e2e.test_lives import QUICK, deploy, marked, plain, web_pids
 
 MIGRATE = """
 import os, sqlite3, sys
@@ -141,6 +141,8 @@ def test_pause_resume_and_abort(two_hosts: Fleet, tmp_path: Path) -> None:
     deploy(two_hosts, "patient", source, "v1")
     two_hosts.rollway("build", str(source), "--ref", "v2")
     two_hosts.rollway("release", "create", "patient", "local", "--ref", "v2", "--path", str(source), "--name", "v2")
+    (tmp_path / "slow.toml").write_text(QUICK + 'pause_between = "8s"\n')  # time for a person to say a word
+    two_hosts.rollway("env", "set", "patient", "local", "--file", str(tmp_path / "slow.toml"))
     rollout = two_hosts.json("swap", "patient", "local", "v2", "--detach")
     identity = str(rollout["id"])
 
@@ -163,3 +165,16 @@ def test_pause_resume_and_abort(two_hosts: Fleet, tmp_path: Path) -> None:
     two_hosts.rollway("rollout", "resume", identity)
     two_hosts.rollway("rollout", "watch", identity)
     assert two_hosts.releases("patient") == {"v2"}
+
+
+def test_nothing_of_the_agent_leaks(two_hosts: Fleet, tmp_path: Path) -> None:
+    """An instance has the limits that `rollway up` was started with, and its own descriptors alone."""
+    assert two_hosts.process is not None
+    source = plain(tmp_path / "r", "bare", 9806, {"v1": "good"})
+    deploy(two_hosts, "bare", source, "v1")
+    instance = psutil.Process(web_pids(two_hosts, "bare")[0])
+    assert instance.rlimit(psutil.RLIMIT_NOFILE) == psutil.Process(two_hosts.process.pid).rlimit(psutil.RLIMIT_NOFILE)
+    kinds = sorted(os.readlink(entry).partition(":")[0] for entry in Path(f"/proc/{instance.pid}/fd").iterdir())
+    allowed = {"/dev/null", "anon_inode", "socket", str(two_hosts.folder)}
+    assert all(any(kind.startswith(start) for start in allowed) for kind in kinds), kinds
+    assert kinds.count("socket") <= 2, "its listening socket, perhaps a probe's connection"

@@ -113,16 +113,18 @@ async def running(folder: Path, source: FolderSource, *, drain: bool = True) -> 
     key = HostKey.of(Path(chosen.age_key))
     host = Host(chosen, supervisor=supervisor, source=source, key=key, on_report=on_report)
     with told_to(put):
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(supervisor.run)
-            await tasks.start(host.run)
-            try:
-                yield Rig(host, supervisor, key, output, reports, told, changed)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    if drain:
-                        assert await host.drain()
-                tasks.cancel_scope.cancel()
+        async with anyio.create_task_group() as below:
+            await below.start(supervisor.run)
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(host.run)
+                try:
+                    yield Rig(host, supervisor, key, output, reports, told, changed)
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        if drain:
+                            assert await host.drain()
+                    tasks.cancel_scope.cancel()
+            below.cancel_scope.cancel()
 
 
 @contextmanager
