@@ -162,7 +162,7 @@ class Actor:
         self._wake_at = None
         for action in decision.actions:
             await self._perform(action, verified)
-        self._tidy()
+        await self._tidy()
 
     async def _store(self, state: SwapState) -> bool:
         """Make `state` the stored one; whether it may be acted upon, as what a restart finds out anew always may."""
@@ -316,16 +316,16 @@ class Actor:
             for slot in self.routes.mend(process):
                 self._log.warning("listening socket was shut down by its instance", instance=f"{process}.{slot}")
 
-    def _tidy(self) -> None:
+    async def _tidy(self) -> None:
         """Close the groups that nothing needs any more: addresses of a release that is gone, all when nothing runs."""
         assignment, spec = self.state.assignment, self.state.spec
         if assignment is None:
             return
         if assignment.release is None or self.state.draining:
-            self.routes.keep_only(())
+            await self.routes.keep_only(())
         elif spec is not None:
             with contextlib.suppress(VerificationError):  # told by the launch
-                self.routes.keep_only(
+                await self.routes.keep_only(
                     (process.name, address)
                     for process in spec.processes
                     for address in addresses(process, assignment, self._services.address)

@@ -66,14 +66,10 @@ class Host:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Bring back what was assigned; started, and reported for the first time, once every actor looks at now."""
-        try:
-            async with anyio.create_task_group() as self._tasks:
-                await self._bring_back()
-                task_status.started()
-                await self._watch_for_strangers()
-        finally:
-            for actor in self._actors.values():
-                actor.routes.close()
+        async with anyio.create_task_group() as self._tasks:
+            await self._bring_back()
+            task_status.started()
+            await self._watch_for_strangers()
 
     async def _bring_back(self) -> None:
         await to_thread.run_sync(self._services.releases.sweep)
@@ -157,7 +153,7 @@ class Host:
             found = {
                 (str(address), owner.pid): owner.command
                 for actor in list(self._actors.values())
-                for address, owner in await to_thread.run_sync(actor.routes.strangers)
+                for address, owner in await actor.routes.strangers()
             }
             for address, pid in found.keys() - told:
                 log.error("somebody else listens on our address", address=address, pid=pid, command=found[address, pid])

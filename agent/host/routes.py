@@ -6,15 +6,18 @@ listens is refused, with who. A type that binds its own port has no group; wheth
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
+import anyio
 from anyio import to_thread
 from anyio.abc import TaskGroup
 from msgspec import Struct, field
 
 from agent.decisions.swap.state import Route
 from agent.errors import RefusedError
+from agent.linux import sockets
 from agent.linux.procfs import Owner
 from agent.linux.sockets import PortInUse, port_in_use
 from agent.model.address import Address
@@ -34,10 +37,31 @@ class Slot(Struct, frozen=True, kw_only=True):
     target: Target | None = None
 
 
+class _Open(Struct, frozen=True):
+    """An open group, whose parked socket is answered by a task of its own: only that task closes it."""
+
+    group: Group
+    life: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    closed: anyio.Event = field(default_factory=anyio.Event)
+
+    async def run(self, *, http: bool) -> None:
+        try:
+            with self.life:
+                await parked.answer(self.group.members[PARKED], http=http)
+        finally:
+            self.group.close()
+            self.closed.set()
+
+    async def close(self) -> None:
+        """Nobody may close a socket that the loop still watches: its number could be another's by then."""
+        self.life.cancel()
+        await self.closed.wait()
+
+
 class _Type(Struct, kw_only=True):
     """One listening type. `bound` says on which addresses the instance in a slot listens."""
 
-    groups: dict[Address, Group] = field(default_factory=dict)
+    groups: dict[Address, _Open] = field(default_factory=dict)
     bound: dict[int, tuple[Address, ...]] = field(default_factory=dict)
     admitted: tuple[int, ...] = ()
     waiting: tuple[int, ...] = ()
@@ -65,7 +89,7 @@ class Routes:
             with _told(address):
                 if address not in held.groups:
                     held.groups[address] = await self._open(address, process)
-                listeners.append(self._listener(held, held.groups[address], slot))
+                listeners.append(self._listener(held, held.groups[address].group, slot))
         held.bound[slot] = addresses
         return Slot(
             listeners=tuple(listeners),
@@ -80,38 +104,31 @@ class Routes:
             return
         held.admitted, held.waiting = route.admitted, route.waiting
         held.has_served |= bool(route.admitted)
-        for address, group in held.groups.items():
+        for address, opened in held.groups.items():
             here = [slot for slot in route.admitted if address in held.bound.get(slot, ())]
             waiting = next((slot for slot in route.waiting if address in held.bound.get(slot, ())), None)
-            group.admit(Traffic(dict.fromkeys(here, 1), waiting))
+            opened.group.admit(Traffic(dict.fromkeys(here, 1), waiting))
 
     def mend(self, process: ProcessName) -> tuple[int, ...]:
         """After an instance's end: listen again on the sockets that it has shut down; which slots these were."""
         held = self._types.get(process)
-        return tuple(slot for group in held.groups.values() for slot in group.mend()) if held else ()
+        return tuple(slot for opened in held.groups.values() for slot in opened.group.mend()) if held else ()
 
     def forget(self, process: ProcessName, slot: int) -> None:
         held = self._types.get(process)
         if held is not None:
             held.bound.pop(slot, None)
 
-    def keep_only(self, wanted: Iterable[tuple[ProcessName, Address]]) -> None:
+    async def keep_only(self, wanted: Iterable[tuple[ProcessName, Address]]) -> None:
         """Close every group that no slot uses and that is not among `wanted`."""
         kept = set(wanted)
         for name, held in list(self._types.items()):
             used = {address for addresses in held.bound.values() for address in addresses}
             for address in list(held.groups):
                 if address not in used and (name, address) not in kept:
-                    held.groups.pop(address).close()
+                    await held.groups.pop(address).close()
             if not held.groups and not held.bound:
                 del self._types[name]
-
-    def close(self) -> None:
-        """Close every group, whoever uses it: what the end of this process does too."""
-        for held in self._types.values():
-            for group in held.groups.values():
-                group.close()
-        self._types.clear()
 
     def admitted(self) -> dict[ProcessName, tuple[int, ...]]:
         """Of each listening type that was ever launched here, who gets connections."""
@@ -121,16 +138,22 @@ class Routes:
         """Whether an instance of it has been admitted since its first launch here."""
         return process in self._types and self._types[process].has_served
 
-    def strangers(self) -> list[tuple[Address, Owner]]:
-        """Who else listens on an address of ours. Walks /proc: call it in a thread."""
-        return [
-            (address, owner)
-            for held in list(self._types.values())
-            for address, group in list(held.groups.items())
-            for owner in group.strangers()
+    async def strangers(self) -> list[tuple[Address, Owner]]:
+        """Who else listens on an address of ours."""
+        ours = [
+            (address, opened.group.inodes()) for held in self._types.values() for address, opened in held.groups.items()
         ]
 
-    async def _open(self, address: Address, process: ProcessType) -> Group:
+        def look() -> list[tuple[Address, Owner]]:
+            return [
+                (address, owner)
+                for address, inodes in ours
+                for owner in sockets.listeners(address, besides=inodes).values()
+            ]
+
+        return await to_thread.run_sync(look)
+
+    async def _open(self, address: Address, process: ProcessType) -> _Open:
         probes = process.probes
         http = any(
             probe is not None and isinstance(probe.check, HttpCheck)
@@ -139,8 +162,9 @@ class Routes:
         group = await to_thread.run_sync(Group.open, address)
         if isinstance(group, PortInUse):
             raise _taken(group)
-        self._tasks.start_soon(partial(parked.answer, group.members[PARKED], http=http))
-        return group
+        opened = _Open(group)
+        self._tasks.start_soon(partial(opened.run, http=http))
+        return opened
 
     @staticmethod
     def _listener(held: _Type, group: Group, slot: int) -> Listener:
@@ -172,6 +196,11 @@ def _told(address: Address) -> Iterator[None]:
 
 
 def _taken(found: PortInUse) -> RefusedError:
+    if found.pid == os.getpid():
+        return RefusedError(
+            f"cannot listen on {found.address}: another app of this host listens there",
+            "Choose another address: `listen` in rollway.toml, or [listen] in the environment's settings.",
+        )
     who = f"pid {found.pid} ({found.command})" if found.pid else "a process that this user cannot see"
     return RefusedError(
         f"cannot listen on {found.address}: {who} listens there",

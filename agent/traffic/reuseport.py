@@ -137,8 +137,11 @@ class Group:
 
     def strangers(self) -> tuple[procfs.Owner, ...]:
         """Who listens on the address and is not of the group: connections may reach them. Walks /proc if any."""
-        own = {sockets.inode(member) for member in self._members.values()}
-        return tuple(sockets.listeners(self.address, besides=own).values())
+        return tuple(sockets.listeners(self.address, besides=self.inodes()).values())
+
+    def inodes(self) -> set[int]:
+        """By which the kernel's tables name the group's own sockets."""
+        return {sockets.inode(member) for member in self._members.values()}
 
     def close(self) -> None:
         """End the group: what waits in a queue is reset."""

@@ -142,6 +142,8 @@ def fleet(folder: Path, *, hosts: int = 3, net: str | None = None) -> Iterator[F
         yield one
     finally:
         one.stop()
+    said = one.output.read_text() + (folder / "apps.log").read_text(errors="replace")
+    assert "Traceback" not in said, f"a role stumbled: {said[said.index('Traceback') - 2000 :][:6000]}"
 
 
 def wait_for(what: str, true: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:

@@ -174,7 +174,7 @@ def test_nothing_of_the_agent_leaks(two_hosts: Fleet, tmp_path: Path) -> None:
     deploy(two_hosts, "bare", source, "v1")
     instance = psutil.Process(web_pids(two_hosts, "bare")[0])
     assert instance.rlimit(psutil.RLIMIT_NOFILE) == psutil.Process(two_hosts.process.pid).rlimit(psutil.RLIMIT_NOFILE)
-    kinds = sorted(os.readlink(entry).partition(":")[0] for entry in Path(f"/proc/{instance.pid}/fd").iterdir())
+    kinds = sorted(str(entry.readlink()).partition(":")[0] for entry in Path(f"/proc/{instance.pid}/fd").iterdir())
     allowed = {"/dev/null", "anon_inode", "socket", str(two_hosts.folder)}
     assert all(any(kind.startswith(start) for start in allowed) for kind in kinds), kinds
     assert kinds.count("socket") <= 2, "its listening socket, perhaps a probe's connection"

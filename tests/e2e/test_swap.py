@@ -95,3 +95,23 @@ def test_servers_of_others(three_hosts: Fleet, name: str) -> None:
     assert seen["failed"] == seen["cut"] == 0, seen["reasons"]
     assert three_hosts.releases(name) == {"v3"}
     wait_for("the slots of old releases are free", lambda: len(three_hosts.rows("ps", name, "local")) == len(HOSTS))
+
+
+def test_an_address_that_changes(three_hosts: Fleet, tmp_path: Path) -> None:
+    """Moved to another address and back, what listened at the old one ends in order, and no agent stumbles."""
+    command = f'command = "{sys.executable} -P plain.py"'
+    settings = f'app = "mover"\n[process.web]\n{command}\nlisten = ["0.0.0.0:9511"]{FIELD}'
+    files = {"rollway.toml": settings, "plain.py": (APPS / "plain.py").read_text(), "behaviour": "good", "VERSION": "1"}
+    source = repository(tmp_path / "mover", {"v1": files, "v2": {"VERSION": "2"}})
+    three_hosts.rollway("build", str(source), "--ref", "v1")
+    agents = three_hosts.pids("agent")
+    for number, port in enumerate((9511, 9512, 9511, 9512)):
+        (tmp_path / "env.toml").write_text(f'[listen]\nweb = ["0.0.0.0:{port}"]\n[rolling]\nmin_ready = "200ms"\n')
+        three_hosts.rollway("env", "set", "mover", "local", "--file", str(tmp_path / "env.toml"))
+        words = ("--ref", ("v1", "v2")[number % 2], "--path", str(source), "--name", f"r{number}")
+        three_hosts.rollway("release", "create", "mover", "local", *words)
+        three_hosts.rollway("swap", "mover", "local", f"r{number}")
+        with load(port, addresses(three_hosts), "1", "2", pause_ms=20) as users:
+            seen = users.wait_for(200, 200)
+        assert seen["failed"] == 0, seen["reasons"]
+    assert three_hosts.pids("agent") == agents, "no agent was started again"
