@@ -105,7 +105,9 @@ class Stage:
         self.remarks: list[str] = []
         """What `up` said."""
         self._background = background
-        self._environment = {**os.environ, "PYTHONPATH": str(_PACKAGE)}
+        # The sample app's build asks `python3` for pip, which not every host's own has.
+        path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+        self._environment = {**os.environ, "PYTHONPATH": str(_PACKAGE), "PATH": path}
         self._processes: list[Process] = []
         self._load: Process | None = None
         self._answers: BufferedByteReceiveStream | None = None
