@@ -1,7 +1,14 @@
 """What every test shares: each async test runs on plain asyncio and on uvloop, for an agent may run on either."""
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
+
+# Builds ask `python3` for pip, which not every host's own has; that of the environment does.
+os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("rollway", deadline=None)

@@ -91,7 +91,6 @@ class Fleet:
         """Run one verb; fails unless it exits with `code`."""
         environment = {**os.environ, "ROLLWAY_CONFIG": str(self.folder / "up" / "client.toml"), "NO_COLOR": "1"}
         environment["PYTHONPATH"] = str(ROOT)
-        environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # builds ask `python3` for pip
         done = subprocess.run(
             rollway_command(*words),
             capture_output=True,
