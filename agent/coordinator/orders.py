@@ -90,8 +90,15 @@ class Orders:
                 f"Name it under `environments` in the agent.toml of a host, or look at the settings' `hosts` "
                 f"(`rollway env show {row.app} {row.environment}`).",
             )
+        held = rollouts.assigned_in(connection, row.app, row.environment)
         steps = tuple(
-            HostStep(host=host, reachable=self._hosts.links.is_connected(host), since_ms=now_ms) for host in members
+            HostStep(
+                host=host,
+                reachable=self._hosts.links.is_connected(host),
+                since_ms=now_ms,
+                before=held[host].overrides if host in held and held[host].release is not None else None,
+            )
+            for host in members
         )
         return begin.plan(
             rollout_id=asked.rollout_id,

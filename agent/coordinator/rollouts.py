@@ -22,7 +22,7 @@ from agent.coordinator.db.environments import EnvironmentRow
 from agent.coordinator.environments import settings_of
 from agent.coordinator.hosts import Hosts
 from agent.decisions.rollout import stable
-from agent.decisions.rollout.converge import converge
+from agent.decisions.rollout.converge import as_others_run_it, converge
 from agent.decisions.rollout.state import (
     Begin,
     Ended,
@@ -37,7 +37,7 @@ from agent.decisions.rollout.state import (
 from agent.decisions.rollout.step import step
 from agent.errors import FailedError, NotFoundError, RefusedError
 from agent.linux import clock
-from agent.model.assignment import AppReport, Assignment
+from agent.model.assignment import AppReport, Assignment, Overrides
 from agent.model.ids import AppName, EnvironmentName, HostName, RolloutId
 from agent.model.rollout import Rollout
 
@@ -112,6 +112,8 @@ class Rollouts:
                 assigned=rollouts.assigned_in(connection, app, environment, only),
                 rollout_is_live=rollouts.live_in(connection, app, environment) is not None,
             )
+            if gives:
+                gives = as_others_run_it(gives, rollouts.assigned_in(connection, app, environment))
             return row, self._assign(connection, row, row.order, gives)
 
         if (written := await self._database.run(write)) is not None:
@@ -183,8 +185,11 @@ class Rollouts:
     ) -> dict[HostName, Assignment]:
         """Complete what was decided by what the environment says, and store it."""
         settings = settings_of(row)
-        assignments = {
-            give.host: Assignment(
+        now = Overrides(counts=settings.scale, listen=settings.listen, linger_ms=settings.linger_ms)
+        assignments: dict[HostName, Assignment] = {}
+        for give in gives:
+            overrides = now if give.overrides is None else give.overrides
+            assignments[give.host] = Assignment(
                 app=row.app,
                 environment=row.environment,
                 epoch=self._epoch,
@@ -193,14 +198,11 @@ class Rollouts:
                 order=order,
                 prepare=give.prepare,
                 admin=give.admin,
-                counts=settings.scale,
-                listen=settings.listen,
+                counts=overrides.counts,
+                listen=overrides.listen,
                 min_ready_ms=settings.rolling.min_ready_ms,
                 deadline_ms=settings.rolling.deadline_ms,
-                linger_ms=settings.linger_ms,
+                linger_ms=overrides.linger_ms,
             )
-            for give in gives
-        }
-        for host, assignment in assignments.items():
-            rollouts.assign(connection, host, assignment)
+            rollouts.assign(connection, give.host, assignments[give.host])
         return assignments

@@ -31,6 +31,14 @@ class AdminRun(Struct, frozen=True, kw_only=True):
     release: ReleaseRef
 
 
+class Overrides(Struct, frozen=True, kw_only=True):
+    """What an environment sets over what the release says of itself, as one host is given it."""
+
+    counts: dict[ProcessName, int] = {}
+    listen: dict[ProcessName, tuple[str, ...]] = {}
+    linger_ms: Milliseconds | None = None
+
+
 class Assignment(Struct, frozen=True, kw_only=True):
     app: AppName
     environment: EnvironmentName
@@ -52,6 +60,10 @@ class Assignment(Struct, frozen=True, kw_only=True):
     linger_ms: Milliseconds | None = None
     environment_key: str | None = None
     """The environment's age identity, encrypted to this host's own recipient."""
+
+    @property
+    def overrides(self) -> Overrides:
+        return Overrides(counts=self.counts, listen=self.listen, linger_ms=self.linger_ms)
 
 
 class InstanceReport(Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from agent.model.assignment import AdminState, HostState, ReleaseRef
+from agent.model.assignment import AdminState, HostState, Overrides, ReleaseRef
 from agent.model.ids import AppName, EnvironmentName, HostName, RolloutId
 from agent.model.release import OrderKind
 from agent.model.units import Milliseconds
@@ -58,6 +58,10 @@ class HostStep(Struct, frozen=True, kw_only=True):
     reachable: bool = True
     since_ms: Milliseconds = 0
     """The rollout's `clock_ms` when `state`, or `reachable`, last changed."""
+    away_since_ms: Milliseconds = 0
+    """Wall clock since when it is away, for people: nothing is decided by it."""
+    before: Overrides | None = None
+    """What it ran with when the rollout began: that stays until it moves, and comes back with stable."""
     reason: str = ""
 
 

@@ -26,7 +26,15 @@ def run(rollout: Rollout) -> tuple[Rollout, list[RolloutAction]]:
         rollout = hosts.put(rollout, replace(step, generation=generation, state="waiting", back=True, again=False))
         rollout = replace(rollout, next_generation=generation + 1)
         prepare = (rollout.previous,) if rollout.previous else ()
-        actions.append(Give(host=step.host, generation=generation, release=rollout.previous, prepare=prepare))
+        actions.append(
+            Give(
+                host=step.host,
+                generation=generation,
+                release=rollout.previous,
+                prepare=prepare,
+                overrides=hosts.before(rollout, step),
+            )
+        )
     open_steps = [
         step
         for step in rollout.hosts

@@ -6,6 +6,8 @@ asking again after the answer was stored gives nothing. Not handled here: which 
 
 from collections.abc import Iterable, Mapping
 
+from msgspec.structs import replace
+
 from agent.decisions.rollout.state import Give
 from agent.model.assignment import Assignment, ReleaseRef
 from agent.model.ids import HostName
@@ -30,3 +32,9 @@ def converge(
             generation = held.generation + 1 if held else 1
             gives.append(Give(host=host, generation=generation, release=runs, prepare=prepare))
     return tuple(gives)
+
+
+def as_others_run_it(gives: Iterable[Give], assigned: Mapping[HostName, Assignment]) -> tuple[Give, ...]:
+    """`gives` with what the other hosts run these releases with: new settings come with the next rollout."""
+    others = {held.release: held.overrides for held in assigned.values()}
+    return tuple(replace(give, overrides=others.get(give.release)) for give in gives)

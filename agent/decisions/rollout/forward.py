@@ -113,6 +113,7 @@ def _give(
     moved: bool = False,
     admin: bool = False,
 ) -> tuple[Rollout, Give]:
+    """New settings reach a host when it moves, and not before."""
     generation = rollout.next_generation
     step = replace(
         step,
@@ -129,6 +130,7 @@ def _give(
         release=release,
         prepare=prepare,
         admin=AdminRun(rollout=rollout.id, release=rollout.release) if admin else None,
+        overrides=None if moved else hosts.before(rollout, step),
     )
     return replace(hosts.put(rollout, step), next_generation=generation + 1), give
 

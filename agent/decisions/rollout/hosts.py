@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from agent.model.assignment import AppReport
+from agent.model.assignment import AppReport, Overrides
 from agent.model.ids import HostName
 from agent.model.rollout import HostStep, Pace, Rollout
 from agent.model.units import Milliseconds
@@ -35,6 +35,7 @@ def reported(rollout: Rollout, host: HostName, report: AppReport) -> Rollout:
             prepared=step.prepared or ready,
             unprepared=unprepared,
             reachable=True,
+            away_since_ms=0,
             since_ms=rollout.clock_ms if changed else step.since_ms,
         ),
     )
@@ -44,7 +45,8 @@ def connected(rollout: Rollout, host: HostName, reachable: bool) -> Rollout:  # 
     step = find(rollout, host)
     if step is None or step.reachable == reachable:
         return rollout
-    return put(rollout, replace(step, reachable=reachable, since_ms=rollout.clock_ms))
+    away_since_ms = 0 if reachable else rollout.wall_ms
+    return put(rollout, replace(step, reachable=reachable, since_ms=rollout.clock_ms, away_since_ms=away_since_ms))
 
 
 def belonging(rollout: Rollout, hosts: tuple[HostName, ...]) -> Rollout:
@@ -52,7 +54,9 @@ def belonging(rollout: Rollout, hosts: tuple[HostName, ...]) -> Rollout:
     kept = tuple(step for step in rollout.hosts if step.host in hosts)
     known = {step.host for step in kept}
     joined = tuple(
-        HostStep(host=host, reachable=False, since_ms=rollout.clock_ms) for host in hosts if host not in known
+        HostStep(host=host, reachable=False, since_ms=rollout.clock_ms, away_since_ms=rollout.wall_ms)
+        for host in hosts
+        if host not in known
     )
     return replace(rollout, hosts=(*kept, *joined))
 
@@ -63,6 +67,11 @@ def find(rollout: Rollout, host: HostName) -> HostStep | None:
 
 def put(rollout: Rollout, step: HostStep) -> Rollout:
     return replace(rollout, hosts=tuple(step if step.host == other.host else other for other in rollout.hosts))
+
+
+def before(rollout: Rollout, step: HostStep) -> Overrides | None:
+    """What stable runs with on a host; one that joined in mid-rollout gets it as the others have it."""
+    return step.before or next((other.before for other in rollout.hosts if other.before is not None), None)
 
 
 def patience_ms(pace: Pace) -> Milliseconds:

@@ -5,7 +5,7 @@ The shell commits the new `Rollout`, and what the actions change in the store, i
 
 from msgspec import Struct
 
-from agent.model.assignment import AdminRun, AppReport, ReleaseRef
+from agent.model.assignment import AdminRun, AppReport, Overrides, ReleaseRef
 from agent.model.ids import HostName
 from agent.model.rollout import Rollout, RolloutState
 from agent.model.units import Milliseconds
@@ -67,7 +67,7 @@ RolloutEvent = Begin | Reported | Reachable | HostsChanged | Tick | Restarted | 
 class Give(Struct, frozen=True, kw_only=True):
     """Change one host's assignment: stored with the rollout, then sent whenever the host can be reached.
 
-    The shell completes it with what is not decided here: epoch, order, counts, addresses, the environment's key.
+    The shell completes it with what is not decided here: epoch, order, the environment's key.
     """
 
     host: HostName
@@ -75,6 +75,8 @@ class Give(Struct, frozen=True, kw_only=True):
     release: ReleaseRef | None
     prepare: tuple[ReleaseRef, ...] = ()
     admin: AdminRun | None = None
+    overrides: Overrides | None = None
+    """What `release` runs with; None: with what the environment's settings say now."""
 
 
 class Ended(Struct, frozen=True, kw_only=True):

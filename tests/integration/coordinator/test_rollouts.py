@@ -163,6 +163,27 @@ async def test_a_host_that_the_settings_add_gets_what_runs(tmp_path: Path) -> No
         await agents[1].until(lambda agent: agent.runs == "v1")
 
 
+async def test_new_counts_reach_a_host_when_it_moves(tmp_path: Path) -> None:
+    """While a release is laid ready and the first host moves, the others keep their counts; all get them back."""
+    async with deployed(tmp_path, "h1", "h2") as (fleet, client, agents), anyio.create_task_group() as tasks:
+        await client.set_settings(APP, LOCAL, f"{QUICK}[scale]\nweb = 4\n")
+        await swap(client, "v1")
+        await client.set_settings(APP, LOCAL, f"{QUICK}[scale]\nweb = 3\n")
+        assert (await swap(client, "v2-bad")).state == "rolled_back"
+        counts = [[(held.release and held.release.name, held.counts) for held in agent.assigned] for agent in agents]
+        first, second = counts
+        v1, bad = ("v1", {"web": 4}), ("v2-bad", {"web": 3})
+        assert first[-3:] == [v1, bad, v1]
+        assert set(map(repr, second[1:])) == {repr(v1)}
+        late = FakeAgent(fleet, "h3")
+        tasks.start_soon(late.dialer.run)
+        await late.until(lambda agent: agent.runs == "v1")
+        assert late.held[APP, LOCAL].counts == {"web": 4}
+        assert (await swap(client, "v3")).state == "done"
+        assert [agent.held[APP, LOCAL].counts for agent in (*agents, late)] == [{"web": 3}] * 3
+        tasks.cancel_scope.cancel()
+
+
 async def test_an_operator_may_abort(tmp_path: Path) -> None:
     """After an abort the former release runs everywhere."""
     async with deployed(tmp_path, "h1", "h2") as (_, client, agents):

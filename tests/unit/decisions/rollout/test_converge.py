@@ -3,11 +3,12 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from agent.decisions.rollout.converge import converge
+from agent.decisions.rollout.converge import as_others_run_it, converge
 from agent.decisions.rollout.state import Give
-from agent.model.assignment import Assignment, ReleaseRef
-from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ReleaseName
+from agent.model.assignment import Assignment, Overrides, ReleaseRef
+from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ProcessName, ReleaseName
 
 H1, H2 = HostName("h1"), HostName("h2")
 
@@ -66,6 +67,14 @@ def test_a_host_outside_a_rollout(
 def test_a_rollout_alone_assigns() -> None:
     """While a rollout is under way nobody else moves a host."""
     assert converge(runs=V2, back_to=None, hosts=[H1], assigned={}, rollout_is_live=True) == ()
+
+
+def test_a_host_runs_it_as_the_others_do() -> None:
+    """Settings that came after a rollout wait for the next one, also on a host that joins in between."""
+    gives, scale = (Give(host=H1, generation=1, release=V2),), {ProcessName("web"): 4}
+    held = {H2: replace(holding(V2), counts=scale)}
+    assert as_others_run_it(gives, held) == (replace(gives[0], overrides=Overrides(counts=scale)),)
+    assert as_others_run_it(gives, {H2: holding(V1)}) == gives
 
 
 RELEASES = st.sampled_from([None, V1, V2])

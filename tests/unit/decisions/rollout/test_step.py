@@ -25,7 +25,7 @@ from agent.decisions.rollout.state import (
     Wake,
 )
 from agent.decisions.rollout.step import JUMP_MS_MAX, TICK_MS_MAX, step
-from agent.model.assignment import AdminReport, AppReport, HostState, PreparedReport, ReleaseRef
+from agent.model.assignment import AdminReport, AppReport, HostState, Overrides, PreparedReport, ReleaseRef
 from agent.model.environment import EnvironmentSettings, RollingSettings, Share
 from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ProcessName, ReleaseName, RolloutId
 from agent.model.process import AppSpec, ProcessType, ReleaseCommand
@@ -109,8 +109,35 @@ def running(rollout: Rollout) -> Rollout:
     return rollout
 
 
+def told_all(rollout: Rollout, events: Iterable[RolloutEvent]) -> tuple[Rollout, list[Give]]:
+    given: list[Give] = []
+    for event in events:
+        decision = step(rollout, event, 0)
+        rollout = decision.state
+        given += [action for action in decision.actions if isinstance(action, Give)]
+    return rollout, given
+
+
 def told(actions: Iterable[RolloutAction]) -> list[HostName]:
     return [action.host for action in actions if isinstance(action, Give)]
+
+
+def test_new_settings_reach_a_host_when_it_moves_and_leave_it_when_it_goes_back() -> None:
+    """Until its turn a host runs stable with what it had; moved, with the settings of now; brought back, as before."""
+    had = Overrides(counts={ProcessName("web"): 1})
+    rollout = planned(migration=True)
+    rollout = replace(rollout, hosts=tuple(replace(one, before=had) for one in rollout.hosts))
+    rollout, given = told_all(rollout, [Begin()])
+    assert [(give.release, give.overrides) for give in given] == [(V1, had)] * 3
+    prepared = [report(rollout, name, "done") for name in NAMES]
+    rollout, given = told_all(rollout, prepared)
+    assert [(give.release, give.overrides) for give in given if give.admin] == [(V1, had)]
+    rollout, given = told_all(rollout, [report(rollout, NAMES[0], "done", exit_code=0)])
+    assert [(give.host, give.release, give.overrides) for give in given] == [(NAMES[0], V2, None)]
+    rollout, given = told_all(rollout, [HostsChanged(hosts=(*NAMES, HostName("h4")))])
+    assert [(give.host, give.release, give.overrides) for give in given] == [(HostName("h4"), V1, had)]
+    rollout, given = told_all(rollout, [report(rollout, NAMES[0], "failed")])
+    assert [(give.host, give.release, give.overrides) for give in given] == [(NAMES[0], V1, had)]
 
 
 def test_a_connection_that_comes_and_goes_is_no_progress() -> None:
