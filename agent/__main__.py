@@ -1,14 +1,21 @@
-"""The one entry point. Long-lived roles start without the command line's libraries, which a host does not install."""
+"""The one entry point. Long-lived roles start without the command line's libraries, which a host does not install.
 
+Rules: what the operating system refuses, and nobody below has explained, is told in its own words, without a traceback.
+"""
+
+import errno
+import os
+import signal
 import sys
 
 from agent.cli.output import show_error
 from agent.cli.role import run_role
-from agent.errors import RollwayError, UsageError
+from agent.errors import FailedError, RollwayError, UsageError
 
 
 def main() -> None:
     """Run `rollway` with the words of the process, and exit with its code."""
+    _open_closed_streams()
     sys.exit(_run(sys.argv[1:]))
 
 
@@ -18,11 +25,42 @@ def _run(words: list[str]) -> int:
             case ["agent" | "coordinator" as role, "run", "--config", file]:
                 return run_role(role, file)
             case _:
+                _end_at_sigterm_as_at_ctrl_c()
                 return _command_line(words)
-    except RollwayError as error:
-        return show_error(error, as_json="--json" in words)
     except KeyboardInterrupt:
         return 130
+    except (RollwayError, OSError, BaseExceptionGroup) as error:
+        told = _for_a_person(error)
+        if told is None:
+            raise
+        return show_error(told, as_json="--json" in words)
+
+
+def _for_a_person(error: BaseException) -> RollwayError | None:
+    """The one error in whatever task groups it came through, in words; None: it is a bug, and needs its traceback."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename is not None else ""
+        is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        what_to_do = "Free space (`df -h`, `df -i`)." if is_full else "Correct it, or name another place."
+        return FailedError(f"the system says: {error.strerror}{where}", what_to_do)
+    return error if isinstance(error, RollwayError) else None
+
+
+def _open_closed_streams() -> None:
+    """Put /dev/null in the place of a standard stream that is closed: the next file opened would get its number."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - standard error is the last of them
+        os.set_inheritable(fd, True)  # noqa: FBT003 - the standard library's own order
+    os.close(fd)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - a number, for as long as we live
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _end_at_sigterm_as_at_ctrl_c() -> None:
+    """What a command has begun, a build line or a folder, is cleared away. Where Ctrl-C is ignored, nothing changes."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def _command_line(words: list[str]) -> int:
