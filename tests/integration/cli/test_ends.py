@@ -115,5 +115,6 @@ def test_ended_while_it_builds(tmp_path: Path, words: list[str], number: signal.
         assert any("sleep 600" in " ".join(line.cmdline()) for line in lines)
         process.send_signal(number)
         assert process.wait(DEADLINE_S) == 130
-    assert not any(line.is_running() for line in lines)
+    _, alive = psutil.wait_procs(lines, DEADLINE_S)
+    assert not alive
     assert list((tmp_path / "tmp").iterdir()) == []
