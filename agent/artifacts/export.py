@@ -2,14 +2,15 @@
 
 Rules: blobs are read as git stores them, so no attribute, filter or line-ending setting of this machine changes a byte;
 every file has the commit's time. PATH may be a folder inside a repository: then that folder of the commit is the app.
-Submodules are refused by name. `ref` is looked up once; from then on only the commit counts.
+Submodules are refused by name, and so are paths that lead out of the folder, which git would not check out but a tree
+made by hand may have. `ref` is looked up once; from then on only the commit counts.
 """
 
 import os
 import re
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
 from msgspec import Struct
@@ -86,9 +87,14 @@ def _tree(source: Source) -> Iterator[tuple[str, str, str]]:
         raise UsageError(
             f"cannot build {source.ref!r}: it has no folder {source.folder!r}", "Build a ref that has it."
         ) from error
-    for line in listed.split("\0")[:-1]:
-        attributes, path = line.split("\t", 1)
+    files = dict(line.split("\t", 1)[::-1] for line in listed.split("\0")[:-1])
+    for path, attributes in files.items():
         mode, kind, name = attributes.split()
+        if {".", ".."} & set(path.split("/")) or any(str(above) in files for above in PurePosixPath(path).parents):
+            raise UsageError(
+                f"cannot build {source.ref!r}: {path!r} is no path that git would check out",
+                "Somebody made this commit by hand: see `git ls-tree -r` and `git fsck`, and do not trust it.",
+            )
         if kind != "blob":
             raise UsageError(
                 f"cannot build {source.ref!r}: {path} is a submodule, and its files are not part of the commit",

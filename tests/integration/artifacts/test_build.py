@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import select
 import subprocess
 import tarfile
@@ -267,6 +268,37 @@ def test_a_submodule_is_refused_by_name(tmp_path: Path) -> None:
     git(repo, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(library), "vendor/library")
     with pytest.raises(UsageError, match="vendor/library is a submodule"):
         build(commit(repo, {}))
+
+
+def tree(repo: Path, *entries: str) -> str:
+    """A tree object as `git mktree` takes it, which checks no name."""
+    text = "".join(f"{entry}\n" for entry in entries)
+    made = subprocess.run(["git", "-C", repo, "mktree"], input=text, check=True, capture_output=True, text=True)
+    return made.stdout.strip()
+
+
+ESCAPES = {
+    "up by two dots": (("040000 tree {folder}\t..",), "'../planted'"),
+    "through a link": (("120000 blob {link}\ta", "040000 tree {folder}\ta"), "'a/planted'"),
+}
+
+
+@pytest.mark.parametrize(("entries", "said"), ESCAPES.values(), ids=ESCAPES)
+def test_a_commit_cannot_write_beside_its_folder(
+    tmp_path: Path, scratch: Path, entries: tuple[str, ...], said: str
+) -> None:
+    """Paths that leave the folder, in a commit made by hand, are refused before anything is written."""
+    repo = commit(tmp_path / "repo", {"rollway.toml": toml(), "link": str(tmp_path)})
+    settings, link = git(repo, "rev-parse", "HEAD:rollway.toml"), git(repo, "rev-parse", "HEAD:link")
+    folder = tree(repo, f"100644 blob {settings}\tplanted")
+    root = tree(
+        repo, f"100644 blob {settings}\trollway.toml", *(entry.format(folder=folder, link=link) for entry in entries)
+    )
+    git(repo, "tag", "evil", git(repo, "commit-tree", root, "-m", "x"))
+    with pytest.raises(UsageError, match=re.escape(said)):
+        build(repo, "evil")
+    assert not (tmp_path / "planted").exists()
+    assert list(scratch.iterdir()) == []
 
 
 def test_an_interrupt_ends_everything_and_leaves_nothing(tmp_path: Path, scratch: Path) -> None:
