@@ -83,6 +83,8 @@ class RolloutHost(Struct, frozen=True):
     host: HostName
     state: str
     reason: str = ""
+    release: ReleaseName | None = None
+    """What the rollout last told it to run."""
 
 
 class RolloutMigration(Struct, frozen=True):
@@ -135,6 +137,8 @@ class HostStatus(Struct, frozen=True):
     connected: bool
     labels: dict[str, str] = {}
     environments: tuple[EnvironmentName, ...] = ()
+    since: str = ""
+    """Since when it is connected, or gone, as far as the coordinator knows."""
 
 
 class Status(Struct, frozen=True):

@@ -21,6 +21,7 @@ from agent.linux import clock
 from agent.model.assignment import AppReport, Assignment, HostReport
 from agent.model.environment import EnvironmentSettings
 from agent.model.ids import AppName, EnvironmentName, HostName, is_name
+from agent.model.units import Milliseconds
 from agent.wire.messages import Hello
 
 _PARTS: Final = re.compile(r"(\D*)(\d*)")
@@ -46,6 +47,7 @@ class Hosts:
         self._hellos = {hello.host: hello for hello in known}
         self._order = _ordered(self._hellos)
         self._reports: dict[HostName, HostReport] = {}
+        self._since_ms = dict.fromkeys(self._hellos, clock.now().wall_ms)
         self.links = Links(epoch=epoch, listener=self)
         self.follower: Follower
 
@@ -75,6 +77,10 @@ class Hosts:
         known = self._reports.get(host)
         return known.apps if known is not None and self.links.is_connected(host) else ()
 
+    def since_ms(self, host: HostName) -> Milliseconds:
+        """Since when the host is connected, or is not; at the earliest since the coordinator's start."""
+        return self._since_ms[host]
+
     def send(self, assignments: Mapping[HostName, Assignment], row: EnvironmentRow) -> None:
         """Send what is stored to those of the hosts that are connected; the others get it when they come."""
         for host, assignment in assignments.items():
@@ -96,6 +102,7 @@ class Hosts:
         if host not in self._hellos:
             self._order = _ordered([*self._order, host])
         self._hellos[host] = hello
+        self._since_ms[host] = now_ms
         await self._database.run(lambda connection: fleet.store_host(connection, hello, now_ms))
         held = await self._database.run(lambda connection: rollouts.assigned_to(connection, host))
         rows = {(row.app, row.environment): row for row in await self._database.run(environments.every)}
@@ -110,6 +117,7 @@ class Hosts:
 
     def disconnected(self, host: HostName) -> None:
         self._reports.pop(host, None)
+        self._since_ms[host] = clock.now().wall_ms
         self.follower.host_disconnected(host)
 
 

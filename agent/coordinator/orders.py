@@ -96,6 +96,7 @@ class Orders:
                 host=host,
                 reachable=self._hosts.links.is_connected(host),
                 since_ms=now_ms,
+                away_since_ms=0 if self._hosts.links.is_connected(host) else self._hosts.since_ms(host),
                 before=held[host].overrides if host in held and held[host].release is not None else None,
             )
             for host in members

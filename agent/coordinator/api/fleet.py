@@ -129,6 +129,7 @@ def _hosts(hosts: Hosts) -> list[dict[str, object]]:
             "host": hello.host,
             "address": hello.address,
             "connected": hosts.links.is_connected(hello.host),
+            "since": iso(hosts.since_ms(hello.host)),
             "labels": hello.labels,
             "environments": hello.environments,
             "version": hello.version,

@@ -9,12 +9,12 @@ from agent.coordinator.actor import Word
 from agent.coordinator.api.call import Call, answer, iso
 from agent.coordinator.db import rollouts
 from agent.coordinator.orders import Asked
-from agent.decisions.rollout import begin
+from agent.decisions.rollout import begin, view
 from agent.decisions.rollout.hosts import stragglers
 from agent.decisions.rollout.state import Abort, Pause, Resume
 from agent.errors import UsageError
 from agent.model.ids import RolloutId
-from agent.model.rollout import Rollout
+from agent.model.rollout import HostStep, Rollout
 
 _WAIT_S_MAX = 60
 _CHANGED_MS_MAX = 1 << 53
@@ -88,15 +88,22 @@ def shown(rollout: Rollout) -> dict[str, object]:
         "from": rollout.previous.name if rollout.previous is not None else None,
         "strategy": rollout.strategy,
         "state": rollout.state,
-        "reason": rollout.reason,
+        "reason": view.why(rollout),
         "asked_by": rollout.asked_by,
         "created": iso(rollout.created_ms),
         "changed": iso(rollout.changed_ms),
         "changed_ms": rollout.changed_ms,
-        "hosts": [
-            {"host": step.host, "state": step.state if step.reachable else "unreachable", "reason": step.reason}
-            for step in rollout.hosts
-        ],
+        "hosts": [_host(rollout, step) for step in rollout.hosts],
         "migration": rollout.migration,
         "stragglers": stragglers(rollout),
+    }
+
+
+def _host(rollout: Rollout, step: HostStep) -> dict[str, object]:
+    told = view.told(rollout, step)
+    return {
+        "host": step.host,
+        "state": view.word(rollout, step),
+        "reason": view.reason(rollout, step),
+        "release": told.name if told is not None else None,
     }

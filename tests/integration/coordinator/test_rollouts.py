@@ -12,6 +12,7 @@ from agent.client.coordinator import Coordinator
 from agent.errors import UnreachableError
 from tests.integration.coordinator.fleet import (
     APP,
+    DEADLINE_S,
     LOCAL,
     FakeAgent,
     Fleet,
@@ -161,6 +162,33 @@ async def test_a_host_that_the_settings_add_gets_what_runs(tmp_path: Path) -> No
         assert [agent.runs for agent in agents] == ["v1", None]
         await client.set_settings(APP, LOCAL, QUICK)
         await agents[1].until(lambda agent: agent.runs == "v1")
+
+
+async def test_a_host_that_is_gone_is_said_to_be_waited_for(tmp_path: Path) -> None:
+    """While a rollout waits for a host it says for which, and each host what it was told; status, since when."""
+    async with deployed(tmp_path, "h1", "h2") as (fleet, client, _), anyio.create_task_group() as tasks:
+        gone = FakeAgent(fleet, "h3")
+        async with anyio.create_task_group() as while_there:
+            while_there.start_soon(gone.dialer.run)
+            await gone.until(lambda agent: agent.dialer.connected)
+            assert (await swap(client, "v1")).state == "done"
+            while_there.cancel_scope.cancel()
+        await client.create_release(APP, LOCAL, release("v2"))
+        with anyio.fail_after(DEADLINE_S):
+            while (seen := (await client.status()).hosts[2]).connected:
+                pass
+            rollout = await client.start_rollout(APP, LOCAL, (await order(client, "v2")).envelope, None)
+            expected = [("waiting", "v1", ""), ("waiting", "v1", "")]
+            while [(host.state, host.release, host.reason) for host in rollout.hosts[:2]] != expected:
+                rollout = await client.rollout(rollout.id, rollout.changed_ms)
+        since = seen.since[11:19]
+        assert (rollout.hosts[2].state, rollout.hosts[2].release) == ("unreachable", "v1")
+        assert rollout.hosts[2].reason.startswith(f"away since {since}Z; waited for until ")
+        assert rollout.reason == f"waiting for h3: {rollout.hosts[2].reason}"
+        tasks.start_soon(gone.dialer.run)
+        ended = await finished(client, rollout)
+        assert [(host.state, host.release) for host in ended.hosts] == [("done", "v2")] * 3
+        tasks.cancel_scope.cancel()
 
 
 async def test_new_counts_reach_a_host_when_it_moves(tmp_path: Path) -> None:
