@@ -31,3 +31,6 @@ only_app = click.argument("app", type=NAME, required=False)
 only_environment = click.argument("environment", type=NAME, required=False)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 path_option = click.option("--path", default=".", show_default=True, help="The app's repository, for --ref.")
+version_option = click.option(
+    "--version", help="For --ref: instead of the version that a tag vX.Y.Z of the commit gives."
+)

@@ -3,21 +3,26 @@
 `rollway build list` and `rollway build show` are verbs of their own; a folder of that name is written ./list.
 """
 
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio.to_thread
 import msgspec
 import rich_click as click
 
 from agent.artifacts.build import Built, build_ref
 from agent.artifacts.manifest import read_manifest
 from agent.cli.arguments import app_argument, json_option
-from agent.cli.output import remark, show, show_json, show_table, time_of
+from agent.cli.moments import ago, in_full
+from agent.cli.output import remark, show, show_json, show_table
 from agent.cli.session import ask
 from agent.client.answers import BuildEntry, BuildMade
+from agent.client.context import find_context
 from agent.errors import NotFoundError, UsageError
+from agent.linux.clock import now
 from agent.model.ids import AppName
 
 if TYPE_CHECKING:
@@ -52,7 +57,8 @@ def command(path: str, *, ref: str, version: str | None, output: str | None, as_
     Examples: rollway build; rollway build ~/shop --ref v1.2.0; rollway build --output shop.tar.zst
     """
     if output is None:
-        made = ask(lambda coordinator: build_and_upload(coordinator, path, ref, version))
+        with built_here(path, ref, version) as built:
+            made = ask(lambda coordinator: upload(coordinator, built))
     else:
         made = summary(build_to(Path(path), ref, version, Path(output)))
     if as_json:
@@ -73,9 +79,10 @@ def list_builds(app: AppName, *, as_json: bool) -> None:
     if as_json:
         show_json(builds)
         return
+    now_ms = now().wall_ms
     show_table(
         ["BUILD", "VERSION", "COMMIT", "COMMITTED", "BYTES"],
-        [[b.id[:19], b.version, b.commit[:7], time_of(b.committed_at_s), b.size_bytes] for b in builds],
+        [[b.id[:19], b.version, b.commit[:7], ago(b.committed_at_s * 1000, now_ms), b.size_bytes] for b in builds],
     )
 
 
@@ -97,7 +104,7 @@ def show_build(app: AppName, build: str, *, as_json: bool) -> None:
         show(manifest.decode())
         return
     found = read_manifest(manifest)
-    show(f"{found.app} {found.version} ({found.commit}), committed {time_of(found.committed_at_s)}")
+    show(f"{found.app} {found.version} ({found.commit}), committed {in_full(found.committed_at_s * 1000)}")
     show(f"{found.id}, {found.archive.size_bytes} bytes, unpacked {found.archive.tar_bytes}")
     show_table(
         ["FILE", "MODE", "BYTES", "DIGEST"],
@@ -111,12 +118,26 @@ def show_build(app: AppName, build: str, *, as_json: bool) -> None:
 NOUNS: Final = {"list": list_builds, "show": show_build}
 
 
-async def build_and_upload(coordinator: "Coordinator", path: str, ref: str, version: str | None) -> BuildMade:
-    """Build and give it to the coordinator, to which one that is already there is no news."""
+@contextmanager
+def built_here(path: str, ref: str, version: str | None, *, app: AppName | None = None) -> Iterator[Built]:
+    """Build, of `app` if one is named, into a folder that goes with the block.
+
+    Before any event loop runs: only so does Ctrl-C end the build line that runs, and at once.
+    """
+    find_context(os.environ)  # who knows no coordinator is told before the build, not after it
     with tempfile.TemporaryDirectory(prefix="rollway-upload-") as folder:
-        built = await anyio.to_thread.run_sync(build_ref, Path(path), ref, version, Path(folder), remark)
-        await coordinator.upload_archive(built.build.app, built.build.id, built.archive)
-        await coordinator.upload_manifest(built.build.app, built.build.id, built.manifest)
+        built = build_ref(Path(path), ref, version, Path(folder), remark)
+        if app is not None and built.build.app != app:
+            raise UsageError(
+                f"{path} is the repository of {built.build.app}, not of {app}", f"Give --path of {app}'s repository."
+            )
+        yield built
+
+
+async def upload(coordinator: "Coordinator", built: Built) -> BuildMade:
+    """Give a build to the coordinator, to which one that is already there is no news."""
+    await coordinator.upload_archive(built.build.app, built.build.id, built.archive)
+    await coordinator.upload_manifest(built.build.app, built.build.id, built.manifest)
     return summary(built)
 
 

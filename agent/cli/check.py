@@ -33,7 +33,7 @@ def command(path: str, *, as_json: bool) -> None:
         return
     for remark in found:
         show(f"{file}: {remark}")
-    show(f"{file} is right" + (f", with {len(found)} remarks" if found else ""))
+    show(f"{file} is right" + (f", with {len(found)} remark{'s' * (len(found) > 1)}" if found else ""))
 
 
 def find_file(path: Path) -> Path:

@@ -4,7 +4,9 @@ Rules: a secret is encrypted here, to the environment's key, and is never shown;
 newest build declares so, stays secret.
 """
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from getpass import getpass
 from typing import TYPE_CHECKING
 
 import rich_click as click
@@ -12,7 +14,7 @@ import rich_click as click
 from agent.artifacts.manifest import read_manifest
 from agent.cli.arguments import app_argument, environment_argument, json_option
 from agent.cli.env import read_text
-from agent.cli.output import show, show_json
+from agent.cli.output import quoted, show, show_json
 from agent.cli.session import ask
 from agent.client.answers import Config
 from agent.client.secret import encrypt
@@ -25,18 +27,16 @@ if TYPE_CHECKING:
     from agent.client.coordinator import Coordinator
 
 
-class Pair(click.ParamType[tuple[str, str], str]):
-    """`KEY=VALUE`; the value is whatever follows the first `=`."""
+class Pair(click.ParamType[tuple[str, str | None], str]):
+    """`KEY=VALUE`, the value being whatever follows the first `=`; or `KEY` alone, which has none."""
 
     name = "key=value"
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str | None]:
         key, equals, text = value.partition("=")
-        if not equals:
-            self.fail(f"expected KEY=VALUE, found {key!r}", param, ctx)
         if not is_config_key(key):
             self.fail(f"expected {CONFIG_KEY_EXPECTED}, found {key!r}", param, ctx)
-        return key, text
+        return key, text if equals else None
 
 
 @click.group("config")
@@ -47,17 +47,23 @@ def command() -> None:
 @command.command("set")
 @app_argument
 @environment_argument
-@click.argument("pairs", type=Pair(), nargs=-1, required=True, metavar="KEY=VALUE...")
+@click.argument("pairs", type=Pair(), nargs=-1, required=True, metavar="KEY[=VALUE]...")
 @click.option("--secret", is_flag=True, help="Encrypt: only the environment's hosts will read them.")
 @json_option
 def set_config(
-    app: AppName, environment: EnvironmentName, pairs: tuple[tuple[str, str], ...], *, secret: bool, as_json: bool
+    app: AppName,
+    environment: EnvironmentName,
+    pairs: tuple[tuple[str, str | None], ...],
+    *,
+    secret: bool,
+    as_json: bool,
 ) -> None:
-    """Set variables.
+    """Set variables. KEY=- takes the value from stdin; with --secret, KEY alone is asked for on the terminal.
 
-    Examples: rollway config set shop local GREETING=hello; rollway config set shop production API_KEY=x --secret
+    Examples: rollway config set shop local GREETING=hello; rollway config set shop production API_KEY --secret;
+    rollway config set shop production TLS_KEY=- --secret < tls.key
     """
-    save(app, environment, dict(pairs), secret=secret, as_json=as_json)
+    save(app, environment, values_of(pairs, secret=secret), secret=secret, as_json=as_json)
 
 
 @command.command("import")
@@ -119,7 +125,31 @@ def get_config(app: AppName, environment: EnvironmentName, key: str | None, *, a
         show(shown[key])
     else:
         for name, text in shown.items():
-            show(f"{name}={text}")
+            show(f"{name}={quoted(text)}")
+
+
+def values_of(pairs: Sequence[tuple[str, str | None]], *, secret: bool) -> dict[str, str]:
+    """The values, those from stdin or typed unseen among them; raises UsageError."""
+    if sum(text == "-" for _, text in pairs) > 1:
+        raise UsageError("stdin has one value only", "Give KEY=- once.")
+    if missing := [key for key, text in pairs if text is None and not (secret and sys.stdin.isatty())]:
+        raise UsageError(
+            f"expected KEY=VALUE, found {missing[0]!r}",
+            f"Give {missing[0]}=VALUE, or {missing[0]}=- for what is on stdin; a terminal asks with --secret.",
+        )
+    return {key: read_value(key, text) for key, text in pairs}
+
+
+def read_value(key: str, text: str | None) -> str:
+    """A value: as it was given; for `-` what stdin has, without its last newline; for None what a person types."""
+    if text is None:
+        return getpass(f"{key}: ")
+    if text != "-":
+        return text
+    try:
+        return sys.stdin.read().removesuffix("\n")
+    except UnicodeError as error:
+        raise UsageError(f"cannot read {key} from stdin: {error}", "A value is text in UTF-8.") from error
 
 
 def save(app: AppName, environment: EnvironmentName, values: Mapping[str, str], *, secret: bool, as_json: bool) -> None:

@@ -1,31 +1,55 @@
 """`rollway logs`: the newest log records of an app's instances, from every host, and those to come."""
 
-from typing import TYPE_CHECKING
+import re
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING, Final
 
-import msgspec
 import rich_click as click
+from msgspec import Struct
 
-from agent.cli.arguments import app_argument, environment_argument, json_option
-from agent.cli.output import show
+from agent.cli.arguments import NAME, RELEASE, app_argument, environment_argument
+from agent.cli.instances import Instances, check_host, check_instances
+from agent.cli.output import remark, show
+from agent.cli.records import Record, in_words, printable, read_record
 from agent.cli.session import ask
-from agent.model.ids import NAME_EXPECTED, AppName, EnvironmentName, ProcessName, is_name
+from agent.model.ids import AppName, EnvironmentName, HostName, ProcessName, ReleaseName
 
 if TYPE_CHECKING:
     from agent.client.coordinator import Coordinator
 
+LINES_MAX: Final = 10_000
+"""The coordinator gives no more."""
 
-class Instances(click.ParamType[tuple[ProcessName, int | None], str]):
-    """`web` or `web.1`."""
 
-    name = "type[.n]"
+class Pattern(click.ParamType[re.Pattern[str], str]):
+    """A regular expression."""
 
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[ProcessName, int | None]:
-        process, dot, slot = value.partition(".")
-        if not is_name(process) or (dot and not (slot.isascii() and slot.isdigit())):
-            self.fail(f"expected a process type, {NAME_EXPECTED}, or TYPE.N, found {value!r}", param, ctx)
-        return ProcessName(process), int(slot) if dot else None
+    name = "pattern"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> re.Pattern[str]:
+        try:
+            return re.compile(value)
+        except re.error as error:
+            self.fail(f"expected a regular expression, found {value!r}: {error}", param, ctx)
+
+
+class Filter(Struct, frozen=True, kw_only=True):
+    """What is chosen here, of what the coordinator gives."""
+
+    host: HostName | None = None
+    release: ReleaseName | None = None
+    grep: re.Pattern[str] | None = None
+
+    @property
+    def narrows(self) -> bool:
+        return self != Filter()
+
+    def keeps(self, record: Record) -> bool:
+        return (
+            self.host in (None, record.text("host"))
+            and self.release in (None, record.text("release"))
+            and (self.grep is None or self.grep.search(in_words(record)) is not None)
+        )
 
 
 @click.command("logs")
@@ -33,8 +57,13 @@ class Instances(click.ParamType[tuple[ProcessName, int | None], str]):
 @environment_argument
 @click.argument("instances", type=Instances(), required=False, metavar="[TYPE[.N]]")
 @click.option("-f", "--follow", is_flag=True, help="Go on with each new record, until Ctrl-C.")
-@click.option("-n", "--lines", type=click.IntRange(0, 100_000), default=100, show_default=True, help="Of each host.")
-@json_option
+@click.option(
+    "-n", "--lines", type=click.IntRange(0, LINES_MAX), default=100, show_default=True, help="Of each host, at most."
+)
+@click.option("--host", type=NAME, help="Of this host alone.")
+@click.option("--release", type=RELEASE, help="What instances of this release wrote.")
+@click.option("--grep", type=Pattern(), help="Lines in which this regular expression is found.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON record per line, for scripts.")
 def command(
     app: AppName,
     environment: EnvironmentName,
@@ -42,36 +71,45 @@ def command(
     *,
     follow: bool,
     lines: int,
+    host: HostName | None,
+    release: ReleaseName | None,
+    grep: re.Pattern[str] | None,
     as_json: bool,
 ) -> None:
     """Show what instances wrote to their standard output and error.
 
-    Examples: rollway logs shop local web.1 -f; rollway logs shop local -n 1000 --json
+    Examples: rollway logs shop local web.1 -f; rollway logs shop local --release v2 --grep 'Error|Traceback'
     """
     process, slot = instances or (None, None)
+    wanted = Filter(host=host, release=release, grep=grep)
+    searches = wanted.narrows and not follow
 
     async def tail(coordinator: "Coordinator") -> None:
-        async for record in coordinator.logs(app, environment, process, slot, lines=lines, follow=follow):
-            show(record.decode(errors="replace") if as_json else in_words(record))
+        if process is not None:
+            await check_instances(coordinator, app, environment, process, slot)
+        if host is not None:
+            await check_host(coordinator, host)
+        if release is not None:
+            await coordinator.release(app, environment, release)
+        found: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=lines))
+        asked = LINES_MAX if searches else lines
+        async for line in coordinator.logs(app, environment, process, slot, lines=asked, follow=follow):
+            record = read_record(line)
+            if record is not None and record.trouble and not as_json:
+                remark(printable(f"rollway: no logs of {record.text('host')}: {record.trouble}"))
+            elif record is None or record.trouble or wanted.keeps(record):
+                text = line.decode(errors="replace") if as_json else in_words(record) if record else loose(line)
+                if searches and record is not None:
+                    found[record.text("host")].append(text)
+                else:
+                    show(text)
+        for texts in found.values():
+            for text in texts:
+                show(text)
 
     ask(tail)
 
 
-def in_words(record: bytes) -> str:
-    """One line of a log record: when, where, what."""
-    try:
-        fields = msgspec.json.decode(record, type=dict[str, object])
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return printable(record.decode(errors="replace"))
-    time = str(fields.pop("ts", ""))[11:23]
-    place = " ".join(str(fields.pop(key)) for key in ("host", "instance") if key in fields)
-    for known in ("app", "env", "release", "process", "pid", "stream"):
-        fields.pop(known, None)
-    message = fields.pop("message", None)
-    rest = " ".join(f"{key}={value}" for key, value in fields.items())
-    return printable(" ".join(part for part in (time, place, "" if message is None else str(message), rest) if part))
-
-
-def printable(text: str) -> str:
-    """`text` without what a terminal would obey: an app's output is not trusted."""
-    return "".join(letter if letter.isprintable() or letter == "\t" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+def loose(line: bytes) -> str:
+    """A line that is no record."""
+    return printable(line.decode(errors="replace"))

@@ -8,6 +8,7 @@ import importlib
 from typing import Final
 
 import rich_click as click
+from click.exceptions import NoSuchCommand
 
 from agent.cli.output import show_error
 from agent.errors import UsageError
@@ -46,6 +47,14 @@ class Verbs(click.RichGroup):
             return None
         command = importlib.import_module(VERBS[cmd_name]).command
         return command if isinstance(command, click.Command) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except NoSuchCommand:
+            raise NoSuchCommand(args[0], possibilities=VERBS, ctx=ctx) from None
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

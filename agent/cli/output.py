@@ -6,13 +6,20 @@ Imports neither click nor rich by itself: the roles use it too.
 """
 
 import os
+import shutil
 import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import msgspec
 
 from agent.errors import RollwayError
+
+_BOLD: Final = "\x1b[1m"
+_PLAIN: Final = "\x1b[0m"
+_GAP: Final = "  "
+_WIDTH_MIN: Final = 40
 
 
 def on_terminal() -> bool:
@@ -38,18 +45,35 @@ def show_json(value: object) -> None:
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Write rows under their columns' names; None is shown as `-`."""
-    texts = [["-" if cell is None or cell == "" else str(cell) for cell in row] for row in rows]
-    if not on_terminal():
-        widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
-        for row in (list(columns), *texts):
-            show("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        return
-    from rich import box, console, table  # noqa: PLC0415 - 30 ms that a pipe need not wait
+    live = on_terminal()
+    for number, line in enumerate(table(columns, rows, width=shutil.get_terminal_size().columns if live else None)):
+        show(f"{_BOLD}{line}{_PLAIN}" if live and number == 0 else line)
 
-    drawn = table.Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in texts:
-        drawn.add_row(*row)
-    console.Console(markup=False, highlight=False).print(drawn)
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], width: int | None) -> Iterator[str]:
+    """Give a table's lines. What is too wide for `width` goes, widest column first, below its row."""
+    texts = [["-" if cell is None or cell == "" else str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
+    beside = list(range(len(columns)))
+    while width is not None and len(beside) > 1 and sum(widths[n] + len(_GAP) for n in beside) - len(_GAP) > width:
+        beside.remove(max(beside[1:], key=lambda n: (widths[n], n)))
+    for row in (columns, *texts):
+        yield _GAP.join(row[n].ljust(widths[n]) for n in beside).rstrip()
+        for n, cell in enumerate(row):
+            if width is not None and n not in beside and cell not in ("-", columns[n]):
+                label = f"    {columns[n].lower()}: "
+                yield from wrap(cell, width, label)
+
+
+def wrap(text: str, width: int, label: str) -> list[str]:
+    """`text` after its label, in lines of at most `width`."""
+    indent = " " * 6
+    return textwrap.wrap(text, max(width, _WIDTH_MIN), initial_indent=label, subsequent_indent=indent)
+
+
+def words(state: str) -> str:
+    """A state as a person reads it."""
+    return state.replace("_", " ")
 
 
 def show_error(error: RollwayError, *, as_json: bool) -> int:
@@ -64,6 +88,8 @@ def show_error(error: RollwayError, *, as_json: bool) -> int:
     return error.exit_code
 
 
-def time_of(seconds: int) -> str:
-    """A moment given in seconds since 1970, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+def quoted(value: str) -> str:
+    """A config value on one line: as it is, or as a .env file would write it where it has more than one line."""
+    if value.isprintable():
+        return value
+    return msgspec.json.encode(value).decode()

@@ -5,19 +5,20 @@ Ctrl-C leaves it going and says how to come back. Not handled here: what the wor
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
 
-from agent.cli.output import on_terminal, remark, show
+from agent.cli.moments import in_day
+from agent.cli.output import on_terminal, remark, show, words
 from agent.client.answers import RolloutShown
 from agent.errors import FailedError, RolledBackError
+from agent.linux.clock import now
 
 if TYPE_CHECKING:
     from agent.client.coordinator import Coordinator
 
-_AWAY: Final = "the coordinator does not answer; the hosts go on, and this waits"
-_COLOURS: Final = {"done": "green", "failed": "red", "unreachable": "red", "waiting": "dim", "swapping": "yellow"}
+AWAY: Final = "the coordinator does not answer; the hosts go on, and this waits"
 EXIT_CODES: Final = {"done": 0, "rolled_back": RolledBackError.exit_code, "aborted": RolledBackError.exit_code}
 
 
@@ -58,10 +59,10 @@ def ending(rollout: RolloutShown) -> Iterator[str]:
         case "done":
             yield f"{rollout.app} {rollout.environment} runs {rollout.release}{reason}"
         case "rolled_back" | "aborted":
-            back = f"back on {rollout.previous}" if rollout.previous else "nothing runs"
-            yield f"{rollout.release} is {rollout.state.replace('_', ' ')}, {back}{reason}"
+            runs = f"{rollout.previous} runs" if rollout.previous else "nothing runs"
+            yield f"{rollout.app} {rollout.environment}: {rollout.release} {words(rollout.state)}, {runs}{reason}"
         case _:
-            yield f"the rollout of {rollout.release} is {rollout.state}{reason}"
+            yield f"{rollout.app} {rollout.environment}: {rollout.release} {words(rollout.state)}{reason}"
     if rollout.migration is not None and rollout.migration.state == "failed":
         yield f"the release command on {rollout.migration.host} ended with {rollout.migration.exit_code}:"
         yield from (f"  {line}" for line in rollout.migration.output.splitlines())
@@ -72,7 +73,11 @@ def ending(rollout: RolloutShown) -> Iterator[str]:
 def _view(*, quiet: bool) -> AbstractContextManager[View]:
     if quiet:
         return nullcontext(_Silence())
-    return _Live() if on_terminal() else nullcontext(Lines())
+    if not on_terminal():
+        return nullcontext(Lines())
+    from agent.cli.live import Live  # noqa: PLC0415 - a pipe need not wait for its library
+
+    return Live()
 
 
 class _Silence:
@@ -91,59 +96,26 @@ class Lines:
 
     def update(self, rollout: RolloutShown) -> None:
         for line in self.changes(rollout):
-            show(line)
+            _show_timed(line)
 
     def away(self) -> None:
-        show(_AWAY)
+        _show_timed(AWAY)
 
     def changes(self, rollout: RolloutShown) -> Iterator[str]:
         """What differs from the last rollout that was given."""
-        now = {f"rollout {rollout.id}": _words(rollout.state, rollout.reason)}
+        levels = {f"rollout {rollout.id}": with_reason(rollout.state, rollout.reason)}
         if rollout.migration is not None:
-            now[f"release command on {rollout.migration.host}"] = rollout.migration.state
-        now |= {host.host: _words(host.state, host.reason) for host in rollout.hosts}
-        for subject, words in now.items():
-            if self._seen.get(subject) != words:
-                yield f"{subject}: {words}"
-        self._seen = now
+            levels[f"release command on {rollout.migration.host}"] = rollout.migration.state
+        levels |= {host.host: with_reason(host.state, host.reason) for host in rollout.hosts}
+        for subject, said in levels.items():
+            if self._seen.get(subject) != said:
+                yield f"{subject}: {said}"
+        self._seen = levels
 
 
-def _words(state: str, reason: str) -> str:
-    return f"{state.replace('_', ' ')} ({reason})" if reason else state.replace("_", " ")
+def with_reason(state: str, reason: str) -> str:
+    return f"{words(state)} ({reason})" if reason else words(state)
 
 
-class _Live:
-    """A table that is drawn anew at each change."""
-
-    def __init__(self) -> None:
-        from rich.live import Live  # noqa: PLC0415 - a pipe need not wait for it
-
-        self._live = Live(auto_refresh=False)
-        self._rollout: RolloutShown | None = None
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    def update(self, rollout: RolloutShown) -> None:
-        self._rollout = rollout
-        self._draw(_words(rollout.state, rollout.reason))
-
-    def away(self) -> None:
-        self._draw(_AWAY)
-
-    def _draw(self, words: str) -> None:
-        from rich import box, table, text  # noqa: PLC0415
-
-        rollout = self._rollout
-        title = f"{rollout.previous or 'nothing'} -> {rollout.release}: {words}" if rollout else words
-        drawn = table.Table(title=text.Text(title), title_justify="left", box=box.SIMPLE, pad_edge=False)
-        for column in ("HOST", "STATE", "WHY"):
-            drawn.add_column(column)
-        for host in rollout.hosts if rollout else ():
-            style = _COLOURS.get(host.state, "")
-            drawn.add_row(text.Text(host.host), text.Text(host.state, style), text.Text(host.reason))
-        self._live.update(drawn, refresh=True)
+def _show_timed(line: str) -> None:
+    show(f"{in_day(now().wall_ms)} {line}")

@@ -3,32 +3,28 @@
 The release is made and sealed here, on the operator's machine: the coordinator keeps it and cannot change it.
 """
 
-import re
-from collections.abc import Collection
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from agent.artifacts.build import Built
 from agent.artifacts.manifest import read_manifest
 from agent.artifacts.sign import seal, verify_release
-from agent.cli.arguments import RELEASE, app_argument, environment_argument, json_option, path_option
-from agent.cli.build import build_and_upload, find_build
-from agent.cli.output import show, show_json, show_table, time_of
+from agent.cli.arguments import RELEASE, app_argument, environment_argument, json_option, path_option, version_option
+from agent.cli.build import built_here, find_build, upload
+from agent.cli.draft import declared_plain, draft, find_same
+from agent.cli.moments import ago, in_full, iso
+from agent.cli.output import quoted, remark, show, show_json, show_table, words
 from agent.cli.session import ask
 from agent.client.answers import Config, ReleaseMade
 from agent.client.secret import encrypt
-from agent.errors import RefusedError, UsageError
+from agent.errors import UsageError
 from agent.linux.clock import now
 from agent.model.build import Build
 from agent.model.ids import AppName, Digest, EnvironmentName, ReleaseName
-from agent.model.release import ConfigValue, Release
-from agent.wire.canonical import digest_of
 
 if TYPE_CHECKING:
     from agent.client.coordinator import Coordinator
-
-_VERSION: Final = re.compile(r"v?(\d+\.\d+\.\d+)")
 
 
 @click.group("release")
@@ -42,6 +38,7 @@ def command() -> None:
 @click.option("--build", help="An id, the beginning of one, or a version.")
 @click.option("--ref", help="Build this commit, tag or branch first.")
 @path_option
+@version_option
 @click.option("--name", type=RELEASE, help="Else v1.2.3 by the build's version, or by the minute.")
 @json_option
 def create(
@@ -51,23 +48,30 @@ def create(
     build: str | None,
     ref: str | None,
     path: str,
+    version: str | None,
     name: ReleaseName | None,
     as_json: bool,
 ) -> None:
     """Make a release of a build, with the config that APP has in ENVIRONMENT now. It runs nowhere yet.
 
+    Without --name, a release of the same build and config that is there already is the answer.
+
     Examples: rollway release create shop local --ref v1.2.0; rollway release create shop local --build 4f2a9c1
     """
     if (build is None) == (ref is None):
         raise UsageError("a release is made of one build", "Give either --build or --ref.")
+    if version is not None and ref is None:
+        raise UsageError("a version is given to what is built", "Give --version with --ref only.")
 
     async def make(coordinator: "Coordinator") -> ReleaseMade:
-        if ref is not None:
-            return await release_ref(coordinator, app, environment, path=path, ref=ref, name=name)
         found = await find_build(coordinator, app, build or "")
         return await release_build(coordinator, app, environment, found.id, name)
 
-    made = ask(make)
+    if ref is None:
+        made = ask(make)
+    else:
+        with built_here(path, ref, version, app=app) as built:
+            made = ask(lambda coordinator: release_built(coordinator, app, environment, built, name))
     if as_json:
         show_json(made)
     else:
@@ -87,9 +91,13 @@ def list_releases(app: AppName, environment: EnvironmentName, *, as_json: bool) 
     if as_json:
         show_json(releases)
         return
+    now_ms = now().wall_ms
     show_table(
         ["RELEASE", "VERSION", "COMMIT", "BUILD", "CREATED", "STATE"],
-        [[r.release, r.version, r.commit[:7], r.build[:19], time_of(r.created_at_s), r.state] for r in releases],
+        [
+            [r.release, r.version, r.commit[:7], r.build[:19], ago(r.created_at_s * 1000, now_ms), words(r.state)]
+            for r in releases
+        ],
     )
 
 
@@ -115,7 +123,7 @@ def show_release(app: AppName, environment: EnvironmentName, release: ReleaseNam
                 "build": found.build,
                 "version": found.version,
                 "commit": found.commit,
-                "created": time_of(found.created_at_s),
+                "created": iso(found.created_at_s * 1000),
                 "digest": shown.digest,
                 "config": config,
                 "processes": {process.name: process.count for process in found.spec.processes},
@@ -123,59 +131,37 @@ def show_release(app: AppName, environment: EnvironmentName, release: ReleaseNam
         )
         return
     show(f"{found.name} of {app} in {environment}: version {found.version}, commit {found.commit}")
-    show(f"made {time_of(found.created_at_s)} of build {found.build}")
+    show(f"made {in_full(found.created_at_s * 1000)} of build {found.build}")
     for process in found.spec.processes:
         show(f"  {process.name} x {process.count}: {process.command}")
     for key, text in sorted(config.items()):
-        show(f"  {key}={text}")
+        show(f"  {key}={quoted(text)}")
 
 
-async def release_ref(
+async def release_built(
     coordinator: "Coordinator",
     app: AppName,
     environment: EnvironmentName,
-    *,
-    path: str,
-    ref: str,
+    built: Built,
     name: ReleaseName | None = None,
 ) -> ReleaseMade:
-    """Build `ref` of the repository `path` and make a release of it."""
-    built = await build_and_upload(coordinator, path, ref, None)
-    if built.app != app:
-        raise UsageError(
-            f"{path} is the repository of {built.app}, not of {app}", f"Give --path of {app}'s repository."
-        )
-    return await release_build(coordinator, app, environment, built.id, name)
+    """Give the coordinator a build that was made here, and make a release of it."""
+    return await release_build(coordinator, app, environment, (await upload(coordinator, built)).id, name)
 
 
 async def release_build(
     coordinator: "Coordinator", app: AppName, environment: EnvironmentName, build: Digest, name: ReleaseName | None
 ) -> ReleaseMade:
-    """Make a release of a build that the coordinator has, with the newest config."""
+    """Make a release of a build that the coordinator has, with the newest config; without a name, only a new one."""
     manifest = await coordinator.build_manifest(app, build)
     found = read_manifest(manifest)
     config = await hide_declared_secrets(coordinator, app, environment, found)
-    missing = [key for key, declared in found.spec.config.items() if declared.required and key not in config.values]
-    if missing:
-        raise RefusedError(
-            f"{app} needs {', '.join(missing)}, which {environment} does not have",
-            f"Set it: rollway config set {app} {environment} {missing[0]}=…",
-        )
-    taken = {release.release for release in await coordinator.releases(app, environment)}
-    now_s = now().wall_ms // 1000
-    release = Release(
-        app=app,
-        environment=environment,
-        name=name or free_name(found.version, now_s, taken),
-        build=build,
-        build_manifest=digest_of(manifest),
-        version=found.version,
-        commit=found.commit,
-        created_at_s=now_s,
-        config_version=config.version,
-        config=config.values,
-        spec=found.spec,
-    )
+    releases = await coordinator.releases(app, environment)
+    taken = {entry.release for entry in releases}
+    release = draft(app, environment, build=found, manifest=manifest, config=config, taken=taken, name=name)
+    if name is None and (same := await find_same(coordinator, release, releases)) is not None:
+        remark(f"{same} is this build with this config: no other release is made")
+        return ReleaseMade(app=app, environment=environment, release=same, build=build)
     return await coordinator.create_release(app, environment, seal(release))
 
 
@@ -184,25 +170,9 @@ async def hide_declared_secrets(
 ) -> Config:
     """The newest config, after what this build declares secret and was plain until now is encrypted for good."""
     config = await coordinator.config(app, environment)
-    hidden: dict[str, ConfigValue] = {
-        key: encrypt(value.plain, config.recipient)
-        for key, value in config.values.items()
-        if value.plain is not None and key in build.spec.config and build.spec.config[key].secret
-    }
-    if not hidden:
+    plain = declared_plain(config, build)
+    if not plain:
         return config
+    hidden = {key: encrypt(value, config.recipient) for key, value in plain.items()}
     await coordinator.change_config(app, environment, config.version, hidden)
     return await coordinator.config(app, environment)
-
-
-def free_name(version: str, now_s: int, taken: Collection[str]) -> ReleaseName:
-    """The name by the build's version, else by the minute, with a number when that is taken as well."""
-    numbers = _VERSION.fullmatch(version)
-    if numbers is not None and (name := f"v{numbers[1]}") not in taken:
-        return ReleaseName(name)
-    minute = datetime.fromtimestamp(now_s, UTC).strftime("release-%Y-%m-%d-%H-%M")
-    name, number = minute, 1
-    while name in taken:
-        number += 1
-        name = f"{minute}-{number}"
-    return ReleaseName(name)

@@ -1,17 +1,21 @@
 """`rollway swap`: an environment from the release that it runs to another, without a user who feels it."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import msgspec
 import rich_click as click
 
 from agent.artifacts.sign import payload_digest, seal
-from agent.cli.arguments import RELEASE, app_argument, environment_argument, json_option, path_option
+from agent.cli.arguments import RELEASE, app_argument, environment_argument, json_option, path_option, version_option
+from agent.cli.build import built_here
+from agent.cli.last_words import last_words
 from agent.cli.output import show, show_json
+from agent.cli.plan import plan_build
 from agent.cli.progress import ending, exit_code, follow
-from agent.cli.release import release_ref
+from agent.cli.release import release_built
 from agent.cli.session import ask
-from agent.client.answers import RolloutShown, State
+from agent.client.answers import Planned, RolloutShown, State
 from agent.errors import UsageError, VerificationError
 from agent.model.ids import AppName, EnvironmentName, ReleaseName
 from agent.model.release import Order, OrderKind
@@ -36,6 +40,7 @@ class How(msgspec.Struct, frozen=True, kw_only=True):
 @click.argument("release", type=RELEASE, required=False)
 @click.option("--ref", help="Build this commit, tag or branch and make a release of it first.")
 @path_option
+@version_option
 @click.option("--strategy", type=click.Choice(["rolling"]), help="Instead of the environment's own.")
 @click.option("--plan", is_flag=True, help="Only say what would be done.")
 @click.option("--detach", is_flag=True, help="Do not wait for the end.")
@@ -48,6 +53,7 @@ def command(
     *,
     ref: str | None,
     path: str,
+    version: str | None,
     strategy: str | None,
     plan: bool,
     detach: bool,
@@ -62,20 +68,28 @@ def command(
     """
     if (release is None) == (ref is None):
         raise UsageError("a swap is to one release", "Give either a RELEASE or --ref.")
+    if version is not None and ref is None:
+        raise UsageError("a version is given to what is built", "Give --version with --ref only.")
     how = How(strategy=strategy, detach=detach, strict=strict, as_json=as_json)
 
     async def run(coordinator: "Coordinator") -> int:
-        if ref is not None:
-            aim = (await release_ref(coordinator, app, environment, path=path, ref=ref)).release
-        else:
+        if built is None:
             aim = release or ReleaseName("")
+        elif plan:
+            planned = await plan_build(coordinator, app, environment, built)
+            if not isinstance(planned, str):
+                return show_plan(Planned(plan=planned), how)
+            aim = planned
+        else:
+            aim = (await release_built(coordinator, app, environment, built)).release
         state = await coordinator.state(app, environment)
         order = await make_order(coordinator, app, environment, kind="swap", release=aim, state=state)
         if plan:
-            return await show_plan(coordinator, order, how)
+            return show_plan(await coordinator.plan_rollout(app, environment, seal(order), how.strategy), how)
         return await carry_out(coordinator, order, how)
 
-    return ask(run)
+    with nullcontext() if ref is None else built_here(path, ref, version, app=app) as built:
+        return ask(run)
 
 
 async def make_order(
@@ -107,8 +121,7 @@ async def make_order(
     )
 
 
-async def show_plan(coordinator: "Coordinator", order: Order, how: How) -> int:
-    planned = await coordinator.plan_rollout(order.app, order.environment, seal(order), how.strategy)
+def show_plan(planned: Planned, how: How) -> int:
     if how.as_json:
         show_json(planned)
     else:
@@ -128,14 +141,16 @@ async def carry_out(coordinator: "Coordinator", order: Order, how: How) -> int:
         return 0
     if rollout.state not in TERMINAL:
         rollout = await follow(coordinator, rollout, quiet=how.as_json)
-    return show_end(rollout, strict=how.strict, as_json=how.as_json)
+    return await show_end(coordinator, rollout, strict=how.strict, as_json=how.as_json)
 
 
-def show_end(rollout: RolloutShown, *, strict: bool, as_json: bool) -> int:
-    """Say how a rollout ended; gives the exit code."""
+async def show_end(coordinator: "Coordinator", rollout: RolloutShown, *, strict: bool, as_json: bool) -> int:
+    """Say how a rollout ended, and what a release that failed said itself; gives the exit code."""
     if as_json:
         show_json(rollout)
     else:
         for line in ending(rollout):
+            show(line)
+        for line in await last_words(coordinator, rollout):
             show(line)
     return exit_code(rollout, strict=strict)

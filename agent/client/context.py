@@ -38,6 +38,10 @@ def find_context(environ: Mapping[str, str]) -> Context:
     try:
         text = path.read_text()
     except FileNotFoundError:
+        if named:
+            raise UsageError(
+                f"ROLLWAY_CONFIG names {path}, and there is no such file", "Set it as `rollway up` says, or unset it."
+            ) from None
         raise NotFoundError(
             f"no coordinator is known: there is no {path}",
             "Start `rollway up` and set ROLLWAY_CONFIG as it says, or set ROLLWAY_COORDINATOR and ROLLWAY_TOKEN.",

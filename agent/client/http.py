@@ -4,6 +4,9 @@ Rules: an answer that is not what was expected is a FailedError, never a traceba
 Nothing is tried twice here. Not handled here: which routes there are (`client.coordinator`).
 """
 
+import os
+import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -111,13 +114,36 @@ class Session:
     def _unreachable(self, error: Exception) -> UnreachableError:
         if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
             return UnreachableError(
-                f"cannot trust {self._url}: {error}", "Name the CA of this coordinator: `ca` in client.toml."
+                f"cannot trust {self._url}: {_reason(error)}",
+                "Name the CA of this coordinator: `ca` in client.toml, or ROLLWAY_CA.",
             )
-        reason = str(error) or type(error).__name__
         return UnreachableError(
-            f"cannot reach the coordinator {self._url}: {reason}",
+            f"cannot reach {self._url}: {_reason(error)}",
             "Look whether it runs, and whether this is its address. The hosts go on without it.",
         )
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the words of the library that noticed it."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        cause: Exception = error.certificate_error
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        cause = error.os_error
+    else:
+        cause = error
+    match cause:
+        case ssl.SSLCertVerificationError():
+            return cause.verify_message
+        case aiohttp.ServerDisconnectedError() | ConnectionResetError():
+            return "it closed the connection"
+        case TimeoutError():
+            return "no answer in time"
+        case socket.gaierror():
+            return (cause.strerror or "its name is not known").lower()
+        case OSError(errno=int(number)):
+            return os.strerror(number).lower()
+        case _:
+            return str(cause) or type(cause).__name__
 
 
 def _refusal(status: int, answer: bytes) -> RollwayError:
