@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 5
 _LOOKED_AT: Final = 500
-_PATIENCE_S: Final = 3
+_PATIENCE_S: Final = 5
 _ACCESS: Final = re.compile(r'"?(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) \S+ HTTP/\d')
 
 

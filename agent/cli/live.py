@@ -63,8 +63,9 @@ def hosts(rollout: RolloutShown) -> table.Table:
     drawn = table.Table(box=None, pad_edge=False, expand=True)
     drawn.add_column("HOST", no_wrap=True)
     drawn.add_column("STATE", no_wrap=True)
+    drawn.add_column("RELEASE", no_wrap=True)
     drawn.add_column("WHY", ratio=1, overflow="fold")
     for host in rollout.hosts:
         style = _COLOURS.get(host.state, "")
-        drawn.add_row(Text(host.host), Text(host.state, style), Text(host.reason))
+        drawn.add_row(Text(host.host), Text(host.state, style), Text(host.release or "-"), Text(host.reason))
     return drawn

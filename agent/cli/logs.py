@@ -1,7 +1,8 @@
 """`rollway logs`: the newest log records of an app's instances, from every host, and those to come."""
 
 import re
-from collections import defaultdict, deque
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import rich_click as click
@@ -91,7 +92,7 @@ def command(
             await check_host(coordinator, host)
         if release is not None:
             await coordinator.release(app, environment, release)
-        found: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=lines))
+        found: list[tuple[str, str]] = []
         asked = LINES_MAX if searches else lines
         async for line in coordinator.logs(app, environment, process, slot, lines=asked, follow=follow):
             record = read_record(line)
@@ -100,14 +101,22 @@ def command(
             elif record is None or record.trouble or wanted.keeps(record):
                 text = line.decode(errors="replace") if as_json else in_words(record) if record else loose(line)
                 if searches and record is not None:
-                    found[record.text("host")].append(text)
+                    found.append((record.text("host"), text))
                 else:
                     show(text)
-        for texts in found.values():
-            for text in texts:
-                show(text)
+        for text in newest(found, lines):
+            show(text)
 
     ask(tail)
+
+
+def newest(found: Sequence[tuple[str, str]], lines: int) -> Iterator[str]:
+    """Give the last `lines` of each host, in the order in which all came."""
+    left = Counter(host for host, _ in found)
+    for host, text in found:
+        if left[host] <= lines:
+            yield text
+        left[host] -= 1
 
 
 def loose(line: bytes) -> str:

@@ -235,8 +235,10 @@ class Stage:
         async with self.client() as coordinator:
             with self._showing:
                 while True:
-                    with suppress(UnreachableError):
+                    try:
                         self.view.fleet(await coordinator.ps(), await self.tell_load("tally"))
+                    except UnreachableError:
+                        self.view.away(await self.tell_load("tally"))
                     await anyio.sleep(_VIEW_S)
 
 

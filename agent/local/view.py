@@ -39,6 +39,7 @@ class View:
         self._events: deque[str] = deque(maxlen=_EVENTS_SHOWN)
         self._instances: Sequence[Instance] = ()
         self._tally = Tally()
+        self._away = False
 
     @property
     def is_live(self) -> bool:
@@ -56,7 +57,12 @@ class View:
             self._draw()
 
     def fleet(self, instances: Sequence[Instance], tally: Tally) -> None:
-        self._instances, self._tally = instances, tally
+        self._instances, self._tally, self._away = instances, tally, False
+        self._draw()
+
+    def away(self, tally: Tally) -> None:
+        """The coordinator does not answer: the fleet is as it was last seen."""
+        self._tally, self._away = tally, True
         self._draw()
 
     def end(self, figures: Sequence[tuple[str, str]], proofs: Sequence[Proof]) -> None:
@@ -76,6 +82,19 @@ class View:
     def _draw(self) -> None:
         if self._live is None:
             return
+        self._live.update(self.drawn(), refresh=True)
+
+    def drawn(self) -> Group:
+        """The whole picture: the coordinator, the fleet, the load, the newest events."""
+        tally = self._tally
+        coordinator = "coordinator: down; the fleet as it was last seen" if self._away else "coordinator: up"
+        load = f"{tally.fresh + tally.kept} requests, {tally.orders} orders, {tally.failed} failed or wrong"
+        lines = (Text(load), Text(""), *map(Text, self._events))
+        return Group(Text(coordinator, "red" if self._away else ""), self._fleet(), *lines)
+
+    def _fleet(self) -> Table | Text:
+        if not self._instances:
+            return Text("no instance yet", "dim")
         fleet = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         hosts = sorted({instance.host for instance in self._instances})
         fleet.add_column("")
@@ -83,14 +102,14 @@ class View:
             fleet.add_column(host)
         for name in sorted({instance.instance for instance in self._instances}):
             fleet.add_row(name, *(self._cell(host, name) for host in hosts))
-        tally = self._tally
-        load = f"{tally.fresh + tally.kept} requests, {tally.orders} orders, {tally.failed} failed or wrong"
-        self._live.update(Group(fleet, Text(load), Text(""), *map(Text, self._events)), refresh=True)
+        return fleet
 
     def _cell(self, host: str, name: str) -> Text:
         """The releases and states of one instance's place on one host: two while one drains."""
         cell = Text()
         for instance in self._instances:
             if (instance.host, instance.instance) == (host, name):
-                cell.append(f"{instance.release} {instance.state}  ", _COLOURS.get(instance.state, ""))
+                cell.append(
+                    f"{instance.release} {instance.state.replace('_', ' ')}  ", _COLOURS.get(instance.state, "")
+                )
         return cell
