@@ -59,6 +59,21 @@ def notify(notice: sdnotify.Notice) -> None:
             log.warning("cannot tell the service manager", reason=str(error))
 
 
+def is_held(state_dir: Path) -> bool:
+    """Whether a role that runs holds `state_dir`."""
+    try:
+        fd = os.open(state_dir / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def hold(state_dir: Path, role: str) -> int:
     """Lock `state_dir` while the descriptor that this gives is open. Raises RefusedError naming the holder."""
     fd = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -50,6 +50,10 @@ class Layout(Struct, frozen=True):
     def hosts_folder(self) -> Path:
         return self.folder / "hosts"
 
+    def state_folders(self) -> list[Path]:
+        """Of the coordinator and of every host that there ever was."""
+        return sorted(self.folder.glob("coordinator/state")) + sorted(self.hosts_folder.glob("h*/state"))
+
     def agent_file(self, name: str) -> Path:
         return self.hosts_folder / name / "agent.toml"
 

@@ -1,13 +1,15 @@
 """`rollway up`: a coordinator and N agents on this machine, as child processes, until Ctrl-C.
 
 Rules: refused before anything starts: a folder or a block of addresses that another `up` holds, an address that is
-taken. At the end agents drain first, then the coordinator ends, then whatever they could not end is killed: no process
-is left behind. Not handled here: what the children do.
+taken. What an `up` that was killed has left here drains by itself, and is waited for. At the end agents drain first,
+then the coordinator ends, then whatever they could not end is killed: no process is left behind, and nobody who does
+not read our output can hold that up. Not handled here: what the children do.
 """
 
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,10 +23,12 @@ from msgspec import Struct
 from agent.client.context import Context, read_context
 from agent.client.coordinator import Coordinator
 from agent.errors import FailedError, RefusedError, RollwayError, UsageError
+from agent.linux import service
 from agent.linux.sockets import port_in_use
 from agent.local import layout, leftovers, net
 from agent.local.children import Child
 from agent.model.address import Address
+from agent.telemetry.output import Stdout
 
 HOSTS_DEFAULT: Final = 3
 _CONNECTED_S: Final = 20
@@ -32,6 +36,8 @@ _LOOK_S: Final = 0.05
 _STOP_MAX_S: Final = 180
 """An agent bounds its drain by itself; this is for one that hangs."""
 _STOP_COORDINATOR_S: Final = 15
+_FLUSH_S: Final = 2
+_CHUNK_BYTES: Final = 1 << 16
 
 
 class Ready(Struct, frozen=True, kw_only=True):
@@ -52,12 +58,24 @@ def run(folder: Path, hosts: int | None, asked: str | None, announce: Callable[[
     folder_lock = layout.hold(place.folder)
     lock = net.lock_block(block, place.last_block())
     try:
+        _await_earlier(place)
         fleet = layout.prepare(place, lock.block, hosts or place.known_hosts() or HOSTS_DEFAULT)
         refuse_taken(lock.block, fleet)
         anyio.run(_Up(place, fleet, announce).run)
     finally:
         lock.socket.close()
         os.close(folder_lock)
+
+
+def _await_earlier(place: layout.Layout) -> None:
+    """Wait until the agents and the coordinator of an `up` that was killed have ended, as its end tells them to."""
+    until_s = time.monotonic() + _STOP_MAX_S
+    if any(map(service.is_held, place.state_folders())):
+        _say("an earlier one was killed here; waiting until its hosts have drained")
+    while held := next(filter(service.is_held, place.state_folders()), None):
+        if time.monotonic() > until_s:
+            raise RefusedError(f"{held} is still in use by an earlier `rollway up`", "End what holds it: `fuser -v`.")
+        time.sleep(_LOOK_S)
 
 
 def refuse_taken(block: net.Block, fleet: list[layout.Host]) -> None:
@@ -108,6 +126,7 @@ class _Up:
             finally:
                 os.close(self._output)
                 self._announced.set()
+                relay.cancel_scope.deadline = anyio.current_time() + _FLUSH_S
         for fd in (self._reader, self._lifeline, self._our_end):
             os.close(fd)
         if failure is not None:
@@ -129,7 +148,15 @@ class _Up:
     async def _relay(self) -> None:
         """Let the children's output through, after the line that says that they are ready."""
         await self._announced.wait()
-        await anyio.to_thread.run_sync(_copy, self._reader)
+        stdout = Stdout()
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(stdout.run)
+            await anyio.wait_readable(self._reader)
+            while chunk := os.read(self._reader, _CHUNK_BYTES):
+                await stdout.write(chunk)
+                await anyio.wait_readable(self._reader)
+            await stdout.flush()
+            tasks.cancel_scope.cancel()
 
     async def _until_connected(self, context: Context) -> None:
         """Wait until the coordinator has a link from every host."""
@@ -188,17 +215,6 @@ async def _end(children: list[Child], seconds: float) -> None:
             _say(f"{child.name} does not end: killing it")
             child.stop(signal.SIGKILL)
             await child.ended.wait()
-
-
-def _copy(reader: int) -> None:
-    """Copy to standard output until every writer is gone; when nobody reads any more, to nowhere."""
-    target = sys.stdout.fileno()
-    while chunk := os.read(reader, 1 << 16):
-        while chunk:
-            try:
-                chunk = chunk[os.write(target, chunk) :]
-            except BrokenPipeError:
-                target = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
 def _say(line: str) -> None:

@@ -1,10 +1,15 @@
 """`rollway up`: several side by side, one per folder, and what was wanted comes back."""
 
+import os
+import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from tests.e2e.fleet import ROOT, Fleet, fleet, rollway_command, wait_for
-from tests.e2e.test_lives import deploy, plain
+from tests.e2e.test_lives import deploy, plain, web_pids
 
 
 def test_two_side_by_side(tmp_path: Path) -> None:
@@ -38,6 +43,44 @@ def test_block_in_use(tmp_path: Path) -> None:
         second = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
         assert second.returncode == 4
         assert "127.19.7.0/24" in second.stderr
+
+
+def test_nobody_reads(tmp_path: Path) -> None:
+    """Ctrl-C ends an `up` whose output nobody reads any more, though the pipe is full."""
+    reader, writer = os.pipe()
+    words = rollway_command("up", "--hosts", "1", "--dir", str(tmp_path / "up"))
+    with subprocess.Popen(words, cwd=ROOT, stdout=writer, start_new_session=True) as process:
+        try:
+            assert os.read(reader, 7) == b"rollway"
+            os.set_blocking(writer, False)
+            with suppress(BlockingIOError):
+                while True:
+                    os.write(writer, bytes(4096))
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            os.close(reader)
+            os.close(writer)
+            process.kill()
+
+
+def test_killed_and_started_at_once(tmp_path: Path) -> None:
+    """After `kill -9` of `up` its hosts drain by themselves; the next one on the folder waits for them, and starts."""
+    source = plain(tmp_path / "r", "killed", 9303, {"v1": "good"})
+    one = Fleet(tmp_path, hosts=1)
+    one.start()
+    try:
+        deploy(one, "killed", source, "v1")
+        (old,) = web_pids(one, "killed")
+        assert one.process is not None
+        one.process.kill()
+        one.process.wait()
+        one.start()
+        assert not psutil.pid_exists(old)
+        wait_for("v1 runs again", lambda: one.releases("killed") == {"v1"})
+        assert "an earlier one was killed here" in one.output.read_text()
+    finally:
+        one.stop()
 
 
 def test_state_survives(tmp_path: Path) -> None:
