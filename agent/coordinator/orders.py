@@ -19,7 +19,7 @@ from agent.coordinator.environments import Environments, settings_of
 from agent.coordinator.hosts import Hosts
 from agent.coordinator.releases import Releases
 from agent.decisions.rollout import begin, stable
-from agent.errors import FailedError, RefusedError
+from agent.errors import RefusedError
 from agent.linux import clock
 from agent.model.assignment import ReleaseRef
 from agent.model.ids import AppName, EnvironmentName, RolloutId
@@ -136,10 +136,7 @@ def _check_target(connection: Connection, row: EnvironmentRow, order: Order) -> 
     if release is not None and release.healthy:
         return
     if back_to is None:
-        raise FailedError(
-            f"nothing to roll back to: no other release of {row.app} was ever healthy in {row.environment}",
-            "Swap to a release instead: `rollway swap`.",
-        )
+        raise stable.dead_end(row.app, row.environment, row.stable, row.runs)
     raise RefusedError(
         f"{order.release} was never healthy in {row.environment}: a rollback leads to a release that was",
         f"Roll back to {back_to.name}, or swap to {order.release}.",

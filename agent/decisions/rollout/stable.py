@@ -7,7 +7,9 @@ everything above its target, so that going back twice goes back twice as far. Ea
 from typing import Final
 
 from agent.decisions.rollout.state import Ended
+from agent.errors import FailedError
 from agent.model.assignment import ReleaseRef
+from agent.model.ids import AppName, EnvironmentName
 from agent.model.release import OrderKind
 
 DEPTH_MAX: Final = 50
@@ -22,6 +24,17 @@ def after(stack: Stack, kind: OrderKind, ended: Ended) -> Stack:
     if kind == "rollback" and ended.runs in stack:
         return stack[: stack.index(ended.runs) + 1]
     return (*(release for release in stack if release != ended.runs), ended.runs)[-DEPTH_MAX:]
+
+
+def dead_end(app: AppName, environment: EnvironmentName, stack: Stack, runs: ReleaseRef | None) -> FailedError:
+    """What to tell who asks for a rollback that has no target."""
+    forward = f"Go forward instead: `rollway swap {app} {environment} RELEASE`."
+    if runs is not None and runs in stack:
+        return FailedError(
+            f"{runs.name} is the oldest healthy release of {app} in {environment}: there is nothing to go back to",
+            forward,
+        )
+    return FailedError(f"nothing to roll back to: no release of {app} was ever healthy in {environment}", forward)
 
 
 def target(stack: Stack, runs: ReleaseRef | None) -> ReleaseRef | None:

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from agent.decisions.rollout import stable
 from agent.decisions.rollout.state import Ended
 from agent.model.assignment import ReleaseRef
-from agent.model.ids import Digest, ReleaseName
+from agent.model.ids import AppName, Digest, EnvironmentName, ReleaseName
 from agent.model.release import OrderKind
 from agent.model.rollout import RolloutState
 
@@ -53,6 +53,17 @@ def test_where_a_rollback_leads(before: str, runs: str, expected: str) -> None:
     """A rollback leads to the last release that was healthy before what runs."""
     found = stable.target(stack(before), stack(runs)[0] if runs else None)
     assert found == (stack(expected)[0] if expected else None)
+
+
+def test_a_rollback_that_leads_nowhere_says_why() -> None:
+    """At the oldest healthy release nobody is told that none ever was, and the way on is named."""
+    app, environment, (v1,) = AppName("shop"), EnvironmentName("local"), stack("v1")
+    oldest = stable.dead_end(app, environment, stack("v1"), v1)
+    assert oldest.error == "v1 is the oldest healthy release of shop in local: there is nothing to go back to"
+    assert "rollway swap shop local" in oldest.what_to_do
+    assert oldest.exit_code == 1
+    never = stable.dead_end(app, environment, (), v1)
+    assert never.error == "nothing to roll back to: no release of shop was ever healthy in local"
 
 
 def test_the_stack_is_bounded() -> None:
