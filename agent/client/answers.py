@@ -129,6 +129,10 @@ class AppStatus(Struct, frozen=True):
     state: str
     ready: int
     wanted: int
+    to: ReleaseName | None = None
+    """What is being rolled out, with how many hosts have arrived of how many; all None when nothing is."""
+    hosts_done: int | None = None
+    hosts: int | None = None
 
 
 class HostStatus(Struct, frozen=True):

@@ -3,11 +3,14 @@
 Rules: the bytes that came are the bytes that are kept; a name is given once. Who signed is for the hosts to verify.
 """
 
+from collections.abc import Mapping
+from typing import Literal
+
 import anyio.to_thread
 from sqlalchemy import Connection
 
 from agent.artifacts import sign
-from agent.coordinator.db import apps
+from agent.coordinator.db import apps, rollouts
 from agent.coordinator.db.apps import ReleaseRow
 from agent.coordinator.db.engine import Database
 from agent.coordinator.db.environments import EnvironmentRow
@@ -18,7 +21,11 @@ from agent.model.assignment import ReleaseRef
 from agent.model.ids import AppName, EnvironmentName, ReleaseName
 from agent.model.process import AppSpec
 from agent.model.release import Release
+from agent.model.rollout import RolloutState
 from agent.stores.store import Store
+
+ReleaseState = Literal["current", "stable", "failed", ""]
+"""What runs, what can be gone back to, what failed when it was last tried; empty: it was not tried, or is long past."""
 
 
 class Releases:
@@ -60,12 +67,15 @@ class Releases:
         await self._database.run(lambda connection: apps.add_release(connection, row))
         return release
 
-    async def list(self, app: AppName, environment: EnvironmentName) -> tuple[EnvironmentRow, list[ReleaseRow]]:
-        """Oldest first."""
+    async def list(self, app: AppName, environment: EnvironmentName) -> list[tuple[ReleaseRow, ReleaseState]]:
+        """Oldest first, each with what it is to its environment."""
 
-        def read(connection: Connection) -> tuple[EnvironmentRow, list[ReleaseRow]]:
+        def read(connection: Connection) -> list[tuple[ReleaseRow, ReleaseState]]:
             row = self._environments.need(connection, app, environment)
-            return row, apps.list_releases(connection, app, environment)
+            ends = rollouts.ends(connection, app, environment)
+            return [
+                (release, _state(release, row, ends)) for release in apps.list_releases(connection, app, environment)
+            ]
 
         return await self._database.run(read)
 
@@ -116,3 +126,12 @@ class Releases:
                     f"the app declares {key} secret, and its value is plain",
                     f"Set it again: `rollway config set {release.app} {release.environment} --secret {key}=…`.",
                 )
+
+
+def _state(release: ReleaseRow, row: EnvironmentRow, ends: Mapping[ReleaseRef, RolloutState]) -> ReleaseState:
+    ref = ReleaseRef(name=release.name, digest=release.digest)
+    if ref == row.runs:
+        return "current"
+    if ref in row.stable:
+        return "stable"
+    return "failed" if ends.get(ref) in ("failed", "rolled_back") else ""

@@ -1,5 +1,7 @@
 """`/v1/status`, `/v1/ps`, `/v1/hosts`, `…/logs`, and the link: what hosts say, and how they say it."""
 
+from collections import Counter
+
 import anyio
 from aiohttp import web
 from sqlalchemy import Connection
@@ -10,11 +12,12 @@ from agent.coordinator.db import environments, rollouts
 from agent.coordinator.db.environments import EnvironmentRow
 from agent.coordinator.environments import settings_of
 from agent.coordinator.hosts import Hosts
+from agent.decisions.rollout import view
 from agent.errors import UsageError
 from agent.link.tls import peer_of
 from agent.linux import clock
-from agent.model.ids import ProcessName
-from agent.model.process import AppSpec
+from agent.model.assignment import Assignment
+from agent.model.ids import HostName
 from agent.model.rollout import Rollout
 from agent.wire.messages import TailLogs
 
@@ -22,6 +25,8 @@ LINES_MAX = 10_000
 SLOT_MAX = 10_000
 SEND_S = 30.0
 """A reader of logs that takes nothing for so long is given up."""
+
+Assigned = dict[HostName, Assignment]
 
 
 async def link(call: Call) -> web.StreamResponse:
@@ -40,15 +45,15 @@ async def status(call: Call) -> web.StreamResponse:
     app, environment = call.where
     await call.server.environments.check(app, environment)
 
-    def read(connection: Connection) -> list[tuple[EnvironmentRow, Rollout | None]]:
+    def read(connection: Connection) -> list[tuple[EnvironmentRow, Rollout, Assigned]]:
         return [
-            (row, rollouts.live_in(connection, row.app, row.environment))
+            (row, newest, rollouts.assigned_in(connection, row.app, row.environment))
             for row in environments.every(connection, app)
             if environment is None or row.environment == environment
+            if (newest := rollouts.newest_in(connection, row.app, row.environment)) is not None
         ]
 
-    rows = await call.server.database.run(read)
-    apps = [await _app(call, row, live) for row, live in rows if row.runs is not None or live is not None]
+    apps = [await _app(call, *found) for found in await call.server.database.run(read)]
     return answer({"apps": apps, "hosts": _hosts(call.server.hosts)})
 
 
@@ -99,28 +104,42 @@ async def stream_logs(call: Call) -> web.StreamResponse:
         return response
 
 
-async def _app(call: Call, row: EnvironmentRow, live: Rollout | None) -> dict[str, object]:
-    settings, server = settings_of(row), call.server
-    members = server.hosts.members(row.environment, settings)
-    reports = [server.hosts.report(host, row.app, row.environment) for host in members]
-    ready = sum(instance.state == "ready" for report in reports if report for instance in report.instances)
-    wanted = 0
-    if row.runs is not None:
-        spec = await server.releases.spec(row.app, row.environment, row.runs)
-        wanted = len(members) * _instances(spec, settings.scale)
-    state = live.state if live is not None else "stable" if ready >= wanted else "degraded"
+async def _app(call: Call, row: EnvironmentRow, newest: Rollout, assigned: Assigned) -> dict[str, object]:
+    """An environment that ever had a rollout: what runs, or how that ended, and how far the one under way is."""
+    ready, wanted = await _ready(call, row, assigned)
+    steady = "stable" if ready >= wanted else "degraded"
+    live = not newest.terminal
+    done, hosts = view.progress(newest)
     return {
         "app": row.app,
         "environment": row.environment,
         "release": row.runs.name if row.runs is not None else None,
-        "state": state,
+        "state": newest.state if live or row.runs is None else steady,
         "ready": ready,
         "wanted": wanted,
+        "to": newest.release.name if live else None,
+        "hosts_done": done if live else None,
+        "hosts": hosts if live else None,
     }
 
 
-def _instances(spec: AppSpec, scale: dict[ProcessName, int]) -> int:
-    return sum(scale.get(process.name, process.count) for process in spec.processes)
+async def _ready(call: Call, row: EnvironmentRow, assigned: Assigned) -> tuple[int, int]:
+    """How many of the instances that the hosts are to run are ready, and how many these are.
+
+    While a host swaps it may have more than it is to run: they do not make up for what another host lacks.
+    """
+    ready = wanted = 0
+    for host in call.server.hosts.members(row.environment, settings_of(row)):
+        if (held := assigned.get(host)) is None or held.release is None:
+            continue
+        report = call.server.hosts.report(host, row.app, row.environment)
+        found = Counter(one.process for one in report.instances if one.state == "ready") if report else Counter()
+        spec = await call.server.releases.spec(row.app, row.environment, held.release)
+        for process in spec.processes:
+            count = held.counts.get(process.name, process.count)
+            wanted += count
+            ready += min(count, found[process.name])
+    return ready, wanted
 
 
 def _hosts(hosts: Hosts) -> list[dict[str, object]]:

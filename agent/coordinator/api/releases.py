@@ -6,7 +6,6 @@ from aiohttp import web
 
 from agent.artifacts import sign
 from agent.coordinator.api.call import Call, answer
-from agent.model.assignment import ReleaseRef
 
 ENVELOPE_BYTES_MAX: Final = sign.ENVELOPE_BYTES_MAX + 1
 
@@ -24,13 +23,11 @@ async def create_release(call: Call) -> web.StreamResponse:
 
 
 async def list_releases(call: Call) -> web.StreamResponse:
-    environment, rows = await call.server.releases.list(call.app, call.environment)
-    shown: list[dict[str, object]] = []
-    for row in rows:
-        ref = ReleaseRef(name=row.name, digest=row.digest)
-        state = "current" if ref == environment.runs else "stable" if ref in environment.stable else ""
-        fields = ("app", "environment", "build", "version", "commit", "created_at_s", "digest")
-        shown.append({"release": row.name, "state": state} | {field: getattr(row, field) for field in fields})
+    fields = ("app", "environment", "build", "version", "commit", "created_at_s", "digest")
+    shown = [
+        {"release": row.name, "state": state} | {field: getattr(row, field) for field in fields}
+        for row, state in await call.server.releases.list(call.app, call.environment)
+    ]
     return answer(shown)
 
 

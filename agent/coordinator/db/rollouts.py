@@ -3,18 +3,28 @@
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import Connection, func, select
 
 from agent.coordinator.db.rows import put
 from agent.coordinator.db.schema import assignments, rollouts
-from agent.model.assignment import Assignment
+from agent.model.assignment import Assignment, ReleaseRef
 from agent.model.ids import AppName, EnvironmentName, HostName, RolloutId
-from agent.model.rollout import Rollout
+from agent.model.rollout import Rollout, RolloutState
 
 LISTED_MAX: Final = 100
 
+
+class _End(Struct, frozen=True):
+    """So much of a rollout as says how it ended."""
+
+    release: ReleaseRef
+    state: RolloutState
+
+
 _rollout: Final = msgspec.json.Decoder(Rollout)
 _assignment: Final = msgspec.json.Decoder(Assignment)
+_end: Final = msgspec.json.Decoder(_End)
 
 
 def store(connection: Connection, rollout: Rollout) -> None:
@@ -52,8 +62,22 @@ def live_in(connection: Connection, app: AppName, environment: EnvironmentName) 
     return None if text is None else _rollout.decode(text)
 
 
-def newest(connection: Connection, app: AppName | None, environment: EnvironmentName | None) -> list[Rollout]:
-    query = select(rollouts.c.json).order_by(rollouts.c.created_ms.desc(), rollouts.c.id.desc()).limit(LISTED_MAX)
+def newest_in(connection: Connection, app: AppName, environment: EnvironmentName) -> Rollout | None:
+    """The last one that began, over or not."""
+    return next(iter(newest(connection, app, environment, listed_max=1)), None)
+
+
+def ends(connection: Connection, app: AppName, environment: EnvironmentName) -> dict[ReleaseRef, RolloutState]:
+    """How far the newest rollout of each release is."""
+    query = select(rollouts.c.json).where(rollouts.c.app == app, rollouts.c.environment == environment)
+    found = map(_end.decode, connection.scalars(query.order_by(rollouts.c.created_ms, rollouts.c.id)))
+    return {end.release: end.state for end in found}
+
+
+def newest(
+    connection: Connection, app: AppName | None, environment: EnvironmentName | None, listed_max: int = LISTED_MAX
+) -> list[Rollout]:
+    query = select(rollouts.c.json).order_by(rollouts.c.created_ms.desc(), rollouts.c.id.desc()).limit(listed_max)
     if app is not None:
         query = query.where(rollouts.c.app == app)
     if environment is not None:

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from agent.client.coordinator import Coordinator
-from agent.errors import UnreachableError
+from agent.errors import FailedError, UnreachableError
 from tests.integration.coordinator.fleet import (
     APP,
     DEADLINE_S,
@@ -78,6 +78,8 @@ async def test_going_back_twice_goes_back_twice_as_far(tmp_path: Path) -> None:
         assert [ref.name for ref in (await client.state(APP, LOCAL)).stable] == ["v1", "v2"]
         assert (await swap(client, "v1", "rollback")).state == "done"
         assert agents[0].runs == "v1"
+        with pytest.raises(FailedError, match="v1 is the oldest healthy release of shop in local"):
+            await swap(client, "v4", "rollback")
 
 
 async def test_a_rollout_survives_the_kill_of_the_coordinator(tmp_path: Path) -> None:
@@ -210,6 +212,39 @@ async def test_new_counts_reach_a_host_when_it_moves(tmp_path: Path) -> None:
         assert (await swap(client, "v3")).state == "done"
         assert [agent.held[APP, LOCAL].counts for agent in (*agents, late)] == [{"web": 3}] * 3
         tasks.cancel_scope.cancel()
+
+
+async def test_a_first_deploy_that_failed_stays_in_sight(tmp_path: Path) -> None:
+    """Status has a row for an app that nothing runs of yet, and a release that failed is listed as such."""
+    async with deployed(tmp_path, "h1") as (_, client, _):
+        assert (await client.status()).apps == ()
+        assert (await swap(client, "v1-bad")).state == "failed"
+        (row,) = (await client.status()).apps
+        assert (row.release, row.state, row.ready, row.wanted, row.to) == (None, "failed", 0, 0, None)
+        await swap(client, "v2")
+        assert (await swap(client, "v3-bad")).state == "rolled_back"
+        await swap(client, "v4")
+        listed = {entry.release: entry.state for entry in await client.releases(APP, LOCAL)}
+        assert listed == {"v1-bad": "failed", "v2": "stable", "v3-bad": "failed", "v4": "current"}
+
+
+async def test_status_counts_what_hosts_were_told_to_run(tmp_path: Path) -> None:
+    """Settings that wait for the next rollout change no count; one host's surplus hides no other's lack."""
+    async with deployed(tmp_path, "h1", "h2") as (_, client, agents):
+        await client.set_settings(APP, LOCAL, f"{QUICK}[scale]\nweb = 4\n")
+        await swap(client, "v1")
+        await client.set_settings(APP, LOCAL, f"{QUICK}[scale]\nweb = 0\n")
+        (row,) = (await client.status()).apps
+        assert (row.state, row.ready, row.wanted) == ("degraded", 2, 8), "each of these agents runs one"
+        agents[1].answers, given = False, len(agents[1].assigned)
+        await client.create_release(APP, LOCAL, release("v2"))
+        await client.start_rollout(APP, LOCAL, (await order(client, "v2")).envelope, None)
+        await agents[1].until(lambda agent: len(agent.assigned) > given)
+        agents[1].report()
+        await agents[1].until(lambda agent: agent.runs == "v2")
+        (row,) = (await client.status()).apps
+        assert (row.release, row.state, row.to, row.hosts_done, row.hosts) == ("v1", "running", "v2", 1, 2)
+        assert (row.ready, row.wanted) == (0, 0)
 
 
 async def test_an_operator_may_abort(tmp_path: Path) -> None:
