@@ -1,0 +1,133 @@
+"""`rollway logs`, and the last words of a release that failed."""
+
+import json
+
+import pytest
+
+from agent.artifacts.sign import payload_digest
+from tests.integration.cli.coordinator import FakeCoordinator
+from tests.integration.cli.story import ENVELOPE, LOCAL, ready_to_swap, rollout, rollway
+
+HOSTS = {"apps": [], "hosts": [{"host": h, "address": "127.0.0.1", "connected": True} for h in ("h1", "h2")]}
+
+
+def record(host: str, message: str, *, release: str = "v2", stream: str = "stdout") -> bytes:
+    fields = {"host": host, "ts": "2026-11-23T12:16:39.144183Z", "release": release, "instance": "web.1"}
+    return json.dumps(fields | {"stream": stream, "message": message}).encode() + b"\n"
+
+
+RECORDS = b"".join(
+    (
+        record("h1", "old and fine", release="v1"),
+        record("h1", "Traceback"),
+        record("h2", "listening"),
+        record("h1", "Error: no database", stream="stderr"),
+        record("h2", "GET /healthz HTTP/1.1 503", stream="stderr"),
+        b'{"host":"h3","error":"is not connected"}\n',
+    )
+)
+
+
+def with_logs(fake: FakeCoordinator) -> None:
+    ready_to_swap(fake)
+    entry = {"release": "v2", "build": "", "version": "", "commit": "", "created_at_s": 0, "digest": "", "state": ""}
+    shown = {"envelope": ENVELOPE.decode(), "digest": payload_digest(ENVELOPE)}
+    running = {"host": "h1", "app": "shop", "environment": "local", "release": "v1", "pid": 7, "state": "ready"}
+    fake.answers |= {
+        ("GET", f"{LOCAL}/releases"): (200, [entry | {"app": "shop", "environment": "local"}]),
+        ("GET", f"{LOCAL}/releases/v1"): (200, shown),
+        ("GET", LOCAL): (200, {"file": "", "settings": {}}),
+        ("GET", "/v1/ps"): (200, [running | {"process": "web", "instance": "web.6", "since": "", "restarts": 0}]),
+        ("GET", "/v1/status"): (200, HOSTS),
+        ("GET", f"{LOCAL}/logs"): (200, RECORDS),
+    }
+
+
+KNOWN = {
+    "a type that the release declares": (["web"], 0, ""),
+    "a slot of the release": (["web.1"], 0, ""),
+    "a slot that only a host reports": (["web.6"], 0, ""),
+    "a type that nobody has": (["nope.1"], 5, "It has web."),
+    "a slot that nobody has": (["web.9"], 5, "It has web.1, web.2, web.3, web.4, web.5, web.6."),
+    "slot nought": (["web.0"], 5, "no web.0"),
+    "a host that never was": (["--host", "h9"], 5, "There are h1, h2."),
+    "a release that never was": (["--release", "v9"], 5, "releases/v9"),
+    "a pattern that is none": (["--grep", "("], 2, "regular expression"),
+}
+
+
+@pytest.mark.parametrize("case", KNOWN)
+def test_what_does_not_exist_is_named_with_what_does(
+    case: str, fake: FakeCoordinator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty answer would read as silence of the app."""
+    words, code, said = KNOWN[case]
+    with_logs(fake)
+    assert rollway(monkeypatch, "logs", "shop", "local", *words) == code
+    assert said in capsys.readouterr().err
+
+
+CHOSEN = {
+    "of one host": (["--host", "h2"], ["listening", "503"]),
+    "of one release": (["--release", "v1"], ["old and fine"]),
+    "by a regular expression": (["--grep", "no (data|memory)"], ["no database"]),
+    "the last of each host": (["--grep", ".", "-n", "1"], ["no database", "503"]),
+}
+
+
+@pytest.mark.parametrize("case", CHOSEN)
+def test_logs_can_be_narrowed(
+    case: str, fake: FakeCoordinator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One finds the line without another tool; a host that cannot answer is a remark beside it."""
+    words, ends = CHOSEN[case]
+    with_logs(fake)
+    assert rollway(monkeypatch, "logs", "shop", "local", *words) == 0
+    streams = capsys.readouterr()
+    lines = streams.out.splitlines()
+    assert [line.endswith(end) for line, end in zip(lines, ends, strict=True)] == [True] * len(ends)
+    assert streams.err == "rollway: no logs of h3: is not connected\n"
+
+
+def test_json_logs_are_the_records_as_they_came(
+    fake: FakeCoordinator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One record a line, the remark about a host among them."""
+    with_logs(fake)
+    assert rollway(monkeypatch, "logs", "shop", "local", "--json") == 0
+    assert capsys.readouterr().out.encode() == RECORDS
+
+
+FAILED = {"state": "rolled_back", "reason": "h1 failed: web.1 exited with 1"}
+
+
+def test_a_failed_swap_ends_with_what_the_release_said(
+    fake: FakeCoordinator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The app's own last complaint on the host that failed, and where there is more."""
+    with_logs(fake)
+    ended = rollout(changed_ms=2, hosts=[{"host": h, "state": "done"} for h in ("h1", "h2")], **FAILED)
+    fake.answers["GET", "/v1/rollouts/r-1"] = (200, ended)
+    assert rollway(monkeypatch, "swap", "shop", "local", "v2") == 3
+    ending = capsys.readouterr().out.splitlines()[-3:]
+    assert ending == [
+        "shop local: v2 rolled back, v1 runs: h1 failed: web.1 exited with 1",
+        "the last that v2 said (more: rollway logs shop local --release v2 --host h1):",
+        "  12:16:39.144 h1 web.1 Error: no database",
+    ]
+
+
+def test_a_failed_swap_without_logs_says_how_to_get_them(
+    fake: FakeCoordinator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No answer about logs does not hide how the rollout ended."""
+    ready_to_swap(fake, **FAILED)
+    assert rollway(monkeypatch, "swap", "shop", "local", "v2") == 3
+    assert capsys.readouterr().out.endswith("what v2 said: rollway logs shop local --release v2 --host h1\n")
+
+
+def test_a_swap_that_worked_asks_for_no_logs(fake: FakeCoordinator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a failure needs them."""
+    ready_to_swap(fake, state="done")
+    assert rollway(monkeypatch, "swap", "shop", "local", "v2") == 0
+    assert not any(asked.path.startswith(f"{LOCAL}/logs") for asked in fake.asked)
