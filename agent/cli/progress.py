@@ -11,6 +11,7 @@ import anyio
 
 from agent.cli.moments import in_day
 from agent.cli.output import on_terminal, remark, show, words
+from agent.cli.records import printable
 from agent.client.answers import RolloutShown
 from agent.errors import FailedError, RolledBackError
 from agent.linux.clock import now
@@ -64,8 +65,10 @@ def ending(rollout: RolloutShown) -> Iterator[str]:
         case _:
             yield f"{rollout.app} {rollout.environment}: {rollout.release} {words(rollout.state)}{reason}"
     if rollout.migration is not None and rollout.migration.state == "failed":
-        yield f"the release command on {rollout.migration.host} ended with {rollout.migration.exit_code}:"
-        yield from (f"  {line}" for line in rollout.migration.output.splitlines())
+        code, output = rollout.migration.exit_code, rollout.migration.output
+        how = f"ended with exit code {code}" if code is not None else "failed"
+        yield f"the release command on {rollout.migration.host} {how}{':' if output else ''}"
+        yield from (f"  {printable(line)}" for line in output.splitlines())
     if rollout.stragglers:
         yield f"warning: not reached, they follow when they return: {', '.join(rollout.stragglers)}"
 

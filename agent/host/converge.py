@@ -248,7 +248,7 @@ class Actor:
                 rollout=rollout,
                 state="succeeded" if ended.succeeded else "failed",
                 exit_code=ended.exit_code,
-                output=ended.failure or ended.output,
+                output=ended.told,
             )
         except RollwayError as error:
             report = AdminReport(rollout=rollout, state="failed", output=str(error))

@@ -4,6 +4,7 @@ Rules: a process sees its config, and what is named here, and nothing else of th
 """
 
 import shlex
+import signal
 import socket
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -95,6 +96,15 @@ class AdminExit(Struct, frozen=True, kw_only=True):
     @property
     def succeeded(self) -> bool:
         return self.exit_code == 0 and not self.timed_out
+
+    @property
+    def told(self) -> str:
+        """The last of what it wrote; below that, how it ended where no exit code says so."""
+        if self.timed_out:
+            return f"{self.output}\nended at its timeout".lstrip("\n")
+        if self.signal is not None:
+            return f"{self.output}\nended by signal {self.signal} ({signal.strsignal(self.signal)})".lstrip("\n")
+        return self.failure or self.output
 
 
 def words_of(command: str, *, shell: bool, port: int | None) -> tuple[str, ...]:

@@ -53,8 +53,9 @@ def migrate(rollout: Rollout) -> Outcome:
     elif migration.state == "succeeded":
         return replace(rollout, state="running", progress_ms=rollout.clock_ms), actions
     elif migration.state == "failed":
-        code = f"exit code {migration.exit_code}" if migration.exit_code is not None else "no exit code"
-        return back.turn(rollout, f"the release command failed on {migration.host}: {code}", "failed"), actions
+        last_line = migration.output.rstrip().rpartition("\n")[2]
+        why = f"exit code {migration.exit_code}" if migration.exit_code is not None else last_line
+        return back.turn(rollout, f"the release command failed on {migration.host}: {why}", "failed"), actions
     if _overdue(rollout):
         where = f"on {migration.host} " if migration else ""
         return back.turn(

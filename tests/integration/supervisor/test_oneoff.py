@@ -37,6 +37,20 @@ async def test_a_command_that_takes_too_long_is_ended_with_all_it_started(house:
     assert not lives(int(ended.output))
 
 
+ENDINGS = {
+    "at its timeout": ("echo so far; sleep 600", "so far\n\nended at its timeout"),
+    "by a signal": ("kill -9 $$", "ended by signal 9 (Killed)"),
+    "by itself": ("echo done", "done\n"),
+}
+
+
+@pytest.mark.parametrize(("command", "told"), ENDINGS.values(), ids=ENDINGS)
+async def test_how_a_command_ended_is_told(house: House, command: str, told: str) -> None:
+    """Whoever reads the last lines of a command learns how it ended where there is no exit code."""
+    ended = await house.supervisor.run_once(house.admin(command, timeout_ms=500))
+    assert ended.told == told
+
+
 async def test_a_command_ends_with_its_main_process(house: House) -> None:
     """Output that a child holds open does not make the command last longer; the child is ended."""
     ended = await house.supervisor.run_once(house.admin("sleep 600 & echo $!"))

@@ -92,8 +92,17 @@ def test_a_failed_migration_is_shown_with_its_output() -> None:
     migration = RolloutMigration("h1", "failed", 1, "no such table\nsorry")  # type: ignore[arg-type]
     text = "\n".join(ending(rollout(state="failed", reason="the release command failed", migration=migration)))
     assert "shop local: v2 failed: the release command failed" in text
-    assert "on h1 ended with 1" in text
+    assert "on h1 ended with exit code 1" in text
     assert "  no such table\n  sorry" in text
+
+
+def test_a_failed_migration_cannot_write_to_the_terminal() -> None:
+    """What a command wrote is shown without what a terminal would obey, and no code is made up where there is none."""
+    migration = RolloutMigration("h1", "failed", None, "\x1b[2Jgone\nended at its timeout")  # type: ignore[arg-type]
+    text = "\n".join(ending(rollout(state="failed", migration=migration)))
+    assert "\x1b" not in text
+    assert "on h1 failed:" in text
+    assert "None" not in text
 
 
 def test_hosts_that_were_not_reached_are_named() -> None:
