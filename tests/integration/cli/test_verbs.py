@@ -167,7 +167,26 @@ def test_nobody_there_is_exit_6(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setenv("ROLLWAY_COORDINATOR", "https://127.0.0.1:1")
     monkeypatch.setenv("ROLLWAY_TOKEN", TOKEN)
     assert rollway(monkeypatch, "status") == 6
-    assert "hosts go on" in capsys.readouterr().err
+    error, what_to_do = capsys.readouterr().err.splitlines()
+    assert error == "rollway: cannot reach https://127.0.0.1:1: connection refused"
+    assert "hosts go on" in what_to_do
+
+
+MISTYPED = {
+    "a verb": (["roolback"], "rollback"),
+    "another verb": (["stats"], "status"),
+    "a verb of a group": (["rollout", "abrot"], "abort"),
+}
+
+
+@pytest.mark.parametrize("case", MISTYPED)
+def test_a_mistyped_verb_is_answered_by_the_one_that_was_meant(
+    case: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At 3 a.m. fingers slip: exit 2, and the right word."""
+    words, meant = MISTYPED[case]
+    assert rollway(monkeypatch, *words) == 2
+    assert f"Did you mean '{meant}'?" in capsys.readouterr().err
 
 
 WRONG = {
@@ -178,7 +197,6 @@ WRONG = {
     "a release and a ref": ["swap", "shop", "local", "v1", "--ref", "main"],
     "a name that cannot be one": ["status", "Shop!"],
     "a config key in lower case": ["config", "set", "shop", "local", "key=1"],
-    "a config key without value": ["config", "set", "shop", "local", "KEY"],
     "neither build nor ref": ["release", "create", "shop", "local"],
     "too many hosts": ["up", "--hosts", "1000"],
 }

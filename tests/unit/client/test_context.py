@@ -40,6 +40,12 @@ def test_no_context_says_what_to_do(tmp_path: Path) -> None:
     assert "rollway up" in caught.value.what_to_do
 
 
+def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
+    """A mistyped ROLLWAY_CONFIG is a wrong word (2), not a coordinator that nobody knows (5)."""
+    with pytest.raises(UsageError, match=r"ROLLWAY_CONFIG names .*nowhere\.toml"):
+        find_context({"ROLLWAY_CONFIG": str(tmp_path / "nowhere.toml")})
+
+
 def test_a_coordinator_without_a_token_is_an_error() -> None:
     """Half a context is not completed from somewhere else."""
     with pytest.raises(UsageError, match="without ROLLWAY_TOKEN"):
