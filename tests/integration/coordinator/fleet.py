@@ -169,12 +169,16 @@ class Eager(random.Random):
 
 
 class FakeAgent:
-    """Takes assignments and says at once that they are so: done, or failed for a release whose name says `bad`."""
+    """Takes assignments and says at once that they are so: done, or failed for a release whose name says `bad`.
+
+    Asked for logs it gives its `records`, or nothing ever when it is `silent`.
+    """
 
     def __init__(self, fleet: Fleet, name: str, environments: tuple[str, ...] = ("local",)) -> None:
         self.name, self.held = HostName(name), dict[tuple[str, str], Assignment]()
         self.assigned: list[Assignment] = []
         self.answers = True
+        self.silent = False
         self.changed = anyio.Event()
         self.identity = x25519.Identity.generate()
         self.records: list[tuple[str, ...]] = []
@@ -211,6 +215,8 @@ class FakeAgent:
     async def _tail(self, ask: TailLogs) -> AsyncGenerator[TailLines, None]:
         self.tailing.set()
         try:
+            if self.silent:
+                await anyio.sleep_forever()
             for lines in self.records:
                 yield TailLines(tail=ask.tail, lines=lines)
             if ask.follow:

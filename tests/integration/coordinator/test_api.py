@@ -17,6 +17,7 @@ from agent.artifacts.manifest import write_manifest
 from agent.coordinator.api.routes import ROUTES
 from agent.coordinator.db import fleet as rows
 from agent.coordinator.db.engine import Database
+from agent.coordinator.logs import ANSWER_S
 from agent.coordinator.main import run
 from agent.coordinator.tokens import _hash
 from agent.errors import NotFoundError, RefusedError, RollwayError, VerificationError
@@ -324,6 +325,58 @@ async def test_logs_of_all_hosts_come_as_one_stream(tmp_path: Path) -> None:
             for agent in agents:
                 await agent.tail_ended.wait()
         assert all(event.is_set() for event in ended)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_host_that_leaves_is_named_to_who_follows_its_logs(tmp_path: Path) -> None:
+    """Following goes on without a host that goes away, and says so."""
+    async with running(tmp_path) as fleet, fleet.client() as client, anyio.create_task_group() as tasks:
+        await upload(fleet, client)
+        agent = FakeAgent(fleet, "h1")
+        async with anyio.create_task_group() as while_there:
+            while_there.start_soon(agent.dialer.run)
+            await agent.until(lambda agent: agent.dialer.connected)
+            async with fleet.http() as http, http.get(f"{V1}/logs?follow=1") as answer:
+                with anyio.fail_after(DEADLINE_S):
+                    await agent.tailing.wait()
+                    while_there.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True), anyio.fail_after(DEADLINE_S):
+                    said = json.loads(await answer.content.readline())
+        assert said == {"host": "h1", "error": "is no longer connected"}
+        tasks.cancel_scope.cancel()
+
+
+async def test_logs_are_in_order_and_say_who_is_silent(tmp_path: Path) -> None:
+    """Records of all hosts are merged by time; hosts that are gone or say nothing are named, and hold up nobody."""
+    async with running(tmp_path) as fleet, fleet.client() as client, anyio.create_task_group() as tasks:
+        await upload(fleet, client)
+        agents = [FakeAgent(fleet, name) for name in ("h1", "h2", "h3")]
+        for number, agent in enumerate(agents, 1):
+            agent.records = [
+                tuple(f'{{"ts":"2026-11-23T12:00:{second:02}.000Z","n":{second}}}' for second in seconds)
+                for seconds in ((number, number + 10), (number + 20,))
+            ]
+            tasks.start_soon(agent.dialer.run)
+            await agent.until(lambda agent: agent.dialer.connected)
+        async with anyio.create_task_group() as while_there:
+            gone = FakeAgent(fleet, "h4")
+            while_there.start_soon(gone.dialer.run)
+            await gone.until(lambda agent: agent.dialer.connected)
+            while_there.cancel_scope.cancel()
+        agents[2].silent = True
+        with anyio.fail_after(DEADLINE_S):
+            while (await client.status()).hosts[3].connected:
+                pass
+            begun = anyio.current_time()
+            found = [json.loads(line) async for line in client.logs(APP, LOCAL, None, None, lines=10, follow=False)]
+        assert anyio.current_time() - begun < 2 * ANSWER_S
+        assert found[:2] == [
+            {"host": "h4", "error": "is not connected"},
+            {"host": "h3", "error": "did not answer within 3 s"},
+        ]
+        assert [(record["host"], record["n"]) for record in found[2:]] == [
+            ("h1", 1), ("h2", 2), ("h1", 11), ("h2", 12), ("h1", 21), ("h2", 22),
+        ]  # fmt: skip
         tasks.cancel_scope.cancel()
 
 
