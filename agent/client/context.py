@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import tomli
 from msgspec import Struct
@@ -32,7 +33,11 @@ def find_context(environ: Mapping[str, str]) -> Context:
         token = environ.get("ROLLWAY_TOKEN")
         if not token:
             raise UsageError("ROLLWAY_COORDINATOR is set without ROLLWAY_TOKEN", "Set ROLLWAY_TOKEN too.")
-        return Context(coordinator=_url(url, "ROLLWAY_COORDINATOR"), token=token, ca=environ.get("ROLLWAY_CA") or None)
+        return Context(
+            coordinator=_url(url, "ROLLWAY_COORDINATOR"),
+            token=_token(token, "ROLLWAY_TOKEN"),
+            ca=environ.get("ROLLWAY_CA") or None,
+        )
     named = environ.get("ROLLWAY_CONFIG")
     path = Path(named) if named else config_folder(environ) / "client.toml"
     try:
@@ -74,12 +79,28 @@ def read_context(text: str, file: str) -> Context:
     ca = found.get("ca")
     return Context(
         coordinator=_url(found["coordinator"], file),
-        token=found["token"],
+        token=_token(found["token"], file),
         ca=os.path.join(os.path.dirname(file), ca) if ca else None,  # noqa: PTH118, PTH120 - "" stays relative
     )
 
 
 def _url(text: str, where: str) -> str:
-    if not text.startswith(("https://", "http://127.0.0.1", "http://[::1]")):
+    if not (text.startswith(("https://", "http://127.0.0.1", "http://[::1]")) and _has_host(text)):
         raise SettingsError(where, "coordinator", "an address such as https://coordinator.example:7070", repr(text))
     return text.rstrip("/")
+
+
+def _has_host(url: str) -> bool:
+    """Whether there is a host, and a port where there is a colon, that can be connected to."""
+    try:
+        parts = urlsplit(url)
+        return bool((parts.hostname or "").encode("idna")) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _token(text: str, where: str) -> str:
+    """As it can be sent in a header; never shown."""
+    if not (text.isascii() and text.isprintable()):
+        raise SettingsError(where, "token", "letters, digits and signs on one line", "something else")
+    return text

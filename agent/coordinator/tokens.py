@@ -67,4 +67,5 @@ class Tokens:
 
 
 def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
+    # aiohttp gives what is no UTF-8 in a header as surrogates.
+    return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()

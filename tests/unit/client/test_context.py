@@ -57,6 +57,14 @@ WRONG = {
     "an unknown key": ('coordinator = "https://c"\ntoken = "t"\nkey = "x"', "key: expected one of"),
     "no token": ('coordinator = "https://c"', "token: expected text, found nothing"),
     "a token that is no text": ('coordinator = "https://c"\ntoken = 7', "token: expected text, found 7"),
+    "a token of two lines": ('coordinator = "https://c"\ntoken = "a\\nb"', "token: expected letters"),
+    "an address without a host": ('coordinator = "https://"\ntoken = "t"', "https://coordinator.example"),
+    "a host that no name server knows how to spell": (
+        'coordinator = "https://a..b"\ntoken = "t"',
+        "https://coordinator.example",
+    ),
+    "a port beyond all ports": ('coordinator = "https://c:99999"\ntoken = "t"', "https://coordinator.example"),
+    "half an IPv6 address": ('coordinator = "https://[::1"\ntoken = "t"', "https://coordinator.example"),
     "an address without TLS": ('coordinator = "http://c.example"\ntoken = "t"', "https://coordinator.example"),
 }
 
