@@ -3,8 +3,11 @@
 import rich_click as click
 
 from agent.cli.arguments import json_option, only_app, only_environment
-from agent.cli.output import show_json, show_table
+from agent.cli.moments import ago, read_iso
+from agent.cli.output import show, show_json, show_table, words
 from agent.cli.session import ask
+from agent.client.answers import AppStatus
+from agent.linux.clock import now
 from agent.model.ids import AppName, EnvironmentName
 
 
@@ -21,11 +24,24 @@ def command(app: AppName | None, environment: EnvironmentName | None, *, as_json
     if as_json:
         show_json(status)
         return
+    now_ms = now().wall_ms
     show_table(
         ["APP", "ENVIRONMENT", "RELEASE", "STATE", "READY"],
-        [[a.app, a.environment, a.release, a.state, f"{a.ready}/{a.wanted}"] for a in status.apps],
+        [[a.app, a.environment, a.release, state(a), f"{a.ready}/{a.wanted}"] for a in status.apps],
     )
+    show("")
     show_table(
-        ["HOST", "ADDRESS", "LINK"],
-        [[host.host, host.address, "connected" if host.connected else "gone"] for host in status.hosts],
+        ["HOST", "ADDRESS", "LINK", "SINCE"],
+        [
+            [host.host, host.address, "connected" if host.connected else "gone", ago(read_iso(host.since), now_ms)]
+            for host in status.hosts
+        ],
     )
+
+
+def state(app: AppStatus) -> str:
+    """An app's state; of a rollout under way, where to and how far."""
+    if app.to is None:
+        return words(app.state)
+    way = "from" if app.state == "rolling_back" else "to"
+    return f"{words(app.state)} {way} {app.to}, {app.hosts_done or 0} of {app.hosts or 0} hosts"

@@ -8,9 +8,10 @@ from agent.cli.draft import free_name
 from agent.cli.logs import loose
 from agent.cli.progress import Lines, ending, exit_code
 from agent.cli.records import in_words, printable, read_record
-from agent.client.answers import RolloutHost, RolloutMigration, RolloutShown
+from agent.cli.status import state
+from agent.client.answers import AppStatus, RolloutHost, RolloutMigration, RolloutShown
 from agent.local.load import percentiles
-from agent.model.ids import is_release_name
+from agent.model.ids import AppName, EnvironmentName, ReleaseName, is_release_name
 
 NOW_S = 1_765_276_200  # 2025-12-09 10:30 UTC
 
@@ -148,3 +149,19 @@ def test_percentiles_are_values_that_were_measured() -> None:
     latency = percentiles([float(n) for n in range(1, 101)])
     assert (latency.p50, latency.p95, latency.p99) == (51.0, 96.0, 100.0)
     assert percentiles([2.0]).p99 == 2.0
+
+
+SHOP, LOCAL = AppName("shop"), EnvironmentName("local")
+V1, V2 = ReleaseName("v1"), ReleaseName("v2")
+STATES = {
+    "nothing is under way": (AppStatus(SHOP, LOCAL, V1, "stable", 2, 2), "stable"),
+    "a rollout has begun": (AppStatus(SHOP, LOCAL, V1, "running", 2, 2, V2, 1, 3), "running to v2, 1 of 3 hosts"),
+    "it goes back": (AppStatus(SHOP, LOCAL, V1, "rolling_back", 2, 2, V2, 0, 1), "rolling back from v2, 0 of 1 hosts"),
+}
+
+
+@pytest.mark.parametrize("case", STATES)
+def test_the_status_of_a_rollout_says_where_to_and_how_far(case: str) -> None:
+    """One look tells whether to wait; no word has an underscore."""
+    app, text = STATES[case]
+    assert state(app) == text
