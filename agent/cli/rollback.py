@@ -9,7 +9,7 @@ from agent.cli.session import ask
 from agent.cli.swap import How, carry_out, make_order
 from agent.client.answers import State
 from agent.decisions.rollout import stable
-from agent.errors import FailedError, RefusedError
+from agent.errors import RefusedError
 from agent.model.ids import AppName, EnvironmentName, ReleaseName
 
 if TYPE_CHECKING:
@@ -45,19 +45,16 @@ def command(
             runs = state.runs.name if state.runs else "nothing"
             raise RefusedError(f"{environment} runs {runs}, not {seen}", "Look at `rollway status` and decide again.")
         order = await make_order(
-            coordinator, app, environment, kind="rollback", release=to or target(state, environment), state=state
+            coordinator, app, environment, kind="rollback", release=to or target(state, app, environment), state=state
         )
         return await carry_out(coordinator, order, How(detach=detach, strict=strict, as_json=as_json))
 
     return ask(run)
 
 
-def target(state: State, environment: EnvironmentName) -> ReleaseName:
+def target(state: State, app: AppName, environment: EnvironmentName) -> ReleaseName:
     """The release that a rollback without words leads to."""
     found = stable.target(state.stable, state.runs)
     if found is None:
-        raise FailedError(
-            f"there is nothing to roll back to: no other release was ever healthy in {environment}",
-            "Swap to a release that works.",
-        )
+        raise stable.dead_end(app, environment, state.stable, state.runs)
     return found.name
