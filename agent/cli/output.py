@@ -33,6 +33,12 @@ def show(line: str) -> None:
     sys.stdout.flush()
 
 
+def show_text(line: str) -> None:
+    """Write a sentence of the answer; on a terminal it is broken between words."""
+    for part in wrap(line, shutil.get_terminal_size().columns, "") if on_terminal() else (line,):
+        show(part)
+
+
 def remark(line: str) -> None:
     """Write a line beside the answer."""
     sys.stderr.write(f"{line}\n")
@@ -51,12 +57,13 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], width: int | None) -> Iterator[str]:
-    """Give a table's lines. What is too wide for `width` goes, widest column first, below its row."""
+    """Give a table's lines. Too wide for `width`, it loses empty columns, then the widest go below their rows."""
     texts = [["-" if cell is None or cell == "" else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
+    empty = [all(row[n] == "-" for row in texts) for n in range(len(columns))]
     beside = list(range(len(columns)))
     while width is not None and len(beside) > 1 and sum(widths[n] + len(_GAP) for n in beside) - len(_GAP) > width:
-        beside.remove(max(beside[1:], key=lambda n: (widths[n], n)))
+        beside.remove(max(beside[1:], key=lambda n: (empty[n], widths[n], n)))
     for row in (columns, *texts):
         yield _GAP.join(row[n].ljust(widths[n]) for n in beside).rstrip()
         for n, cell in enumerate(row):
@@ -67,7 +74,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], width: int |
 
 def wrap(text: str, width: int, label: str) -> list[str]:
     """`text` after its label, in lines of at most `width`."""
-    indent = " " * 6
+    indent = " " * 6 if label else "  "
     return textwrap.wrap(text, max(width, _WIDTH_MIN), initial_indent=label, subsequent_indent=indent)
 
 

@@ -25,7 +25,7 @@ def command(app: AppName | None, environment: EnvironmentName | None, *, as_json
         return
     now_ms = now().wall_ms
     show_table(
-        ["HOST", "APP", "ENVIRONMENT", "RELEASE", "INSTANCE", "PID", "STATE", "SINCE", "RESTARTS", "WHY"],
+        ["HOST", "APP", "ENV", "RELEASE", "INSTANCE", "PID", "STATE", "SINCE", "RESTARTS", "WHY"],
         [
             [
                 *(i.host, i.app, i.environment, i.release, i.instance, i.pid, words(i.state)),

@@ -45,7 +45,7 @@ def list_rollouts(app: AppName | None, environment: EnvironmentName | None, *, a
         return
     now_ms = now().wall_ms
     show_table(
-        ["ID", "APP", "ENVIRONMENT", "FROM", "TO", "STATE", "CREATED", "BY", "WHY"],
+        ["ID", "APP", "ENV", "FROM", "TO", "STATE", "CREATED", "BY", "WHY"],
         [
             [
                 *(r.id, r.app, r.environment, r.previous, r.release, words(r.state)),

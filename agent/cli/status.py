@@ -26,7 +26,7 @@ def command(app: AppName | None, environment: EnvironmentName | None, *, as_json
         return
     now_ms = now().wall_ms
     show_table(
-        ["APP", "ENVIRONMENT", "RELEASE", "STATE", "READY"],
+        ["APP", "ENV", "RELEASE", "STATE", "READY"],
         [[a.app, a.environment, a.release, state(a), f"{a.ready}/{a.wanted}"] for a in status.apps],
     )
     show("")

@@ -10,7 +10,7 @@ from agent.artifacts.sign import payload_digest, seal
 from agent.cli.arguments import RELEASE, app_argument, environment_argument, json_option, path_option, version_option
 from agent.cli.build import built_here
 from agent.cli.last_words import last_words
-from agent.cli.output import show, show_json
+from agent.cli.output import show, show_json, show_text
 from agent.cli.plan import plan_build
 from agent.cli.progress import ending, exit_code, follow
 from agent.cli.release import release_built
@@ -150,7 +150,7 @@ async def show_end(coordinator: "Coordinator", rollout: RolloutShown, *, strict:
         show_json(rollout)
     else:
         for line in ending(rollout):
-            show(line)
+            show_text(line)
         for line in await last_words(coordinator, rollout):
             show(line)
     return exit_code(rollout, strict=strict)

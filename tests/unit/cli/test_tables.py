@@ -77,3 +77,13 @@ def test_a_value_of_several_lines_is_shown_on_one() -> None:
 def test_a_state_is_read_without_its_underscore() -> None:
     """Scripts see `rolled_back`, persons see it in words."""
     assert words("rolling_back") == "rolling back"
+
+
+def test_empty_columns_are_the_first_to_go() -> None:
+    """What no row has anything in needs no room of a narrow terminal."""
+    rows = [("h1", "a longer reason than others", None), ("h2", "-", None)]
+    assert list(table(("HOST", "WHY", "DETAIL"), rows, 36)) == [
+        "HOST  WHY",
+        "h1    a longer reason than others",
+        "h2    -",
+    ]
