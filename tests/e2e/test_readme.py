@@ -17,7 +17,7 @@ SAYS = {
     "rollway release create": ["hello from v1.0.0", "web.2"],
     "git tag v2.0.0": ["hello again from v2.0.0"],
     "git tag v3.0.0": ["exit code 3", "hello again from v2.0.0"],
-    "rollway rollback": ["hello from v1.0.0", "rolled_back"],
+    "rollway rollback": ["hello from v1.0.0", "rolled back"],
 }
 
 
