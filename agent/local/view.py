@@ -1,5 +1,6 @@
 """What a person sees of the demo: on a terminal the fleet, live; in a pipe one line per event; at the end the table."""
 
+import textwrap
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -70,13 +71,16 @@ class View:
         self._write("")
         width = max(len(name) for name, _ in figures)
         for name, value in figures:
-            self._write(f"  {name:<{width}}  {value}")
+            self._write(f"  {name:<{width}}  {value}", indent=width + 4)
         self._write("")
         for proof in proofs:
-            self._write(f"  {'held  ' if proof.held else 'BROKEN'}  {proof.promise}: {proof.found}")
+            self._write(f"  {'held  ' if proof.held else 'BROKEN'}  {proof.promise}: {proof.found}", indent=10)
 
-    def _write(self, line: str) -> None:
-        self._console.print(Text(line))
+    def _write(self, line: str, indent: int = 0) -> None:
+        """A line; on a terminal it is broken between words, and goes on at `indent`."""
+        parts = textwrap.wrap(line, self._console.width, subsequent_indent=" " * indent) if self._live else [line]
+        for part in parts or [""]:
+            self._console.print(Text(part))
         self._console.file.flush()
 
     def _draw(self) -> None:
@@ -89,7 +93,7 @@ class View:
         tally = self._tally
         coordinator = "coordinator: down; the fleet as it was last seen" if self._away else "coordinator: up"
         load = f"{tally.fresh + tally.kept} requests, {tally.orders} orders, {tally.failed} failed or wrong"
-        lines = (Text(load), Text(""), *map(Text, self._events))
+        lines = (Text(load), Text(""), *(Text(event, no_wrap=False, overflow="fold") for event in self._events))
         return Group(Text(coordinator, "red" if self._away else ""), self._fleet(), *lines)
 
     def _fleet(self) -> Table | Text:
