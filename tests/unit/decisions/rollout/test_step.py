@@ -140,6 +140,15 @@ def test_new_settings_reach_a_host_when_it_moves_and_leave_it_when_it_goes_back(
     assert [(give.host, give.release, give.overrides) for give in given] == [(NAMES[0], V1, had)]
 
 
+def test_a_release_command_without_an_exit_code_says_why_by_its_last_line() -> None:
+    """Whoever reads the reason learns of a timeout or a kill from it."""
+    rollout = running(planned(migration=True))
+    told = report(rollout, NAMES[0], "done", exit_code=1)
+    ended = AdminReport(rollout=rollout.id, state="failed", output="so far\n\nended at its timeout\n")
+    rollout = after(rollout, [replace(told, report=replace(told.report, admin=ended))])
+    assert rollout.reason == "the release command failed on h1: ended at its timeout"
+
+
 def test_a_connection_that_comes_and_goes_is_no_progress() -> None:
     """A host that is done and flaps does not put off the deadline of one that is stuck."""
     rollout = running(planned())
