@@ -72,10 +72,15 @@ def test_a_rollback_of_what_no_longer_runs_is_refused(fake: FakeCoordinator, mon
     assert fake.bodies("POST") == []
 
 
-def test_a_first_deploy_has_nothing_to_roll_back_to(fake: FakeCoordinator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says so, and fails."""
+def test_a_first_deploy_has_nothing_to_roll_back_to(
+    fake: FakeCoordinator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says so, says the way forward, and fails."""
     fake.answers["GET", f"{LOCAL}/state"] = (200, {"runs": OLD, "stable": [OLD], "sequence": 1})
     assert rollway(monkeypatch, "rollback", "shop", "local") == 1
+    error, what_to_do = capsys.readouterr().err.splitlines()
+    assert "v1 is the oldest healthy release of shop in local" in error
+    assert "rollway swap shop local RELEASE" in what_to_do
 
 
 def test_a_pipe_gets_lines_without_escapes(
