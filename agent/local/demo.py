@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+import anyio.to_thread
 import msgspec
 import psutil
 from msgspec import Struct
@@ -26,6 +27,7 @@ from agent.local.stage import PORT, VERSIONS, Done, Stage
 from agent.local.view import Proof, View
 
 QUIET_S: Final = 3.0
+GONE_S: Final = 5.0
 _STEP_S: Final = 60.0
 _APP: Final = ("shop", "local")
 
@@ -163,7 +165,7 @@ async def swap_with_kills(stage: Stage, story: Story, coordinator: Coordinator) 
 
     victim, pid = await stage.until(ready_there, _STEP_S, f"v2.0.0 on {host}")
     await stage.tell_load("kill", stage.hosts[host])
-    kill_tree(pid)
+    await anyio.to_thread.run_sync(kill_tree, pid)
     await stage.tell_load("killed")
     say(f"{host} has v2.0.0; kill -9 of its {victim} (pid {pid})")
     kill_coordinator(stage.up_pid)
@@ -217,12 +219,17 @@ async def web_instances(coordinator: Coordinator) -> list[Instance]:
 
 
 def kill_tree(pid: int) -> None:
-    """SIGKILL to a process and all that it started, as the kernel's own out-of-memory killer may do."""
+    """SIGKILL to a process and all that it started, as the kernel's own out-of-memory killer may do; until it is gone.
+
+    What it holds is cut when the kernel tears it down, which is a little later than the signal is sent.
+    """
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        for member in (process, *process.children(recursive=True)):
+        members = [process, *process.children(recursive=True)]
+        for member in members:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
+        psutil.wait_procs(members, timeout=GONE_S)
 
 
 def kill_coordinator(up_pid: int) -> None:
