@@ -25,6 +25,7 @@ have-python3-venv = $(if $(filter file,$(origin PYTHON)),test -n "$$($(FIND_PYTH
 have-git = command -v git
 have-nodejs = command -v node
 have-iproute2 = command -v ip
+have-curl = command -v curl
 have-systemd = command -v systemd-analyze
 
 # $(call require,PACKAGE ...): installs the missing ones as root on Debian, else stops and names them.
@@ -78,7 +79,7 @@ requires-demo:
 	@$(call require,python3-venv git)
 
 requires-test:
-	@$(call require,python3-venv git nodejs iproute2 systemd)
+	@$(call require,python3-venv git nodejs iproute2 systemd curl)
 
 # An interrupted or foreign venv is made anew; a good one only gets what changed.
 $(STAMP): requirements.lock pyproject.toml | requires-demo

@@ -16,7 +16,12 @@ from agent.errors import FailedError, RollwayError, UsageError
 def main() -> None:
     """Run `rollway` with the words of the process, and exit with its code."""
     _open_closed_streams()
-    sys.exit(_run(sys.argv[1:]))
+    code = _run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:  # it was told; what is left in the buffer must not be tried once more, with an exit code of its own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def _run(words: list[str]) -> int:

@@ -83,8 +83,8 @@ class Releases:
             papers = stored or await self._fetched(key, ref)
             async with self._alone(papers.build.id):
                 await self._tree(papers.build)
-            if stored is None:
-                await to_thread.run_sync(self._keep, key, papers)
+                if stored is None:
+                    await to_thread.run_sync(self._keep, key, papers)
         return papers.release
 
     async def runnable(self, key: AppKey, ref: ReleaseRef) -> Runnable:

