@@ -72,7 +72,7 @@ def test_plan_changes_nothing(told: Fleet) -> None:
 
 def test_wrong_state(told: Fleet) -> None:
     """Abort with no rollout running is refused, exit 4."""
-    told.rollway("rollout", "abort", code=4)
+    assert "no rollout" in told.rollway("rollout", "abort", code=4).stderr
 
 
 def test_rollback_and_none_left(told: Fleet, tmp_path: Path) -> None:
