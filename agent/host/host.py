@@ -66,10 +66,14 @@ class Host:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Bring back what was assigned; started, and reported for the first time, once every actor looks at now."""
-        async with anyio.create_task_group() as self._tasks:
-            await self._bring_back()
-            task_status.started()
-            await self._watch_for_strangers()
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                await self._bring_back()
+                task_status.started()
+                await self._watch_for_strangers()
+        finally:
+            for actor in self._actors.values():
+                actor.routes.close()
 
     async def _bring_back(self) -> None:
         await to_thread.run_sync(self._services.releases.sweep)

@@ -38,19 +38,18 @@ class Slot(Struct, frozen=True, kw_only=True):
 
 
 class _Open(Struct, frozen=True):
-    """An open group, whose parked socket is answered by a task of its own: only that task closes it."""
+    """An open group, whose parked socket is answered by a task of its own: as long as that lives, only it closes it."""
 
     group: Group
     life: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     closed: anyio.Event = field(default_factory=anyio.Event)
 
     async def run(self, *, http: bool) -> None:
-        try:
-            with self.life:
-                await parked.answer(self.group.members[PARKED], http=http)
-        finally:
-            self.group.close()
-            self.closed.set()
+        with self.life:
+            await parked.answer(self.group.members[PARKED], http=http)
+        # Not where the whole host is cancelled: its actors may be in the middle of a step that needs the group.
+        self.group.close()
+        self.closed.set()
 
     async def close(self) -> None:
         """Nobody may close a socket that the loop still watches: its number could be another's by then."""
@@ -129,6 +128,13 @@ class Routes:
                     await held.groups.pop(address).close()
             if not held.groups and not held.bound:
                 del self._types[name]
+
+    def close(self) -> None:
+        """Close every group, whoever uses it, once no task of the host is left; so does the end of the process."""
+        for held in self._types.values():
+            for opened in held.groups.values():
+                opened.group.close()
+        self._types.clear()
 
     def admitted(self) -> dict[ProcessName, tuple[int, ...]]:
         """Of each listening type that was ever launched here, who gets connections."""

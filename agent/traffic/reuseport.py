@@ -17,7 +17,7 @@ from typing import Final
 from msgspec import Struct
 
 from agent.errors import invariant
-from agent.linux import procfs, reuseport, sockets
+from agent.linux import reuseport, sockets
 from agent.model.address import Address
 from agent.wire import bpf
 
@@ -135,12 +135,8 @@ class Group:
             self._attach()
         return False
 
-    def strangers(self) -> tuple[procfs.Owner, ...]:
-        """Who listens on the address and is not of the group: connections may reach them. Walks /proc if any."""
-        return tuple(sockets.listeners(self.address, besides=self.inodes()).values())
-
     def inodes(self) -> set[int]:
-        """By which the kernel's tables name the group's own sockets."""
+        """By which the kernel names the group's own sockets; whoever else listens there gets connections too."""
         return {sockets.inode(member) for member in self._members.values()}
 
     def close(self) -> None:
