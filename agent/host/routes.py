@@ -125,7 +125,8 @@ class Routes:
             used = {address for addresses in held.bound.values() for address in addresses}
             for address in list(held.groups):
                 if address not in used and (name, address) not in kept:
-                    await held.groups.pop(address).close()
+                    await held.groups[address].close()
+                    del held.groups[address]  # not before: cut short here, it is still there to be closed at the end
             if not held.groups and not held.bound:
                 del self._types[name]
 
@@ -147,7 +148,10 @@ class Routes:
     async def strangers(self) -> list[tuple[Address, Owner]]:
         """Who else listens on an address of ours."""
         ours = [
-            (address, opened.group.inodes()) for held in self._types.values() for address, opened in held.groups.items()
+            (address, opened.group.inodes())
+            for held in self._types.values()
+            for address, opened in held.groups.items()
+            if not opened.closed.is_set()
         ]
 
         def look() -> list[tuple[Address, Owner]]:
