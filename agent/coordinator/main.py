@@ -21,7 +21,7 @@ from agent.coordinator.db.engine import Database
 from agent.coordinator.server import Server
 from agent.errors import FailedError, RefusedError
 from agent.link.tls import server_context
-from agent.linux import service
+from agent.linux import fdstore, service
 from agent.model.address import parse_address
 from agent.model.roles import CoordinatorSettings
 from agent.telemetry import events
@@ -54,40 +54,41 @@ def run(settings: CoordinatorSettings) -> None:
     try:
         database = Database(settings.database)
         try:
-            anyio.run(serve, settings, database, backend_options={"use_uvloop": True})
+            lifeline = fdstore.inherited(os.environ).take(service.LIFELINE)
+            anyio.run(serve, settings, database, lifeline, backend_options={"use_uvloop": True})
         finally:
             database.close()
     finally:
         os.close(lock)
 
 
-async def serve(settings: CoordinatorSettings, database: Database) -> None:
+async def serve(settings: CoordinatorSettings, database: Database, lifeline: int | None = None) -> None:
     """Be the coordinator on a loop of the caller's; see `run`."""
     stdout = Stdout()
     events.configure(stdout.put)
     gc.set_threshold(*_GC_THRESHOLDS)
     async with anyio.create_task_group() as tasks:
         await tasks.start(stdout.run)
-        await _serve(settings, database)
+        await _serve(settings, database, lifeline)
         with anyio.move_on_after(FLUSH_S):
             await stdout.flush()
         tasks.cancel_scope.cancel()
 
 
-async def _serve(settings: CoordinatorSettings, database: Database) -> None:
-    ending, health = anyio.Event(), Health({})
+async def _serve(settings: CoordinatorSettings, database: Database, lifeline: int | None) -> None:
+    ending, health = service.Ending(), Health({})
     sockets = [_listen(text) for text in settings.listen]
     server = await Server.open(settings, database)
     async with anyio.create_task_group() as tasks:
         await tasks.start(service.watch_signals, ending)
-        tasks.start_soon(service.watch_lifeline, ending)
+        tasks.start_soon(service.watch_lifeline, ending, lifeline)
         await tasks.start(server.rollouts.run)
         await server.converge_all()
         async with _http(settings, server, health, sockets):
             health.started = True
             service.notify(Notice(ready=True, status="running"))
             log.info("coordinator started", listen=settings.listen, pid=os.getpid())
-            await ending.wait()
+            await ending.asked.wait()
             service.notify(Notice(stopping=True))
             health.draining = True
             server.hosts.links.close()

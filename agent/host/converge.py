@@ -10,6 +10,7 @@ processes.
 import contextlib
 import math
 import random
+from functools import partial
 from typing import Final
 
 import anyio
@@ -40,11 +41,19 @@ from agent.decisions.swap.state import (
 from agent.errors import InvariantBrokenError, RollwayError, UnreachableError, VerificationError
 from agent.host.assignments import AppKey
 from agent.host.inbox import Inbox
-from agent.host.launch import addresses, admin_command, launchable, process_type
+from agent.host.launch import (
+    WITHOUT_BYTECODE,
+    addresses,
+    admin_command,
+    adoptable,
+    launchable,
+    process_type,
+)
 from agent.host.releases import Runnable
-from agent.host.routes import Routes
+from agent.host.routes import Routes, Slot
 from agent.host.services import Services
 from agent.linux import clock
+from agent.model.address import parse_address
 from agent.model.assignment import AdminReport, Assignment, ReleaseRef
 from agent.model.ids import ProcessName, RolloutId
 from agent.model.units import Instant
@@ -66,7 +75,7 @@ class Actor:
     def __init__(self, key: AppKey, state: SwapState, services: Services, tasks: TaskGroup) -> None:
         self.key = key
         self.state = state
-        self.routes = Routes(tasks)
+        self.routes = Routes(key, tasks, services.store)
         self.begun = anyio.Event()
         """Set once the first event was taken: from then on the state is about now, not about an earlier agent."""
         self._services = services
@@ -116,6 +125,7 @@ class Actor:
         return f"no instance of {', '.join(none_ready)} is ready" if none_ready else ""
 
     async def run(self) -> None:
+        await self._adopt_instances()
         while True:
             event = await self._next()
             try:
@@ -123,6 +133,28 @@ class Actor:
             except InvariantBrokenError:
                 self._log.exception("a swap met a state that cannot be", kind=type(event).__name__)
             self.begun.set()
+
+    async def _adopt_instances(self) -> None:
+        """Take up what an earlier agent left running, before anything is decided: no process of it is touched."""
+        records = self._services.supervisor.left(*self.key)
+        await self.routes.adopt(self._services.inherited, records, self.state.spec)
+        for record in records:
+            if (kept := record.instance) is None:
+                continue
+            slot = Slot()
+            try:
+                slot = await self.routes.slot(kept.type, record.key.slot, tuple(map(parse_address, kept.addresses)))
+            except RollwayError as error:
+                self._log.error("a listening socket is lost", instance=record.key.name, reason=str(error))
+            read = partial(self._config, kept.release)
+            self._services.supervisor.adopt(adoptable(record, kept, slot, read))
+        if records:
+            self.look()
+
+    async def _config(self, ref: ReleaseRef) -> dict[str, str]:
+        runnable = await self._services.releases.runnable(self.key, ref)
+        key = self.state.assignment.environment_key if self.state.assignment is not None else None
+        return {**WITHOUT_BYTECODE, **self._services.key.open_config(runnable.release.config, key)}
 
     async def _next(self) -> SwapEvent:
         """The next event; a moment that was asked for is one. Views are taken now, not when something changed."""
@@ -284,7 +316,13 @@ class Actor:
         self._refused.pop(where, None)
         self._services.supervisor.launch(
             launchable(
-                launch, assignment=self._assignment, runnable=runnable, process=process, config=config, slot=slot
+                launch,
+                assignment=self._assignment,
+                runnable=runnable,
+                process=process,
+                config=config,
+                listen=listen,
+                slot=slot,
             )
         )
 

@@ -22,6 +22,7 @@ from agent.host.converge import Actor
 from agent.host.keys import HostKey
 from agent.host.releases import Releases, ReleaseSource
 from agent.host.services import Services
+from agent.linux.fdstore import FdStore, Inherited
 from agent.model import ids
 from agent.model.assignment import AppReport, Assignment
 from agent.model.ids import AppName, EnvironmentName
@@ -44,6 +45,8 @@ class Host:
         settings: AgentSettings,
         *,
         supervisor: Supervisor,
+        store: FdStore | None = None,
+        inherited: Inherited | None = None,
         source: ReleaseSource,
         key: HostKey,
         on_report: Callable[[tuple[AppReport, ...]], None],
@@ -56,6 +59,8 @@ class Host:
         self._tasks: TaskGroup
         self._services = Services(
             supervisor=supervisor,
+            store=store or FdStore(None),
+            inherited=inherited or Inherited({}),
             releases=Releases(state_dir, source),
             states=States(state_dir / "apps"),
             key=key,
@@ -79,6 +84,9 @@ class Host:
         await to_thread.run_sync(self._services.releases.sweep)
         stored = await to_thread.run_sync(self._services.states.load, _quarantined)
         held = [self._begin(key, state) for key, state in stored.items() if state.assignment is not None]
+        # What runs although nobody knows any more why goes on: the coordinator will say.
+        left = {AppKey(*names) for names in self._services.supervisor.left_apps()}
+        held += [self._begin(key, SwapState()) for key in left - self._actors.keys()]
         for actor in held:
             await actor.begun.wait()
         self.loaded = True

@@ -13,7 +13,8 @@ from agent.host.routes import Slot
 from agent.model.address import Address, parse_address
 from agent.model.assignment import Assignment
 from agent.model.process import ProcessType
-from agent.supervisor.launchable import AdminCommand, InstanceKey, Launchable
+from agent.supervisor.launchable import AdminCommand, InstanceKey, Launchable, ReadConfig
+from agent.supervisor.records import Kept, Record
 
 WITHOUT_BYTECODE: Final = {"PYTHONDONTWRITEBYTECODE": "1"}
 """A root's Python writes `__pycache__` into read-only folders too; the release would then not be what was built."""
@@ -47,18 +48,36 @@ def launchable(
     runnable: Runnable,
     process: ProcessType,
     config: Mapping[str, str],
+    listen: tuple[Address, ...],
     slot: Slot,
 ) -> Launchable:
     return Launchable(
         key=InstanceKey(assignment.app, assignment.environment, launch.process, launch.slot),
-        release=launch.release.name,
+        release=launch.release,
         type=process,
         cwd=str(runnable.tree),
         config={**WITHOUT_BYTECODE, **config},
+        addresses=tuple(map(str, listen)),
         listeners=slot.listeners,
         port=slot.port,
         target=slot.target,
         linger_ms=assignment.linger_ms,
+    )
+
+
+def adoptable(record: Record, kept: Kept, slot: Slot, config: ReadConfig) -> Launchable:
+    """What an earlier agent started, with the sockets that it holds."""
+    return Launchable(
+        key=record.key,
+        release=kept.release,
+        type=kept.type,
+        cwd=kept.cwd,
+        config=config,
+        addresses=kept.addresses,
+        listeners=slot.listeners,
+        port=kept.port,
+        target=kept.target,
+        linger_ms=kept.linger_ms,
     )
 
 

@@ -1,12 +1,12 @@
 """The agent process: puts its parts together, and takes them apart in the reverse order.
 
-Rules: what can be refused is refused before anything starts; one task group owns everything; at the end every instance
-is drained first, only then is the group cancelled. Not handled here: what any of the parts does.
+Rules: what can be refused is refused before anything starts; one task group owns everything. An agent that its service
+manager stops leaves every instance as it is, for the next agent to take up; where the end of all was asked for, every
+instance is drained first, only then is the group cancelled. Not handled here: what any of the parts does.
 """
 
 import os
 import random
-import resource
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -17,6 +17,7 @@ from typing import Final
 import anyio
 import structlog
 from aiohttp import web
+from anyio import to_thread
 
 from agent.errors import FailedError
 from agent.host import health
@@ -27,7 +28,9 @@ from agent.host.tails import tail
 from agent.link import tls
 from agent.link.dial import Dialer
 from agent.link.fetch import Fetcher
-from agent.linux import clock, service, sockets, spawn
+from agent.linux import clock, fdstore, service, sockets, spawn
+from agent.linux.fdstore import FdStore, Inherited
+from agent.linux.journal import Journal
 from agent.model.address import parse_address
 from agent.model.assignment import AppReport
 from agent.model.ids import AppName, EnvironmentName
@@ -35,7 +38,7 @@ from agent.model.roles import AgentSettings
 from agent.supervisor.launchable import InstanceKey
 from agent.supervisor.supervisor import Supervisor
 from agent.telemetry import events
-from agent.telemetry.output import Stdout
+from agent.telemetry.output import OWN_JOURNAL, Stdout
 from agent.web.bounds import RUNNER_LIMITS
 from agent.web.health import Health
 from agent.wire.messages import PROTOCOL, Hello
@@ -43,22 +46,23 @@ from agent.wire.sdnotify import Notice
 
 FLUSH_S: Final = 2.0
 HTTP_SHUTDOWN_S: Final = 1.0
-OPEN_FILES: Final = 65_536
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 def run(settings: AgentSettings) -> None:
     """Be the agent, until asked to end. Raises RollwayError when it cannot start."""
+    inherited = fdstore.inherited(os.environ)
     spawn.keep_own_fds()
-    anyio.run(serve, settings, backend_options={"use_uvloop": True})
+    anyio.run(serve, settings, inherited, backend_options={"use_uvloop": True})
 
 
-async def serve(settings: AgentSettings) -> None:
+async def serve(settings: AgentSettings, inherited: Inherited) -> None:
     """Be the agent on a loop of the caller's; see `run`."""
-    stdout = Stdout()
+    store = FdStore(os.environ.get("NOTIFY_SOCKET"))
+    stdout = Stdout(own=_own_journal(store, inherited))
     events.configure(stdout.put)
-    agent = Agent(settings, stdout)
+    agent = Agent(settings, stdout, store, inherited)
     try:
         async with anyio.create_task_group() as tasks:
             await tasks.start(stdout.run)
@@ -73,23 +77,27 @@ async def serve(settings: AgentSettings) -> None:
 class Agent:
     """All parts of one agent. Constructing it takes the lock and the ports, or raises RollwayError."""
 
-    def __init__(self, settings: AgentSettings, stdout: Stdout) -> None:
+    def __init__(self, settings: AgentSettings, stdout: Stdout, store: FdStore, inherited: Inherited) -> None:
+        self._store, self._inherited = store, inherited
         self._state_dir, run_dir = _folders(settings)
         self._lock = service.hold(self._state_dir, "an agent")
         key = HostKey.of(Path(settings.age_key))
         context = tls.client_context(settings.tls)
         self._sockets = [_listen(text) for text in settings.http_listen]
         self._supervisor = Supervisor(
-            state_dir=self._state_dir,
             run_dir=run_dir,
-            sink=stdout.write,
+            outlet=stdout,
+            store=store,
+            inherited=inherited,
             on_change=self._instance_changed,
             on_event=_on_event,
-            rlimits=_raise_open_files(),
+            rlimits=spawn.raise_open_files(),
         )
         self._host = Host(
             settings,
             supervisor=self._supervisor,
+            store=store,
+            inherited=inherited,
             source=Fetcher(coordinators=settings.coordinators, tls=context),
             key=key,
             on_report=self._report,
@@ -106,25 +114,37 @@ class Agent:
         self._health = Health({"stored state": lambda: "" if self._host.loaded else "not loaded yet"})
 
     async def run(self) -> None:
-        """Serve until asked to end, then drain."""
-        ending = anyio.Event()
+        """Serve until asked to end; then drain, if that was asked for as well."""
+        ending = service.Ending()
         async with anyio.create_task_group() as tasks, self._http():
             await tasks.start(service.watch_signals, ending)
-            tasks.start_soon(service.watch_lifeline, ending)
+            tasks.start_soon(service.watch_lifeline, ending, self._inherited.take(service.LIFELINE))
             await tasks.start(self._supervisor.run)
             await tasks.start(self._host.run)
+            await to_thread.run_sync(self._drop_what_nobody_took)
             tasks.start_soon(self._dialer.run)
             self._health.started = True
             service.notify(Notice(ready=True, status="running"))
             log.info("agent started", state_dir=str(self._state_dir), pid=os.getpid())
-            await ending.wait()
-            service.notify(Notice(stopping=True, status="draining"))
-            self._health.draining = True
-            if await self._host.drain():
-                log.info("drained")
+            await ending.asked.wait()
+            if ending.drain.is_set():
+                await self._drain()
             else:
-                log.error("some instances did not end in time and were left")
+                service.notify(Notice(stopping=True, status="leaving the instances as they are"))
+                log.info("agent ends, its instances run on")
             tasks.cancel_scope.cancel()
+
+    async def _drain(self) -> None:
+        service.notify(Notice(stopping=True, status="draining"))
+        self._health.draining = True
+        if await self._host.drain():
+            log.info("drained")
+        else:
+            log.error("some instances did not end in time and were left")
+
+    def _drop_what_nobody_took(self) -> None:
+        for name in self._inherited.close_rest():
+            self._store.drop(name)
 
     def close(self) -> None:
         for listening in self._sockets:
@@ -151,6 +171,20 @@ class Agent:
                 await runner.cleanup()
 
 
+def _own_journal(store: FdStore, inherited: Inherited) -> Journal:
+    """Own events that an earlier agent could not get rid of come out as well, and half of a record is completed."""
+    left = inherited.take(OWN_JOURNAL)
+    journal = Journal.adopt(left) if left is not None else None
+    if journal is None:
+        journal = Journal.create(OWN_JOURNAL)
+        store.drop(OWN_JOURNAL)
+        store.put(OWN_JOURNAL, journal.fd)
+    # Whoever was told that this is kept may rely on all that follows.
+    if store.keeps and not store.barrier():
+        log.warning("the service manager does not answer: a next agent may not get back what runs")
+    return journal
+
+
 def _folders(settings: AgentSettings) -> tuple[Path, Path]:
     """The state and the run folder, made when missing. Instances of other users reach releases and their own folder."""
     folders = Path(settings.state_dir).resolve(), Path(settings.run_dir).resolve()
@@ -162,13 +196,6 @@ def _folders(settings: AgentSettings) -> tuple[Path, Path]:
                 f"cannot make the folder {folder}: {error.strerror}", "Give the agent a folder that it may write to."
             ) from error
     return folders
-
-
-def _raise_open_files() -> spawn.Rlimits:
-    """Room for the sockets, pidfds and log pipes of many instances; gives the limits that instances are to have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, OPEN_FILES)), hard))
-    return {resource.RLIMIT_NOFILE: (soft, hard)}
 
 
 def _listen(text: str) -> socket:

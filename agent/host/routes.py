@@ -17,13 +17,17 @@ from msgspec import Struct, field
 
 from agent.decisions.swap.state import Route
 from agent.errors import RefusedError
+from agent.host import adopt
+from agent.host.assignments import AppKey
 from agent.linux import sockets
+from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.procfs import Owner
 from agent.linux.sockets import PortInUse, port_in_use
-from agent.model.address import Address
+from agent.model.address import Address, parse_address
 from agent.model.ids import ProcessName
-from agent.model.process import HttpCheck, ProcessType
+from agent.model.process import AppSpec, HttpCheck, ProcessType
 from agent.supervisor.launchable import Listener, Target
+from agent.supervisor.records import Record
 from agent.traffic import parked
 from agent.traffic.reuseport import PARKED, Group, Traffic, reached_at
 from agent.wire.bpf import alone_address
@@ -41,6 +45,8 @@ class _Open(Struct, frozen=True):
     """An open group, whose parked socket is answered by a task of its own: as long as that lives, only it closes it."""
 
     group: Group
+    names: dict[int, str] = field(default_factory=dict)
+    """Under which the store keeps the socket of each slot, and the parked one."""
     life: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     closed: anyio.Event = field(default_factory=anyio.Event)
 
@@ -68,9 +74,43 @@ class _Type(Struct, kw_only=True):
 
 
 class Routes:
-    def __init__(self, tasks: TaskGroup) -> None:
+    def __init__(self, key: AppKey, tasks: TaskGroup, store: FdStore) -> None:
+        self._key = key
         self._tasks = tasks
+        self._store = store
         self._types: dict[ProcessName, _Type] = {}
+
+    async def adopt(self, inherited: Inherited, records: list[Record], spec: AppSpec | None) -> None:
+        """Take over every group of an earlier agent, as it stood; who was ready goes on getting connections."""
+        lefts = list(adopt.from_store(inherited, self._key))
+        lefts += await to_thread.run_sync(lambda: list(adopt.from_instances(self._key, records, lefts)))
+        types = {process.name: process for process in (spec.processes if spec else ())}
+        for record in records:
+            if (kept := record.instance) is not None and kept.addresses:
+                types[kept.type.name] = kept.type
+                held = self._types.setdefault(kept.type.name, _Type())
+                held.bound[record.key.slot] = tuple(map(parse_address, kept.addresses))
+                if kept.machine.state == "ready":
+                    held.admitted, held.has_served = (*held.admitted, record.key.slot), True
+        for (name, address), found in _by_group(lefts).items():
+            held = self._types.setdefault(name, _Type())
+            here = [slot for slot in held.admitted if address in held.bound.get(slot, ())]
+            members = {left.slot: left.socket for left in found}
+            group = await to_thread.run_sync(
+                Group.adopt, address, members, list(members), Traffic(dict.fromkeys(here, 1))
+            )
+            opened = _Open(group, {left.slot: left.name for left in found})
+            held.groups[address] = opened
+            await self._keep(opened, name, address)
+            self._tasks.start_soon(partial(opened.run, http=name in types and _speaks_http(types[name])))
+
+    async def _keep(self, opened: _Open, process: ProcessName, address: Address) -> None:
+        """Have the store keep the sockets that it does not have yet."""
+        for slot, member in opened.group.members.items():
+            if slot not in opened.names:
+                name = adopt.name_of(self._key, process, address, len(opened.names), slot)
+                opened.names[slot] = name
+                await to_thread.run_sync(self._store.put, name, member.fileno())
 
     async def slot(self, process: ProcessType, slot: int, addresses: tuple[Address, ...]) -> Slot:
         """The place of the instance in `slot`. Raises RefusedError naming who listens on an address already."""
@@ -89,6 +129,7 @@ class Routes:
                 if address not in held.groups:
                     held.groups[address] = await self._open(address, process)
                 listeners.append(self._listener(held, held.groups[address].group, slot))
+                await self._keep(held.groups[address], process.name, address)
         held.bound[slot] = addresses
         return Slot(
             listeners=tuple(listeners),
@@ -120,15 +161,18 @@ class Routes:
 
     async def keep_only(self, wanted: Iterable[tuple[ProcessName, Address]]) -> None:
         """Close every group that no slot uses and that is not among `wanted`."""
-        kept = set(wanted)
+        kept, given_up = set(wanted), list[str]()
         for name, held in list(self._types.items()):
             used = {address for addresses in held.bound.values() for address in addresses}
             for address in list(held.groups):
                 if address not in used and (name, address) not in kept:
                     await held.groups[address].close()
+                    given_up += held.groups[address].names.values()
                     del held.groups[address]  # not before: cut short here, it is still there to be closed at the end
             if not held.groups and not held.bound:
                 del self._types[name]
+        for name_in_store in given_up:
+            await to_thread.run_sync(self._store.drop, name_in_store)
 
     def close(self) -> None:
         """Close every group, whoever uses it, once no task of the host is left; so does the end of the process."""
@@ -164,16 +208,11 @@ class Routes:
         return await to_thread.run_sync(look)
 
     async def _open(self, address: Address, process: ProcessType) -> _Open:
-        probes = process.probes
-        http = any(
-            probe is not None and isinstance(probe.check, HttpCheck)
-            for probe in (probes.startup, probes.readiness, probes.liveness)
-        )
         group = await to_thread.run_sync(Group.open, address)
         if isinstance(group, PortInUse):
             raise _taken(group)
         opened = _Open(group)
-        self._tasks.start_soon(partial(opened.run, http=http))
+        self._tasks.start_soon(partial(opened.run, http=_speaks_http(process)))
         return opened
 
     @staticmethod
@@ -184,6 +223,18 @@ class Routes:
 
         queue_length: Callable[[], int] = lambda: group.queue_length(slot)  # noqa: E731 - named for the reader
         return Listener(group.slot_socket(slot), queue_length, accept_and_close)
+
+
+def _speaks_http(process: ProcessType) -> bool:
+    probes = (process.probes.startup, process.probes.readiness, process.probes.liveness)
+    return any(probe is not None and isinstance(probe.check, HttpCheck) for probe in probes)
+
+
+def _by_group(lefts: Iterable[adopt.Left]) -> dict[tuple[ProcessName, Address], list[adopt.Left]]:
+    groups: dict[tuple[ProcessName, Address], list[adopt.Left]] = {}
+    for left in adopt.parked_first(lefts):
+        groups.setdefault((left.process, left.address), []).append(left)
+    return groups
 
 
 def refuse_taken(address: Address) -> None:

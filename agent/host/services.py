@@ -7,11 +7,14 @@ from msgspec import Struct
 from agent.host.assignments import States
 from agent.host.keys import HostKey
 from agent.host.releases import Releases
+from agent.linux.fdstore import FdStore, Inherited
 from agent.supervisor.supervisor import Supervisor
 
 
 class Services(Struct, frozen=True, kw_only=True):
     supervisor: Supervisor
+    store: FdStore
+    inherited: Inherited
     releases: Releases
     states: States
     key: HostKey

@@ -16,11 +16,15 @@ READ_BYTES_MAX: Final = 64 << 20
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Put `data` in place of whatever `path` was; a reader sees the old or the new, never half."""
-    with _written_beside(path, data, mode) as temporary:
+def write_atomically(path: Path, data: bytes, mode: int = 0o600, *, lasting: bool = True) -> None:
+    """Put `data` in place of whatever `path` was; a reader sees the old or the new, never half.
+
+    Without `lasting` that holds against every crash but the machine's own, and costs no wait for the disk.
+    """
+    with _written_beside(path, data, mode, lasting=lasting) as temporary:
         temporary.replace(path)
-    _sync_folder(path.parent)
+    if lasting:
+        _sync_folder(path.parent)
 
 
 def create_exclusive(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -40,7 +44,7 @@ def read(path: Path, limit_bytes: int = READ_BYTES_MAX) -> bytes:
 
 
 @contextmanager
-def _written_beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
+def _written_beside(path: Path, data: bytes, mode: int, *, lasting: bool = True) -> Iterator[Path]:
     """Give a file that is on the disk with its content and mode; what still has its name afterwards is removed."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, _NEW, 0o600)
@@ -49,7 +53,8 @@ def _written_beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
             file.write(data)
             file.flush()
             os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
+            if lasting:
+                os.fsync(descriptor)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)

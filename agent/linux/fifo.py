@@ -25,6 +25,11 @@ def open_reader(path: Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
+def open_again(fd: int) -> int:
+    """Open the agent's end of a FIFO that is held already, whether or not its path is still there."""
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
 def open_for_child(path: Path) -> int:
     """Open the instance's end: blocks in a write while the pipe is full, and never sees it broken."""
     return os.open(path, os.O_RDWR | os.O_CLOEXEC)

@@ -6,12 +6,14 @@ status from 6.15 on, and before that it is unknown: a value of its own, never 0.
 """
 
 import asyncio
+import ctypes
 import errno
 import fcntl
 import os
 import select
 import signal
 import struct
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -20,6 +22,8 @@ from msgspec import Struct
 from agent.linux import procfs
 
 REAPED_WITHIN_S: Final = 1.0
+_PIDFD_GETFD: Final = 438
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 _PIDFD_GET_INFO: Final = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes)
 _PIDFD_INFO: Final = struct.Struct("=QQ11Ii")
 _PIDFD_INFO_EXIT: Final = 1 << 3
@@ -45,6 +49,25 @@ def open_pidfd(pid: int, start_time: int) -> int | None:
         return pidfd
     os.close(pidfd)
     return None
+
+
+def pid_of(pidfd: int) -> tuple[int, int] | None:
+    """Number and start time of the process that a pidfd means; None where it is reaped, or is no pidfd."""
+    try:
+        lines = Path(f"/proc/self/fdinfo/{pidfd}").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    pid = next((int(line.split()[1]) for line in lines if line.startswith("Pid:")), -1)
+    started = procfs.start_time(pid) if pid > 0 else None
+    return (pid, started) if started is not None else None
+
+
+def copy_fd(pidfd: int, fd: int) -> int:
+    """A copy, closed on exec, of a descriptor of that process (pidfd_getfd(2), Linux 5.6). Raises OSError."""
+    copied: int = _libc.syscall(_PIDFD_GETFD, pidfd, fd, 0)
+    if copied < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return copied
 
 
 def send_signal(pidfd: int, number: int) -> bool:

@@ -81,14 +81,14 @@ def command(pid: int) -> str:
 
 def socket_inodes(pids: Collection[int]) -> set[int]:
     """The inodes of all sockets that these processes hold."""
-    return {inode for pid in pids for inode in _sockets(pid)}
+    return {inode for pid in pids for _, inode in sockets(pid)}
 
 
 def owners(inodes: Collection[int]) -> dict[int, Owner]:
     """For each of these sockets one process that holds it; without root only one's own processes can be seen."""
     wanted, found = set(inodes), dict[int, Owner]()
     for pid in _pids():
-        for inode in wanted.intersection(_sockets(pid)) - found.keys():
+        for inode in wanted.intersection(inode for _, inode in sockets(pid)) - found.keys():
             found[inode] = Owner(pid, command(pid))
         if len(found) == len(wanted):
             break
@@ -115,7 +115,8 @@ def _ancestors(pid: int, found: dict[int, Process]) -> set[int]:
     return above
 
 
-def _sockets(pid: int) -> Iterator[int]:
+def sockets(pid: int) -> Iterator[tuple[int, int]]:
+    """The sockets that a process holds: number and inode."""
     folder = f"/proc/{pid}/fd"
     try:
         names = os.listdir(folder)  # noqa: PTH208 - as above
@@ -127,4 +128,4 @@ def _sockets(pid: int) -> Iterator[int]:
         except OSError:
             continue
         if target.startswith("socket:["):
-            yield int(target[8:-1])
+            yield int(name), int(target[8:-1])

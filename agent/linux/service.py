@@ -1,7 +1,9 @@
 """A long-lived role beside its service manager: when it is to end, how far it is, and that it is the only one.
 
-Rules: SIGTERM, SIGINT and the end of the lifeline mean the same; later signals hurry nothing. Who is told, and who
-holds a state folder, is known to the kernel: nothing is left behind by a role that was killed.
+Rules: SIGTERM, as a service manager stops or restarts a service, asks the role alone to end; SIGINT, as a person at a
+terminal presses it, and the end of the lifeline ask for the end of all that it runs, too (`drain`). Later signals hurry
+nothing. Who is told, and who holds a state folder, is known to the kernel: nothing is left behind by a role that was
+killed.
 """
 
 import fcntl
@@ -18,33 +20,45 @@ from anyio.abc import TaskStatus
 from agent.errors import RefusedError
 from agent.wire import sdnotify
 
-LIFELINE: Final = "ROLLWAY_LIFELINE_FD"
-"""A pipe whose other end a parent holds: its end is the parent's end, however that came."""
+LIFELINE: Final = "lifeline"
+"""A pipe, handed over under this name, whose other end a parent holds: its end is the parent's, however that came."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-async def watch_signals(ending: anyio.Event, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+class Ending:
+    """`asked` is set when the role is to end, `drain` when what it runs is to end before."""
+
+    def __init__(self) -> None:
+        self.asked = anyio.Event()
+        self.drain = anyio.Event()
+
+    def ask(self, *, drain: bool) -> None:
+        if drain:
+            self.drain.set()
+        self.asked.set()
+
+
+async def watch_signals(ending: Ending, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for number in signals:
-            log.info("already ending" if ending.is_set() else "asked to end", signal=signal.Signals(number).name)
-            ending.set()
+            is_ending = ending.asked.is_set()
+            log.info("already ending" if is_ending else "asked to end", signal=signal.Signals(number).name)
+            if not is_ending:
+                ending.ask(drain=number == signal.SIGINT)
 
 
-async def watch_lifeline(ending: anyio.Event) -> None:
-    """Set `ending` when the parent that gave a lifeline is gone; without one, nothing."""
-    text = os.environ.get(LIFELINE, "")
-    if not text.isdigit():
+async def watch_lifeline(ending: Ending, fd: int | None) -> None:
+    """Ask for the end when the parent that gave the lifeline `fd` is gone; without one, nothing."""
+    if fd is None:
         return
-    fd = int(text)
-    os.set_inheritable(fd, False)  # noqa: FBT003 - the standard library's own order
     while True:
         await anyio.wait_readable(fd)
         if not os.read(fd, 4096):
             break
     log.info("asked to end", lifeline="the parent is gone")
-    ending.set()
+    ending.ask(drain=True)
 
 
 def notify(notice: sdnotify.Notice) -> None:

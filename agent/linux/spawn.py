@@ -17,7 +17,8 @@ import fcntl
 import os
 import resource
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,7 @@ from agent.linux.executable import ExecFailure, Identity, resolve
 SHELL: Final = "/bin/sh"
 SETPRIV: Final = "/usr/bin/setpriv"
 SHELL_FAILED: Final = 125
+OPEN_FILES: Final = 65_536
 _SHELLS_OWN: Final = frozenset({"_", "IFS", "LINENO", "OLDPWD", "OPTIND", "PPID", "PWD", "SHLVL"})
 # Positional: cgroup or "", umask, folder, whether sockets are passed, then the command.
 _SCRIPT: Final = f"""
@@ -71,8 +73,11 @@ class Launched(Struct, frozen=True):
     start_time: int
 
 
-def spawn(launch: Launch) -> Launched | ExecFailure:
-    """Start it. Blocks for about a millisecond; the process is a child of the caller, who collects its exit."""
+def spawn(launch: Launch, known: Callable[[Launched], None] = lambda _: None) -> Launched | ExecFailure:
+    """Start it. Blocks for about a millisecond; the process is a child of the caller, who collects its exit.
+
+    `known` is called while it still waits at its gate: should we be killed, it either is known or runs nothing.
+    """
     if (wrong := _wrong_words(launch)) is not None:
         return wrong
     command = resolve(launch.argv[0], launch.env, launch.cwd, launch.identity)
@@ -88,10 +93,11 @@ def spawn(launch: Launch) -> Launched | ExecFailure:
         if (refused := _limit(pid, launch.rlimits)) is not None:
             _abandon(handle)
             return refused
-        started = procfs.start_time(pid)
+        launched = Launched(pid, handle, procfs.start_time(pid) or 0)
+        known(launched)
         with contextlib.suppress(BrokenPipeError):  # somebody killed it already: its exit tells
             os.write(opener, b"\n")
-    return Launched(pid, handle, started or 0)
+    return launched
 
 
 def keep_own_fds() -> None:
@@ -102,12 +108,25 @@ def keep_own_fds() -> None:
                 os.set_inheritable(fd, False)  # noqa: FBT003 - the standard library's own order
 
 
+@cache
+def raise_open_files() -> Rlimits:
+    """Room for the sockets, pidfds and log pipes of many instances; gives the limits that what we start is to have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, OPEN_FILES)), hard))
+    return {resource.RLIMIT_NOFILE: (soft, hard)}
+
+
+def can_pass(name: str) -> bool:
+    """Whether an environment variable of this name comes through the shell as it is."""
+    return name.isascii() and name.isidentifier() and name not in _SHELLS_OWN
+
+
 def _wrong_words(launch: Launch) -> ExecFailure | None:
     """What would not reach the process as it is given."""
     if not launch.argv:
         return ExecFailure(errno.ENOENT, "no command")
     for name, value in launch.env.items():
-        if not (name.isascii() and name.isidentifier()) or name in _SHELLS_OWN:
+        if not can_pass(name):
             return ExecFailure(errno.EINVAL, f"environment variable {name!r} cannot be passed through {SHELL}")
         if "\0" in value:
             return ExecFailure(errno.EINVAL, f"environment variable {name} holds a NUL")

@@ -97,7 +97,6 @@ class _Up:
         self._fleet = fleet
         self._announce = announce
         self._lifeline, self._our_end = os.pipe()
-        self._reader, self._output = os.pipe()
         self._announced = anyio.Event()
         self._coordinator = self._child("coordinator", ["coordinator", "run", "--config", str(place.coordinator_file)])
         self._agents = [
@@ -105,7 +104,7 @@ class _Up:
         ]
 
     def _child(self, name: str, words: list[str]) -> Child:
-        return Child(name, words, self._place.folder, lifeline=self._lifeline, output=self._output, say=_say)
+        return Child(name, words, self._place.folder, lifeline=self._lifeline, say=_say)
 
     async def run(self) -> None:
         failure: RollwayError | None = None
@@ -124,10 +123,9 @@ class _Up:
                             await self._stop()
                     children.cancel_scope.cancel()
             finally:
-                os.close(self._output)
                 self._announced.set()
                 relay.cancel_scope.deadline = anyio.current_time() + _FLUSH_S
-        for fd in (self._reader, self._lifeline, self._our_end):
+        for fd in (self._lifeline, self._our_end):
             os.close(fd)
         if failure is not None:
             raise failure
@@ -151,10 +149,9 @@ class _Up:
         stdout = Stdout()
         async with anyio.create_task_group() as tasks:
             await tasks.start(stdout.run)
-            await anyio.wait_readable(self._reader)
-            while chunk := os.read(self._reader, _CHUNK_BYTES):
-                await stdout.write(chunk)
-                await anyio.wait_readable(self._reader)
+            async with anyio.create_task_group() as readers:
+                for child in (self._coordinator, *self._agents):
+                    readers.start_soon(_pass_on, child, stdout)
             await stdout.flush()
             tasks.cancel_scope.cancel()
 
@@ -190,11 +187,25 @@ class _Up:
     async def _stop(self) -> None:
         """End agents, then the coordinator, then what is left."""
         self._announced.set()
-        await _end(self._agents, _STOP_MAX_S)
-        await _end([self._coordinator], _STOP_COORDINATOR_S)
+        for child in (*self._agents, self._coordinator):
+            child.close()
+        await _end(self._agents, _STOP_MAX_S, signal.SIGINT)
+        await _end([self._coordinator], _STOP_COORDINATOR_S, signal.SIGTERM)
         killed = await anyio.to_thread.run_sync(leftovers.end, self._place.hosts_folder)
         if killed:
             _say(f"killed what an agent left behind: {', '.join(map(str, killed))}")
+
+
+async def _pass_on(child: Child, stdout: Stdout) -> None:
+    """Whole lines only: those of several children share one output."""
+    rest = b""
+    await anyio.wait_readable(child.output)
+    while chunk := os.read(child.output, _CHUNK_BYTES):
+        lines, newline, rest = (rest + chunk).rpartition(b"\n")
+        await stdout.write(lines + newline)
+        await anyio.wait_readable(child.output)
+    await stdout.write(rest)
+    os.close(child.output)
 
 
 async def _until_ready(child: Child) -> None:
@@ -202,11 +213,11 @@ async def _until_ready(child: Child) -> None:
         raise FailedError(f"the {child.name} {child.ending} before it was ready", "Look at what it wrote, above.")
 
 
-async def _end(children: list[Child], seconds: float) -> None:
+async def _end(children: list[Child], seconds: float, number: signal.Signals) -> None:
     """Ask `children` to end and wait until they have; kill those that have not in time."""
     started = [child for child in children if child.started]
     for child in started:
-        child.stop()
+        child.stop(number)
     with anyio.move_on_after(seconds):
         for child in started:
             await child.ended.wait()

@@ -4,11 +4,13 @@ Rules: the decided state is kept before its actions run; nothing acts but the ac
 The inbox is bounded: probes and watches wait for room, a wish to stop always has room.
 """
 
+import errno
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
 import anyio
+from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from agent.decisions.process.instance import new, step
@@ -16,6 +18,7 @@ from agent.decisions.process.probe import effective
 from agent.decisions.process.state import (
     AcceptLeft,
     Action,
+    Adopted,
     CloseProcess,
     Emit,
     Event,
@@ -35,16 +38,18 @@ from agent.decisions.process.state import (
     Tick,
     Wake,
     WatchConnections,
+    durable,
 )
 from agent.decisions.swap.state import InstanceView
-from agent.errors import unreachable
+from agent.errors import RollwayError, unreachable
 from agent.linux import clock
 from agent.linux.executable import ExecFailure
 from agent.model.process import ProbeKind
 from agent.model.units import Instant, Milliseconds
 from agent.supervisor.launchable import Launchable
 from agent.supervisor.prober import Prober, connections_left, whereabouts
-from agent.supervisor.process import Plan, Process, Surroundings, start
+from agent.supervisor.process import Plan, Process, Surroundings, resume, start
+from agent.supervisor.records import Kept, Record
 
 INBOX_EVENTS_MAX: Final = 16
 WATCH_S: Final = 0.25
@@ -56,13 +61,22 @@ class Instance:
     """`run` is its task, and ends when the instance has stopped."""
 
     def __init__(
-        self, around: Surroundings, launchable: Launchable, *, changed: Callable[[], None], tell: Tell
+        self,
+        around: Surroundings,
+        launchable: Launchable,
+        *,
+        changed: Callable[[], None],
+        tell: Tell,
+        left: Record | None = None,
     ) -> None:
+        """`left` is what an earlier agent wrote about it: then it is taken up, not started."""
         self.launchable: Final = launchable
         self._around = around
         self._changed = changed
         self._tell = tell
-        self._machine = new(_terms(launchable), clock.now())
+        self._record = left
+        kept = left.instance if left else None
+        self._machine = kept.machine if kept else new(_terms(launchable), clock.now())
         self._shown = self._seen()
         self._send, self._inbox = anyio.create_memory_object_stream[Event](INBOX_EVENTS_MAX)
         self._stop: StopAsked | None = None
@@ -86,11 +100,22 @@ class Instance:
     async def run(self) -> None:
         with self._send, self._inbox:
             async with self._prober, anyio.create_task_group() as tasks:
-                await self._take(Start(), tasks)
+                await self._take(await self._first(tasks), tasks)
                 while self._machine.state != "stopped":
                     await self._take(await self._next(), tasks)
                 tasks.cancel_scope.cancel()
             self._publish()
+
+    async def _first(self, tasks: TaskGroup) -> Event:
+        left, kept = self._record, self._record.instance if self._record else None
+        if left is None or kept is None:
+            return Start()
+        with anyio.CancelScope(shield=True):
+            self._process = await resume(self._around, left, self.launchable.release.name, tasks)
+        if self._process is None:
+            return Adopted(pid=None)
+        tasks.start_soon(self._await_exit, self._process)
+        return Adopted(pid=self._process.pid, signalled=kept.signalled)
 
     async def _next(self) -> Event:
         if self._stop is not None:
@@ -104,15 +129,52 @@ class Instance:
         return Tick()
 
     async def _take(self, event: Event, tasks: TaskGroup) -> None:
+        """Whoever cancels an instance, as an agent that goes and leaves it alone does, waits for the step to end."""
         events = deque([event])
-        while events:
-            decision = step(self._machine, events.popleft(), clock.now())
-            self._machine, self._wake = decision.state, None
-            # "stopped" is shown when nothing of it is left: its place may then be taken by another.
-            if decision.state.state != "stopped":
-                self._publish()
-            for action in decision.actions:
-                events.extend(await self._perform(action, tasks))
+        with anyio.CancelScope(shield=True):
+            while events:
+                decision = step(self._machine, events.popleft(), clock.now())
+                self._machine, self._wake = decision.state, None
+                signals = any(isinstance(action, Signal) for action in decision.actions)
+                await self._remember(signalled=not signals)
+                # "stopped" is shown when nothing of it is left: its place may then be taken by another.
+                if decision.state.state != "stopped":
+                    self._publish()
+                for action in decision.actions:
+                    events.extend(await self._perform(action, tasks))
+                await self._remember(signalled=True)
+
+    async def _remember(self, *, signalled: bool) -> None:
+        """Have on record what a next agent goes on from, before anything is done about it."""
+        record = self._recorded(signalled=signalled)
+        if record == self._record:
+            return
+        if not await to_thread.run_sync(self._around.records.write, record) and self._machine.launching:
+            self._tell("cannot be recorded: a next agent would not know of it", {})
+        self._record = record
+
+    def _recorded(self, *, signalled: bool) -> Record:
+        given, process = self.launchable, self._process if self._machine.pid is not None else None
+        tree = self._around.tree(given.key)
+        return Record(
+            key=given.key,
+            boot_id=clock.boot_id(),
+            mark=tree.mark,
+            pid=process.pid if process else None,
+            start_time=process.start_time if process else None,
+            cgroup=str(tree.cgroup) if tree.cgroup else None,
+            instance=Kept(
+                release=given.release,
+                type=given.type,
+                cwd=given.cwd,
+                addresses=given.addresses,
+                port=given.port,
+                target=given.target,
+                linger_ms=given.linger_ms,
+                machine=durable(self._machine),
+                signalled=signalled,
+            ),
+        )
 
     def _publish(self) -> None:
         seen = self._seen()
@@ -125,7 +187,7 @@ class Instance:
         return InstanceView(
             process=key.process,
             slot=key.slot,
-            release=self.launchable.release,
+            release=self.launchable.release.name,
             state=machine.state,
             since=machine.since,
             launched=machine.launched,
@@ -156,13 +218,17 @@ class Instance:
 
     async def _launch(self, tasks: TaskGroup) -> Event:
         given = self.launchable
+        try:
+            config = await given.config() if callable(given.config) else given.config
+        except RollwayError as error:
+            return LaunchFailed(errno=errno.EKEYREJECTED, what=str(error), jitter=self._around.jitter())
         plan = Plan(
             key=given.key,
-            release=given.release,
+            release=given.release.name,
             command=given.type.command,
             shell=given.type.shell,
             cwd=given.cwd,
-            config=given.config,
+            config=config,
             listeners=given.listeners,
             port=given.port,
         )
@@ -170,8 +236,6 @@ class Instance:
         if isinstance(process, ExecFailure):
             return LaunchFailed(errno=process.errno, what=str(process), jitter=self._around.jitter())
         self._process = process
-        if not process.recorded:
-            self._tell("could not be recorded: a next agent would not know of it", {"pid": process.pid})
         tasks.start_soon(self._await_exit, process)
         return Launched(pid=process.pid)
 

@@ -6,12 +6,13 @@ Rules: a process sees its config, and what is named here, and nothing else of th
 import shlex
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from msgspec import Struct
 
-from agent.model.ids import AppName, EnvironmentName, ProcessName, ReleaseName
+from agent.model.assignment import ReleaseRef
+from agent.model.ids import AppName, EnvironmentName, ProcessName, ReleaseName, is_name
 from agent.model.process import ProcessType
 from agent.model.units import Milliseconds
 
@@ -34,6 +35,15 @@ class InstanceKey(Struct, frozen=True):
     def __str__(self) -> str:
         return f"{self.app}.{self.environment}.{self.name}"
 
+    @classmethod
+    def parse(cls, text: str) -> "InstanceKey | None":
+        """The key that is written so; None where it is none."""
+        words = text.split(".")
+        if len(words) != 4 or not all(map(is_name, words[:3])) or not words[3].isdigit():  # noqa: PLR2004 - its parts
+            return None
+        app, environment, process, slot = words
+        return cls(AppName(app), EnvironmentName(environment), ProcessName(process), int(slot))
+
 
 class Target(Struct, frozen=True):
     """Where probes reach the instance; `source` is the address from which the shared port leads to this slot alone."""
@@ -51,14 +61,22 @@ class Listener(Struct, frozen=True):
     accept_and_close: Callable[[], int]
 
 
+Config = Mapping[str, str]
+ReadConfig = Callable[[], Awaitable[Config]]
+"""Opens the config anew; raises RollwayError where that cannot be done."""
+
+
 class Launchable(Struct, frozen=True, kw_only=True):
     """One instance: `type` gives the command and all policies; its count and addresses were used before."""
 
     key: InstanceKey
-    release: ReleaseName
+    release: ReleaseRef
     type: ProcessType
     cwd: str
-    config: Mapping[str, str]
+    config: Config | ReadConfig
+    """Of an instance that was taken up from an earlier agent it is read when it is to be started again."""
+    addresses: tuple[str, ...] = ()
+    """Where it listens, for a next agent."""
     listeners: tuple[Listener, ...] = ()
     """Handed over from fd 3 on, in this order. Empty where the instance binds `port` itself."""
     port: int | None = None

@@ -1,56 +1,96 @@
-"""From an instance's FIFO to the agent's stdout: lines read, made into records, kept for a while, passed on.
+"""From an instance's FIFO to the agent's stdout: bytes taken, made into records, committed, offered to be sent.
 
-Rules: a chunk is read only when the one before it was taken, so that a slow reader slows the app and memory stays
-bounded; nothing is lost silently: what a follower could not take is counted. Records of all instances have one order,
-that of their arrival.
+Each instance has one journal for both its streams. Records and how far each stream has come are committed in one write
+(`Marks`), so that a next agent neither loses nor doubles a line, wherever this one was killed. A stream takes its next
+bytes only while its journal has room: a slow reader slows the app, and memory stays bounded; or, where the host is told
+to drop, records that find no room are counted and a record says how many. What was sent is kept for a while as the last
+lines of the instance; records of several are ordered by their time.
 """
 
 import heapq
-import os
+import struct
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 from anyio.lowlevel import checkpoint
+from msgspec import Struct
 
 from agent.linux import clock
+from agent.linux.fdstore import FdStore, Inherited
+from agent.linux.journal import Journal
 from agent.model.ids import AppName, EnvironmentName
+from agent.supervisor.folder import STREAMS
 from agent.supervisor.launchable import InstanceKey
+from agent.supervisor.pipes import Pipe
 from agent.wire.logline import LogLines
 
-Sink = Callable[[bytes], Awaitable[None]]
-"""Takes whole records; comes back when they are on their way."""
-
-CHUNK_BYTES: Final = 64 * 1024
 FOLLOWER_BYTES_MAX: Final = 1024 * 1024
-ENDED_RINGS_MAX: Final = 64
+ENDED_JOURNALS_MAX: Final = 64
 """Instances that are gone whose last lines can still be read."""
 _LAST_BYTES: Final = 4 * 1024 * 1024
 """At most so much is read once the main process is gone: what survived SIGKILL may write for ever."""
+_SUFFIX: Final = "/journal"
+_TIME: Final = len(b'{"ts":"2025-01-01T00:00:00.000Z"')
 
 
-class Ring:
-    """The last records of one instance, bounded in bytes; whole chunks as they came, each with its number."""
+class Outlet(Protocol):
+    """Where journals are sent."""
 
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
-        self._chunks: deque[tuple[int, bytes]] = deque()
-        self._bytes = 0
+    def offer(self, journal: Journal) -> None:
+        """There are records to send."""
 
-    def append(self, number: int, records: bytes) -> None:
-        if len(records) > self._bytes_max:
-            records = records[records.find(b"\n", len(records) - self._bytes_max - 1) + 1 :]
-        if not records:
-            return
-        self._chunks.append((number, records))
-        self._bytes += len(records)
-        while self._bytes > self._bytes_max:
-            self._bytes -= len(self._chunks.popleft()[1])
+    def is_full(self, journal: Journal) -> bool:
+        """Whether so much of it is unsent that nothing more is to be added."""
 
-    def chunks(self) -> Iterator[tuple[int, bytes]]:
-        return iter(self._chunks)
+    async def room(self, journal: Journal) -> None:
+        """Wait until the journal may be added to."""
+
+
+class Mark(Struct, frozen=True, kw_only=True):
+    """How far one stream of a process has become records."""
+
+    used: int = 0
+    """Bytes, of all that were ever taken from it."""
+    inside: bool = False
+    """Whether the next byte continues a line of which a part is out already."""
+    dropped: int = 0
+    """Records that found no room, and of which no record tells yet."""
+
+
+class Marks:
+    """How far both streams of one process have come: the note of the instance's journal."""
+
+    _FORM: Final = struct.Struct("=" + "Q?Q" * len(STREAMS))
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal: Final = journal
+        self.known = len(journal.note) == self._FORM.size
+        """Whether an earlier agent has said; otherwise what was taken before is nobody's business any more."""
+        values = self._FORM.unpack(journal.note) if self.known else (0, False, 0) * len(STREAMS)
+        self._of = {
+            stream: Mark(used=values[3 * place], inside=bool(values[3 * place + 1]), dropped=values[3 * place + 2])
+            for place, stream in enumerate(STREAMS)
+        }
+
+    def __getitem__(self, stream: str) -> Mark:
+        return self._of[stream]
+
+    def commit(self, stream: str, mark: Mark, records: bytes) -> None:
+        self._of[stream] = mark
+        self.journal.append(records, self._note())
+
+    def begin(self) -> None:
+        """A new process: nothing of its streams is used yet."""
+        self._of = {stream: Mark() for stream in STREAMS}
+        self.known = True
+        self.journal.append(b"", self._note())
+
+    def _note(self) -> bytes:
+        marks = self._of.values()
+        return self._FORM.pack(*(value for mark in marks for value in (mark.used, mark.inside, mark.dropped)))
 
 
 class Follower:
@@ -82,38 +122,77 @@ class Follower:
 
 
 class Logs:
-    """Where the records of all instances pass."""
+    """The journals of all instances."""
 
-    def __init__(self, sink: Sink, ring_bytes: int) -> None:
-        self._sink: Final = sink
-        self._ring_bytes: Final = ring_bytes
-        self._rings: OrderedDict[InstanceKey, Ring] = OrderedDict()
+    def __init__(self, outlet: Outlet, store: FdStore, inherited: Inherited, *, drops: bool = False) -> None:
+        self.drops: Final = drops
+        """Whether what finds no room is dropped and counted, instead of keeping its writer waiting."""
+        self._outlet: Final = outlet
+        self._store: Final = store
+        self._journals: dict[InstanceKey, Journal] = {}
         self._ended: OrderedDict[InstanceKey, None] = OrderedDict()
         self._followers: list[Follower] = []
-        self._number = 0
+        self._unkept: list[InstanceKey] = []
+        self._to_drop: list[str] = []
+        for name in inherited.names():
+            self._adopt(name, inherited)
 
-    async def take(self, key: InstanceKey, records: bytes) -> None:
-        """Keep the records, show them to followers, and wait until the sink has them."""
-        self._number += 1
-        if key not in self._rings:
-            self._rings[key] = Ring(self._ring_bytes)
+    def _adopt(self, name: str, inherited: Inherited) -> None:
+        key = InstanceKey.parse(name.removesuffix(_SUFFIX)) if name.endswith(_SUFFIX) else None
+        fd = inherited.take(name) if key is not None else None
+        if key is None or fd is None:
+            return
+        journal = Journal.adopt(fd)
+        if journal is None:
+            inherited.give_back(name, fd)
+            return
+        self._journals[key] = journal
+        self._ended[key] = None
+        self._outlet.offer(journal)
+
+    def journal(self, key: InstanceKey) -> Journal:
+        """The instance's journal, made when it has none; `keep` then makes it outlive us."""
+        if key not in self._journals:
+            self._journals[key] = Journal.create(f"{key}{_SUFFIX}")
+            self._unkept.append(key)
         self._ended.pop(key, None)
-        self._rings[key].append(self._number, records)
+        return self._journals[key]
+
+    def keep(self) -> None:
+        """Bring the FD store up to date. May wait for the service manager: call it in a thread."""
+        while self._to_drop:
+            self._store.drop(self._to_drop.pop())
+        while self._unkept:
+            key = self._unkept.pop()
+            self._store.put(f"{key}{_SUFFIX}", self._journals[key].fd)
+
+    def committed(self, key: InstanceKey, records: bytes) -> None:
+        """Show to followers, and have sent, what was just committed."""
         for follower in self._followers:
             if follower.matches(key):
                 follower.offer(records)
-        await self._sink(records)
+        self._outlet.offer(self._journals[key])
+
+    async def room(self, key: InstanceKey) -> bool:
+        """Whether there is room for records of the instance; without `drops` that is waited for."""
+        if self.drops:
+            return not self._outlet.is_full(self._journals[key])
+        await self._outlet.room(self._journals[key])
+        return True
 
     def end(self, key: InstanceKey) -> None:
-        """The instance is gone; its last records stay, until too many others are gone as well."""
-        if key in self._rings:
+        """The instance is gone; its last records stay, until they are sent and too many others are gone as well."""
+        if key in self._journals:
             self._ended[key] = None
-        while len(self._ended) > ENDED_RINGS_MAX:
-            del self._rings[self._ended.popitem(last=False)[0]]
+        sent = [one for one in self._ended if not self._journals[one].unsent]
+        for one in sent[: max(0, len(self._ended) - ENDED_JOURNALS_MAX)]:
+            del self._ended[one]
+            self._journals.pop(one).close()
+            self._to_drop.append(f"{one}{_SUFFIX}")
 
     def tail(self, matches: Callable[[InstanceKey], bool], lines: int) -> list[bytes]:
-        rings = [ring.chunks() for key, ring in self._rings.items() if matches(key)]
-        merged = b"".join(records for _, records in heapq.merge(*rings)).splitlines()
+        kept = [journal.last().splitlines() for key, journal in self._journals.items() if matches(key)]
+        merged = list(heapq.merge(*kept, key=lambda record: record[:_TIME]))
         return merged[-lines:] if lines > 0 else []
 
     @contextmanager
@@ -145,11 +224,13 @@ class Stream:
     """Reads one FIFO, for one process, in a task of its own. The FIFO never ends by itself: `finish` ends it."""
 
     def __init__(
-        self, reader: int, lines: LogLines, take: Callable[[bytes], Awaitable[None]], tap: Callable[[bytes], None]
+        self, logs: Logs, key: InstanceKey, pipe: Pipe, *, marks: Marks, lines: LogLines, tap: Callable[[bytes], None]
     ) -> None:
-        self._reader = reader
+        self._logs = logs
+        self._key = key
+        self._pipe = pipe
+        self._marks = marks
         self._lines = lines
-        self._take = take
         self._tap = tap
         self._life = anyio.CancelScope()
         self._finishing = False
@@ -159,32 +240,58 @@ class Stream:
     async def run(self) -> None:
         try:
             with self._life:
+                await self._go_on()
                 await self._read_all()
         finally:
-            os.close(self._reader)
+            self._pipe.close_reader()
             self._done.set()
+
+    async def _go_on(self) -> None:
+        """Make records of what an earlier agent had taken and not committed."""
+        used = self._marks[self._pipe.name].used
+        if not self._marks.known or used > self._pipe.taken:
+            used = self._pipe.taken
+        self._pipe.begin_at(used)
+        if left := self._pipe.read(used):
+            await self._take(left)
 
     async def _read_all(self) -> None:
         left = _LAST_BYTES
         while left > 0:
+            if not self._logs.drops:
+                await self._logs.room(self._key)
             try:
-                chunk = os.read(self._reader, CHUNK_BYTES)
+                chunk = self._pipe.take()
             except BlockingIOError:
                 if self._finishing:
                     break
                 with anyio.CancelScope() as self._waiting:
-                    await anyio.wait_readable(self._reader)
+                    await anyio.wait_readable(self._pipe.reader)
                 continue
             left -= len(chunk) if self._finishing else 0
             self._tap(chunk)
-            await self._pass_on(self._lines.feed(chunk, clock.timestamp()))
+            await self._take(chunk)
             # A flood from one instance must not keep the loop from all others.
             await checkpoint()
-        await self._pass_on(self._lines.end(clock.timestamp()))
+        self._commit(self._lines.end(clock.timestamp()), has_room=await self._logs.room(self._key))
 
-    async def _pass_on(self, records: bytes) -> None:
+    async def _take(self, chunk: bytes) -> None:
+        has_room = await self._logs.room(self._key)
+        self._commit(self._lines.feed(chunk, clock.timestamp()), has_room=has_room)
+
+    def _commit(self, records: bytes, *, has_room: bool) -> None:
+        used = self._pipe.taken - self._lines.rest_bytes
+        dropped = self._marks[self._pipe.name].dropped
+        if not has_room:
+            dropped += records.count(b"\n")
+            records = b""
+        elif dropped and records:
+            records = self._lines.gap(dropped, clock.timestamp()) + records
+            dropped = 0
+        self._marks.commit(self._pipe.name, Mark(used=used, inside=self._lines.inside, dropped=dropped), records)
+        self._pipe.forget(used)
         if records:
-            await self._take(records)
+            self._logs.committed(self._key, records)
 
     async def finish(self) -> None:
         """The process is gone: read to the end what it wrote. Waiting is the only thing that is cut short."""

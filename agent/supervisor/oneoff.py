@@ -7,11 +7,15 @@ outlives the main process is killed, as after an instance.
 from typing import Final
 
 import anyio
+from anyio import to_thread
+from anyio.abc import TaskGroup
 
+from agent.linux import clock
 from agent.linux.executable import ExecFailure
 from agent.linux.pidfd import ExitStatus
 from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey
 from agent.supervisor.process import Plan, Process, Surroundings, start
+from agent.supervisor.records import Record
 
 OUTPUT_BYTES_MAX: Final = 8 * 1024
 
@@ -43,8 +47,7 @@ async def run_once(around: Surroundings, command: AdminCommand, number: int) -> 
     )
     status: ExitStatus | None = None
     async with anyio.create_task_group() as tasks:
-        with anyio.CancelScope(shield=True):
-            process = await start(around, plan, tasks)
+        process = await _begin(around, plan, tasks)
         if isinstance(process, ExecFailure):
             return AdminExit(failure=str(process))
         try:
@@ -52,13 +55,39 @@ async def run_once(around: Surroundings, command: AdminCommand, number: int) -> 
                 status = await process.wait()
         finally:
             with anyio.CancelScope(shield=True):
-                await _clear_away(process)
+                await _clear_away(around, plan.key, process)
     around.logs.end(plan.key)
     if status is None:
         return AdminExit(timed_out=True, output=tail.text())
     return AdminExit(exit_code=status.code, signal=status.signal, output=tail.text())
 
 
-async def _clear_away(process: Process) -> None:
+async def _begin(around: Surroundings, plan: Plan, tasks: TaskGroup) -> Process | ExecFailure:
+    with anyio.CancelScope(shield=True):
+        await _record(around, plan.key)
+        process = await start(around, plan, tasks)
+        if isinstance(process, ExecFailure):
+            await to_thread.run_sync(around.records.remove, plan.key)
+        else:
+            await _record(around, plan.key, process)
+    return process
+
+
+async def _record(around: Surroundings, key: InstanceKey, process: Process | None = None) -> None:
+    """So that a next agent ends what this one cannot."""
+    tree = process.tree if process else around.tree(key)
+    record = Record(
+        key=key,
+        boot_id=clock.boot_id(),
+        mark=tree.mark,
+        pid=process.pid if process else None,
+        start_time=process.start_time if process else None,
+        cgroup=str(tree.cgroup) if tree.cgroup else None,
+    )
+    await to_thread.run_sync(around.records.write, record)
+
+
+async def _clear_away(around: Surroundings, key: InstanceKey, process: Process) -> None:
     await process.kill()
     await process.close()
+    await to_thread.run_sync(around.records.remove, key)

@@ -1,7 +1,8 @@
-"""One process of ours from its start to its end, with its tree, its output and its record; instances and admin alike.
+"""One process of ours from its start to its end, with its tree and its output; instances and admin processes alike.
 
 Rules: its end is the pidfd's word, never an end of output; after it the tree is killed, then the output read to its
-end; a record is on disk before the process is. Whoever starts one kills and closes it.
+end. Whoever starts one, or takes one up that an earlier agent started, kills and closes it. What a next agent needs of
+it is in the FD store before it runs (`pipes`, `logs`) or right after (its pidfd).
 """
 
 import contextlib
@@ -16,18 +17,19 @@ import anyio
 from anyio import to_thread
 from anyio.abc import TaskGroup
 from msgspec import Struct
-from msgspec.structs import replace
 
-from agent.linux import cgroup, clock, pidfd
+from agent.linux import cgroup, pidfd
 from agent.linux.executable import ExecFailure
+from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.killtree import Tree, end_tree
 from agent.linux.pidfd import ExitStatus
 from agent.linux.spawn import Launch, Rlimits, spawn
 from agent.model.ids import ReleaseName
 from agent.supervisor.folder import STREAMS, Folder
 from agent.supervisor.launchable import InstanceKey, Listener, environment_of, sockets_named, words_of
-from agent.supervisor.logs import Logs, Stream
-from agent.supervisor.records import Record, Records
+from agent.supervisor.logs import Logs, Marks, Stream
+from agent.supervisor.pipes import Pipe, kept_as
+from agent.supervisor.records import NO_PID, Record, Records
 from agent.wire.logline import LogLines, Source
 
 READ_OUT_S: Final = 5.0
@@ -40,11 +42,21 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     run_dir: Path
     records: Records
     logs: Logs
+    store: FdStore
+    inherited: Inherited
     jitter: Callable[[], float]
     """Draws in 0..1."""
     cgroup_root: Path | None = None
     rlimits: Rlimits = {}
     """What instances have in place of the agent's own limits."""
+
+    def folder(self, key: InstanceKey) -> Folder:
+        return Folder(self.run_dir, str(key))
+
+    def tree(self, key: InstanceKey, pid: int = NO_PID) -> Tree:
+        """How the processes of `key` are known, now and to a next agent."""
+        leaf = self.cgroup_root / str(key) if self.cgroup_root else None
+        return Tree(pid=pid, mark=f"ROLLWAY_DRAIN_FILE={self.folder(key).notice}", cgroup=leaf)
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -63,44 +75,53 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 class Process:
-    """Made by `start` only."""
+    """Made by `start` and `resume` only."""
 
     def __init__(
-        self, around: Surroundings, plan: Plan, folder: Folder, tree: Tree, handle: int, *, recorded: bool
+        self,
+        around: Surroundings,
+        key: InstanceKey,
+        tree: Tree,
+        *,
+        handle: int | None,
+        start_time: int | None,
+        pipes: list[Pipe],
     ) -> None:
         self.tree: Final = tree
-        self.recorded: Final = recorded
-        self._folder = folder
+        self.start_time: Final = start_time
         self._around = around
-        self._key = plan.key
+        self._key = key
         self._handle = handle
+        self._pipes = pipes
         self._streams: list[Stream] = []
-        self._writers: list[int] = []
 
     @property
     def pid(self) -> int:
         return self.tree.pid
 
-    def read(self, tasks: TaskGroup, plan: Plan, readers: list[int], writers: list[int]) -> None:
-        """Begin to read its output. Our own writing ends keep the FIFOs from ending when the process closes its."""
-        self._writers = writers
-        for name, reader in zip(STREAMS, readers, strict=True):
-            lines = LogLines(source_of(plan, self.pid, name))
-            stream = Stream(reader, lines, lambda records: self._around.logs.take(self._key, records), plan.tap)
+    def read(self, tasks: TaskGroup, release: ReleaseName, tap: Callable[[bytes], None] = lambda _chunk: None) -> None:
+        """Begin to read its output, or go on where an earlier agent was."""
+        logs = self._around.logs
+        marks = Marks(logs.journal(self._key))
+        for pipe in self._pipes:
+            source = source_of(self._key, release, self.pid, pipe.name)
+            lines = LogLines(source, inside=marks[pipe.name].inside)
+            stream = Stream(logs, self._key, pipe, marks=marks, lines=lines, tap=tap)
             self._streams.append(stream)
             tasks.start_soon(stream.run)
 
     def signal(self, name: str) -> None:
         """To the main process alone; if it is gone, nothing."""
-        pidfd.send_signal(self._handle, signal.Signals[name])
+        if self._handle is not None:
+            pidfd.send_signal(self._handle, signal.Signals[name])
 
     async def show_notice(self) -> None:
         """Let the drain notice appear; a disk that is full takes the notice away from the app, not the drain."""
         with contextlib.suppress(OSError):
-            await to_thread.run_sync(self._folder.show_notice)
+            await to_thread.run_sync(self._around.folder(self._key).show_notice)
 
     async def wait(self) -> ExitStatus:
-        return await pidfd.wait_exit(self._handle)
+        return await pidfd.wait_exit(self._handle) if self._handle is not None else pidfd.UNKNOWN_EXIT
 
     async def kill(self) -> tuple[int, ...]:
         """SIGKILL to the whole tree; the pids that are still there afterwards."""
@@ -113,27 +134,28 @@ class Process:
                 await stream.finish()
         for stream in self._streams:
             stream.abandon()
-        # Reaps it where nobody has waited for it.
-        pidfd.collect(self._handle)
-        for fd in (*self._writers, self._handle):
-            os.close(fd)
+        if self._handle is not None:
+            pidfd.collect(self._handle)  # reaps it where nobody has waited for it
         await to_thread.run_sync(self._leave)
         return not patience.cancelled_caught
 
     def _leave(self) -> None:
+        for pipe in self._pipes:
+            pipe.close(self._around.store, str(self._key))
+        if self._handle is not None:
+            self._around.store.drop(_pidfd_name(self._key))
+            os.close(self._handle)
         if self.tree.cgroup is not None:
             with contextlib.suppress(OSError):  # an empty leaf that stays is used again
                 cgroup.remove(self.tree.cgroup)
-        self._folder.remove()
-        self._around.records.remove(str(self._key))
+        self._around.folder(self._key).remove()
 
 
-def source_of(plan: Plan, pid: int, stream: str) -> Source:
-    key = plan.key
+def source_of(key: InstanceKey, release: ReleaseName, pid: int, stream: str) -> Source:
     return Source(
         app=key.app,
         env=key.environment,
-        release=plan.release,
+        release=release,
         process=key.process,
         instance=key.name,
         pid=pid,
@@ -143,53 +165,45 @@ def source_of(plan: Plan, pid: int, stream: str) -> Source:
 
 async def start(around: Surroundings, plan: Plan, tasks: TaskGroup) -> Process | ExecFailure:
     """Start it, its output read by tasks of `tasks`; or why it cannot be started, whatever stood in the way."""
-    readers: list[int] = []
-    writers: list[int] = []
-    folder = Folder(around.run_dir, str(plan.key))
+    pipes: list[Pipe] = []
+    Marks(around.logs.journal(plan.key)).begin()
     try:
-        process = await to_thread.run_sync(_start, around, plan, folder, readers, writers)
+        process = await to_thread.run_sync(_start, around, plan, pipes)
     except OSError as error:
         process = ExecFailure(errno=error.errno or errno.EIO, what=error.filename or str(error))
     except ValueError as error:
         process = ExecFailure(errno=errno.EINVAL, what=f"cannot read the command {plan.command!r}: {error}")
     if isinstance(process, ExecFailure):
-        for fd in (*readers, *writers):
-            os.close(fd)
+        await to_thread.run_sync(_give_up, around, plan.key, pipes)
         return process
-    process.read(tasks, plan, readers, writers)
+    process.read(tasks, plan.release, plan.tap)
     return process
 
 
-def _start(
-    around: Surroundings, plan: Plan, folder: Folder, readers: list[int], writers: list[int]
-) -> Process | ExecFailure:
+def _start(around: Surroundings, plan: Plan, pipes: list[Pipe]) -> Process | ExecFailure:
+    folder, key = around.folder(plan.key), plan.key
     folder.prepare()
+    around.logs.keep()
     for name in STREAMS:
-        reader, writer = folder.open_stream(name)
-        readers.append(reader)
-        writers.append(writer)
-    leaf = cgroup.create(around.cgroup_root, str(plan.key)) if around.cgroup_root else None
-    mark = f"ROLLWAY_DRAIN_FILE={folder.notice}"
-    record = Record(
-        key=str(plan.key),
-        release=plan.release,
-        boot_id=clock.boot_id(),
-        mark=mark,
-        cgroup=str(leaf) if leaf else None,
-    )
-    recorded = around.records.write(record)
-    launched = spawn(_launch(around, plan, folder, writers, leaf))
+        pipes.append(Pipe.make(folder, around.store, str(key), name))  # noqa: PERF401 - those made so far are closed
+    leaf = cgroup.create(around.cgroup_root, str(key)) if around.cgroup_root else None
+    launch = _launch(around, plan, [pipe.writer for pipe in pipes], leaf)
+    launched = spawn(launch, lambda process: around.store.put(_pidfd_name(key), process.pidfd))
     if isinstance(launched, ExecFailure):
-        around.records.remove(record.key)
-        folder.remove()
         return launched
-    # Where only this one fails, the mark of the first finds the process all the same.
-    around.records.write(replace(record, pid=launched.pid, start_time=launched.start_time))
-    tree = Tree(pid=launched.pid, mark=mark, cgroup=leaf)
-    return Process(around, plan, folder, tree, launched.pidfd, recorded=recorded)
+    tree = around.tree(key, launched.pid)
+    return Process(around, key, tree, handle=launched.pidfd, start_time=launched.start_time, pipes=pipes)
 
 
-def _launch(around: Surroundings, plan: Plan, folder: Folder, writers: list[int], leaf: Path | None) -> Launch:
+def _give_up(around: Surroundings, key: InstanceKey, pipes: list[Pipe]) -> None:
+    for pipe in pipes:
+        pipe.close_reader()
+        pipe.close(around.store, str(key))
+    around.folder(key).remove()
+
+
+def _launch(around: Surroundings, plan: Plan, writers: list[int], leaf: Path | None) -> Launch:
+    folder = around.folder(plan.key)
     stdout, stderr = writers
     return Launch(
         argv=words_of(plan.command, shell=plan.shell, port=plan.port),
@@ -206,3 +220,53 @@ def _launch(around: Surroundings, plan: Plan, folder: Folder, writers: list[int]
         cgroup=leaf,
         rlimits=around.rlimits,
     )
+
+
+async def resume(around: Surroundings, record: Record, release: ReleaseName, tasks: TaskGroup) -> Process | None:
+    """Take up the process that an earlier agent started, living or not; None where there is none, or never was.
+
+    One whose start was ordered and is not in the record is known by its pidfd alone: if that one does not live, it
+    never left its gate; without a store nobody has been served by it yet, and its tree is ended.
+    """
+    process = await to_thread.run_sync(_resume, around, record)
+    process.read(tasks, release)
+    if process.pid != NO_PID:
+        return process
+    await process.kill()
+    await process.close()
+    return None
+
+
+def _resume(around: Surroundings, record: Record) -> Process:
+    key = record.key
+    pid, start_time = record.pid, record.start_time
+    handle = around.inherited.take(_pidfd_name(key))
+    held = pidfd.pid_of(handle) if handle is not None else None
+    if pid is None and held is not None:
+        pid, start_time = held
+    elif handle is not None and held is not None and held != (pid, start_time):
+        os.close(handle)  # of an earlier process of this slot
+        handle = None
+    if handle is None and pid is not None and start_time is not None:
+        handle = pidfd.open_pidfd(pid, start_time)
+        if handle is not None:
+            around.store.put(_pidfd_name(key), handle)
+    pipes = [
+        pipe
+        for name in STREAMS
+        if (pipe := Pipe.adopt(around.folder(key), around.store, around.inherited, str(key), name)) is not None
+    ]
+    tree = Tree(pid=NO_PID if pid is None else pid, mark=record.mark, cgroup=record.tree.cgroup)
+    return Process(around, key, tree, handle=handle, start_time=start_time, pipes=pipes)
+
+
+def kept_names(record: Record) -> set[str]:
+    """Under which names the FD store is to have what belongs to the process of a record."""
+    if record.pid is None:
+        return set()
+    key = str(record.key)
+    return {_pidfd_name(record.key)}.union(*(kept_as(key, name) for name in STREAMS))
+
+
+def _pidfd_name(key: InstanceKey) -> str:
+    return f"{key}/pidfd"

@@ -1,7 +1,8 @@
-"""Runtime records: which process was started for which instance, so that the next agent knows what an earlier one left.
+"""Runtime records: what a next agent must know of each instance and admin process to take it up, or to end it.
 
-Rules: written before each launch, again with the pid after it, removed when the tree is gone. What a record names is
-ended before anything is launched; a record of another boot names nothing. Blocking: callers run these in a thread.
+Rules: written before each launch and before anything else that the instance's state decides; one file each in the run
+folder, whole or not there; a record of another boot means nothing. What cannot be read is set aside, never trusted: its
+process is known by its mark alone and is ended. Blocking: callers run these in a thread.
 """
 
 import contextlib
@@ -12,23 +13,61 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from agent.decisions.process.state import InstanceMachine
 from agent.linux import atomic, procfs
 from agent.linux.killtree import Tree
+from agent.model.assignment import ReleaseRef
+from agent.model.process import ProcessType
+from agent.model.units import Milliseconds
+from agent.supervisor.launchable import InstanceKey, Target
 
 NO_PID: Final = -1
 """Names no process and no session, whereas 0 would name everybody's."""
+RECORD_BYTES_MAX: Final = 1 << 20
+
+
+class Kept(Struct, frozen=True, kw_only=True):
+    """An instance, but for its sockets, which the FD store keeps, and its config, which no disk may hold."""
+
+    release: ReleaseRef
+    type: ProcessType
+    cwd: str
+    addresses: tuple[str, ...] = ()
+    port: int | None = None
+    target: Target | None = None
+    linger_ms: Milliseconds | None = None
+    machine: InstanceMachine
+    signalled: bool = True
+    """False from the decision to send the stop signal until it was sent."""
 
 
 class Record(Struct, frozen=True, kw_only=True):
     """`pid` is None from the decision to launch until the process is known; then only its mark can find it."""
 
-    key: str
-    release: str
+    key: InstanceKey
     boot_id: str
     mark: str
     pid: int | None = None
     start_time: int | None = None
     cgroup: str | None = None
+    instance: Kept | None = None
+    """None: an admin process, which does not outlive its agent."""
+
+    @property
+    def tree(self) -> Tree:
+        """Its main process counts only if the number still means it, or means nobody (its session may live on)."""
+        pid = NO_PID
+        if self.pid is not None and procfs.start_time(self.pid) in (None, self.start_time):
+            pid = self.pid
+        return Tree(pid=pid, mark=self.mark, cgroup=Path(self.cgroup) if self.cgroup else None)
+
+
+class Unreadable(Struct, frozen=True):
+    """A record that was set aside: whose it is by its name, if that names anybody, and why."""
+
+    path: Path
+    key: InstanceKey | None
+    reason: str
 
 
 class Records:
@@ -39,30 +78,38 @@ class Records:
         """Whether it is written. A full disk keeps nobody from running: it only hides them from the next agent."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            atomic.write_atomically(self._folder / f"{record.key}.json", msgspec.json.encode(record))
+            # Not forced to the disk: a record is for a next agent of this boot, and is nobody's after a power loss.
+            atomic.write_atomically(self._path(record.key), msgspec.json.encode(record), lasting=False)
         except OSError:
             return False
         return True
 
-    def remove(self, key: str) -> None:
+    def remove(self, key: InstanceKey) -> None:
         """What stays on a disk that takes nothing names a process that is gone."""
         with contextlib.suppress(OSError):
-            (self._folder / f"{key}.json").unlink(missing_ok=True)
+            self._path(key).unlink(missing_ok=True)
 
-    def left(self, boot_id: str) -> Iterator[tuple[Path, Tree | None]]:
-        """What lies there, each with the tree to end; None: nothing of it can live any more, or nobody can read it."""
+    def left(self, boot_id: str) -> Iterator[Record | Unreadable]:
+        """What an earlier agent of this boot left, in the order of the names."""
         for path in sorted(self._folder.glob("*.json")):
-            try:
-                record = msgspec.json.decode(atomic.read(path), type=Record)
-            except (OSError, msgspec.DecodeError, UnicodeError):
-                yield path, None
+            record = _read(path)
+            if isinstance(record, Record) and record.boot_id != boot_id:
+                path.unlink(missing_ok=True)
                 continue
-            yield path, _tree(record) if record.boot_id == boot_id else None
+            if isinstance(record, Unreadable):
+                path.replace(path.with_suffix(".unreadable"))
+            yield record
+
+    def _path(self, key: InstanceKey) -> Path:
+        return self._folder / f"{key}.json"
 
 
-def _tree(record: Record) -> Tree:
-    """Its main process counts only if the number still means it, or means nobody (its session may live on)."""
-    pid = NO_PID
-    if record.pid is not None and procfs.start_time(record.pid) in (None, record.start_time):
-        pid = record.pid
-    return Tree(pid=pid, mark=record.mark, cgroup=Path(record.cgroup) if record.cgroup else None)
+def _read(path: Path) -> Record | Unreadable:
+    key = InstanceKey.parse(path.stem)
+    try:
+        record = msgspec.json.decode(atomic.read(path, RECORD_BYTES_MAX), type=Record)
+    except OSError as error:
+        return Unreadable(path, key, str(error.strerror))
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        return Unreadable(path, key, str(error))
+    return record if record.key == key else Unreadable(path, key, f"it is the record of {record.key}")

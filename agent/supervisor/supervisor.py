@@ -1,13 +1,14 @@
 """All instances of one host: started when the host says so, watched, drained, shown.
 
-Rules: everything that is started lives in the one task group of `run`; what an earlier agent left is ended before
-anything is launched. A cancelled supervisor leaves living instances alone, as a killed one would: whoever goes away for
-good drains first. Not handled here: which release, and traffic.
+Rules: everything that is started lives in the one task group of `run`. What an earlier agent left is taken up (`left`,
+`adopt`), but for admin processes and what nobody can read a record of: they are ended before anything is launched. A
+cancelled supervisor leaves living instances alone, as a killed one would: whoever goes away for good drains first. Not
+handled here: which release, and traffic.
 """
 
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -19,18 +20,17 @@ from anyio.abc import TaskGroup, TaskStatus
 from agent.decisions.swap.state import InstanceView
 from agent.errors import invariant
 from agent.linux import cgroup, clock
-from agent.linux.killtree import end_tree
+from agent.linux.fdstore import FdStore, Inherited
+from agent.linux.killtree import Tree, end_tree
 from agent.linux.spawn import Rlimits
 from agent.model.ids import AppName, EnvironmentName
 from agent.model.units import Milliseconds
 from agent.supervisor import oneoff
 from agent.supervisor.instance import Instance
 from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey, Launchable
-from agent.supervisor.logs import Follower, Logs, matching
-from agent.supervisor.process import Surroundings
-from agent.supervisor.records import Records
-
-RING_BYTES: Final = 256 * 1024
+from agent.supervisor.logs import Follower, Logs, Outlet, matching
+from agent.supervisor.process import Surroundings, kept_names
+from agent.supervisor.records import Record, Records, Unreadable
 
 OnChange = Callable[[AppName, EnvironmentName], None]
 OnEvent = Callable[[InstanceKey, str, Mapping[str, str | int]], None]
@@ -42,20 +42,24 @@ class Supervisor:
     def __init__(
         self,
         *,
-        state_dir: Path,
         run_dir: Path,
-        sink: Callable[[bytes], Awaitable[None]],
+        outlet: Outlet,
         on_change: OnChange,
         on_event: OnEvent,
-        ring_bytes: int = RING_BYTES,
+        store: FdStore | None = None,
+        inherited: Inherited | None = None,
+        drops_logs: bool = False,
         cgroup_root: Path | None = None,
         rlimits: Rlimits | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        store, inherited = store or FdStore(None), inherited or Inherited({})
         self._around: Final = Surroundings(
             run_dir=run_dir,
-            records=Records(state_dir / "instances"),
-            logs=Logs(sink, ring_bytes),
+            records=Records(run_dir / "records"),
+            logs=Logs(outlet, store, inherited, drops=drops_logs),
+            store=store,
+            inherited=inherited,
             jitter=jitter,
             cgroup_root=cgroup_root,
             rlimits=rlimits or {},
@@ -63,29 +67,46 @@ class Supervisor:
         self._on_change = on_change
         self._on_event = on_event
         self._instances: dict[InstanceKey, Instance] = {}
+        self._left: dict[InstanceKey, Record] = {}
         self._tasks: TaskGroup | None = None
         self._numbers = itertools.count(1)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """The owner of all that is started; ready once nothing of an earlier agent is left."""
-        await self._end_leftovers()
+        """The owner of all that is started; ready once it is known what an earlier agent has left."""
+        await self._find_left()
         async with anyio.create_task_group() as self._tasks:
             task_status.started()
             await anyio.sleep_forever()
 
+    def left(self, app: AppName, environment: EnvironmentName) -> list[Record]:
+        """Instances of an earlier agent that nobody has taken up yet."""
+        return [record for key, record in self._left.items() if (key.app, key.environment) == (app, environment)]
+
+    def left_apps(self) -> set[tuple[AppName, EnvironmentName]]:
+        """Of what there are such instances."""
+        return {(key.app, key.environment) for key in self._left}
+
+    def adopt(self, launchable: Launchable) -> None:
+        """Take up the instance that an earlier agent left under this key: its process is not touched."""
+        self._begin(launchable, self._left.pop(launchable.key))
+
     def launch(self, launchable: Launchable) -> None:
         """Keep this instance running. Does nothing while one lives under the key; a stopped one is forgotten first."""
-        key = launchable.key
-        known = self._instances.get(key)
+        known = self._instances.get(launchable.key)
         if known is not None:
-            invariant(known.view.state != "stopped", f"{key} has stopped and was not forgotten")
+            invariant(known.view.state != "stopped", f"{launchable.key} has stopped and was not forgotten")
             return
+        self._begin(launchable, None)
+
+    def _begin(self, launchable: Launchable, left: Record | None) -> None:
+        key = launchable.key
         invariant(self._tasks is not None, "the supervisor does not run yet")
         instance = Instance(
             self._around,
             launchable,
             changed=lambda: self._on_change(key.app, key.environment),
             tell=lambda text, fields: self._on_event(key, text, fields),
+            left=left,
         )
         self._instances[key] = instance
         if self._tasks is not None:
@@ -102,6 +123,7 @@ class Supervisor:
         if key in self._instances:
             invariant(self._instances[key].view.state == "stopped", f"{key} has not stopped")
             del self._instances[key]
+            self._around.records.remove(key)
             self._around.logs.end(key)
             self._on_change(key.app, key.environment)
 
@@ -130,11 +152,31 @@ class Supervisor:
         """Run an admin process to its end; cancelling ends it."""
         return await oneoff.run_once(self._around, command, next(self._numbers))
 
-    async def _end_leftovers(self) -> None:
-        left = await to_thread.run_sync(lambda: list(self._around.records.left(clock.boot_id())))
-        for path, tree in left:
-            if tree is not None and await end_tree(tree):
-                continue  # what survives SIGKILL is named again next time
-            if tree is not None and tree.cgroup is not None:
-                await to_thread.run_sync(cgroup.remove, tree.cgroup)
-            await to_thread.run_sync(path.unlink)
+    async def _find_left(self) -> None:
+        came_back = frozenset(self._around.inherited.names())
+        for record in await to_thread.run_sync(lambda: list(self._around.records.left(clock.boot_id()))):
+            if isinstance(record, Unreadable):
+                await self._set_aside(record)
+            elif record.instance is not None:
+                self._left[record.key] = record
+                missing = kept_names(record) - came_back
+                if missing and self._around.store.keeps:
+                    self._on_event(record.key, "descriptors did not come back", {"names": " ".join(sorted(missing))})
+            elif await self._ended(record.tree, record.key):
+                await to_thread.run_sync(self._around.records.remove, record.key)
+
+    async def _set_aside(self, unreadable: Unreadable) -> None:
+        """Nobody can tell what it is to be: end what bears its mark. The host starts anew what is wanted."""
+        if unreadable.key is None:
+            return
+        self._on_event(unreadable.key, "its record cannot be trusted: it is ended", {"reason": unreadable.reason})
+        await self._ended(self._around.tree(unreadable.key), unreadable.key)
+
+    async def _ended(self, tree: Tree, key: InstanceKey) -> bool:
+        """End a tree; False where something survives SIGKILL: it is met again by the next agent."""
+        if await end_tree(tree):
+            return False
+        if tree.cgroup is not None:
+            await to_thread.run_sync(cgroup.remove, tree.cgroup)
+        await to_thread.run_sync(self._around.folder(key).remove)
+        return True

@@ -1,10 +1,10 @@
-"""The one writer of a role's standard output: JSON lines of instances and own events, in order.
+"""The one writer of a role's standard output: the journals of instances and of the role's own events, record by record.
 
-Rules: the event loop is never blocked. Whoever brings instance lines waits while the bound is reached, so that a slow
-reader slows the app and loses nothing; own events never wait, and what they lose is counted in a record. O_NONBLOCK is
-never set on the descriptor itself, for its description is shared with whoever started us: a pipe is opened again by
-path, a socket is written with MSG_DONTWAIT, a file or terminal in a thread. A reader that has gone away loses its
-lines, and stops nothing.
+Rules: the event loop is never blocked. Journals take turns, each until what it had at its turn is sent, so that
+records are never mixed; what a slow reader has not taken stays in its journal, where whoever writes it waits for room.
+Own events never wait, and what they lose is counted in a record. O_NONBLOCK is never set on the descriptor itself, for
+its description is shared with whoever started us: a pipe is opened again by path, a socket is asked before, a file or
+terminal is written in a thread. A reader that has gone away loses its lines, and stops nothing.
 """
 
 import errno
@@ -12,7 +12,6 @@ import os
 import select
 import socket
 import stat
-from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -20,52 +19,80 @@ import msgspec
 from anyio import to_thread
 from anyio.abc import TaskStatus
 
+from agent.linux.journal import Journal
+
 BOUND_BYTES: Final = 1 << 20
-_CHUNK_BYTES: Final = 1 << 16
+_SLICE_BYTES: Final = 1 << 18
 _POLL_S: Final = 1.0
 _NOBODY_READS: Final = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EIO, errno.ENOSPC}
+_NO_SENDFILE: Final = {errno.EINVAL, errno.ENOSYS}
+OWN_JOURNAL: Final = "agent-journal"
+"""The name under which the journal of own events is kept."""
 
 
 class Stdout:
-    """`run` is its owner's task; `write`, `put` and `flush` are for everybody else on the same loop."""
+    """`run` is its owner's task; the rest is for everybody else on the same loop."""
 
-    def __init__(self, fd: int = 1, bound_bytes: int = BOUND_BYTES) -> None:
+    def __init__(self, fd: int = 1, bound_bytes: int = BOUND_BYTES, own: Journal | None = None) -> None:
+        self.own: Final = own or Journal.create(OWN_JOURNAL)
         self._fd = fd
         self._bound = bound_bytes
-        self._waiting = bytearray()
+        self._waiting: dict[Journal, None] = {}
         self._lost = 0
         self._changed = anyio.Event()
+        self.offer(self.own)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Write what is given, until cancelled."""
+        """Send what is offered, until cancelled."""
         way = _way_out(self._fd)
         task_status.started()
         try:
             while True:
                 while not self._waiting:
                     await self._changed.wait()
-                await self._write_some(way)
+                # A record that an earlier process sent in part comes first: nothing may stand in its middle.
+                journal = next((one for one in self._waiting if one.inside_record), next(iter(self._waiting)))
+                if journal.inside_record and not way.continues:
+                    journal.send_record_again()
+                was_read = await self._send(journal, way)
+                del self._waiting[journal]
+                self.offer(journal)
+                if was_read:
+                    self._tell_lost()
                 self._tell()
         finally:
             way.close()
 
-    async def write(self, records: bytes) -> None:
-        """Take whole lines; returns once there is room for them."""
-        while len(self._waiting) >= self._bound:
+    def offer(self, journal: Journal) -> None:
+        """Say that a journal may have unsent records; its turn comes."""
+        if journal.unsent:
+            self._waiting.setdefault(journal)
+            self._tell()
+
+    def is_full(self, journal: Journal) -> bool:
+        return journal.unsent >= self._bound
+
+    async def room(self, journal: Journal) -> None:
+        """Wait until the journal may be added to."""
+        while self.is_full(journal):
             await self._changed.wait()
-        self._waiting += records
-        self._tell()
+
+    async def write(self, records: bytes) -> None:
+        """Take whole lines among the own events; returns once there is room for them."""
+        await self.room(self.own)
+        self.own.append(records)
+        self.offer(self.own)
 
     def put(self, record: bytes) -> None:
-        """Take one line or count it as lost; never waits. Twice the bound, so that events pass waiting instances."""
-        if len(self._waiting) + len(record) > 2 * self._bound:
+        """Take one line or count it as lost; never waits. Twice the bound, so that events pass waiting records."""
+        if self.own.unsent + len(record) > 2 * self._bound:
             self._lost += 1
             return
-        self._waiting += record
-        self._tell()
+        self.own.append(record)
+        self.offer(self.own)
 
     async def flush(self) -> None:
-        """Wait until everything is written."""
+        """Wait until everything is sent."""
         while self._waiting:
             await self._changed.wait()
 
@@ -73,68 +100,98 @@ class Stdout:
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def _write_some(self, way: "_Way") -> None:
-        chunk = bytes(self._waiting[:_CHUNK_BYTES])
-        try:
-            del self._waiting[: await way.write(chunk)]
-        except OSError as error:
-            if error.errno not in _NOBODY_READS:
-                raise
-            self._lost += chunk.count(b"\n")
-            del self._waiting[: len(chunk)]
-        else:
-            if self._lost and not self._waiting:
-                self._waiting += _gap(self._lost)
-                self._lost = 0
+    async def _send(self, journal: Journal, way: "_Way") -> bool:
+        """Send what the journal has now, what comes meanwhile at its next turn; whether somebody reads."""
+        left = journal.unsent
+        while left > 0:
+            try:
+                left -= await way.send(journal, min(left, _SLICE_BYTES))
+            except OSError as error:
+                if error.errno not in _NOBODY_READS:
+                    raise
+                self._lost += journal.next_unsent(left).count(b"\n")
+                journal.skip(left)
+                return False
+            self._tell()
+        return True
+
+    def _tell_lost(self) -> None:
+        if self._lost and not self._waiting:
+            gap = {"level": "warning", "event": "log records were lost", "lost": self._lost}
+            self._lost = 0
+            self.own.append(msgspec.json.encode(gap) + b"\n")
+            self.offer(self.own)
 
 
 class _Way:
-    """A descriptor, and how to write to it: at once as much as it takes, else after waiting."""
+    """A pipe that is our own to wait for."""
 
-    def __init__(self, fd: int, attempt: Callable[[bytes], int], close: Callable[[], None]) -> None:
+    continues = True
+    """Whether a next process has the same reader, which then gets the rest of a record."""
+
+    def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._attempt = attempt
-        self.close = close
 
-    async def write(self, chunk: bytes) -> int:
+    async def send(self, journal: Journal, count: int) -> int:
         while True:
             try:
-                return self._attempt(chunk)
+                return journal.send(self._fd, count)
             except BlockingIOError:
-                await self._wait()
+                await anyio.wait_writable(self._fd)
 
-    async def _wait(self) -> None:
-        await anyio.wait_writable(self._fd)
+    def close(self) -> None:
+        os.close(self._fd)
 
 
-class _SharedWay(_Way):
-    """A socket of which others have the description too: uvloop would set O_NONBLOCK on it, so a thread polls it."""
+class _SocketWay(_Way):
+    """A socket whose description others have too: only sent to when it has room, and a thread waits for that.
 
-    async def _wait(self) -> None:
-        await to_thread.run_sync(select.select, (), (self._fd,), (), _POLL_S, abandon_on_cancel=True)
+    A unix stream is writable while three quarters of its buffer are free (unix(7)), so that a quarter never blocks.
+    """
+
+    continues = False
+
+    async def send(self, journal: Journal, count: int) -> int:
+        while not select.select((), (self._fd,), (), 0)[1]:
+            await to_thread.run_sync(select.select, (), (self._fd,), (), _POLL_S, abandon_on_cancel=True)
+        with socket.socket(fileno=os.dup(self._fd)) as sock:
+            room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 4
+        return journal.send(self._fd, min(count, max(room, 1)))
+
+    def close(self) -> None:
+        """The descriptor is not ours."""
 
 
 class _ThreadWay(_Way):
     """A file or a terminal: neither can be waited for, so a thread may block in it; cancelling leaves it there."""
 
-    async def write(self, chunk: bytes) -> int:
-        return await to_thread.run_sync(self._attempt, chunk, abandon_on_cancel=True)
+    continues = False
+
+    async def send(self, journal: Journal, count: int) -> int:
+        def write() -> int:
+            try:
+                return journal.send(self._fd, count)
+            except OSError as error:
+                if error.errno not in _NO_SENDFILE:
+                    raise
+            # Opened to append, or no file at all: here alone a kill in between sends a record twice.
+            written = os.write(self._fd, journal.next_unsent(count))
+            journal.skip(written)
+            return written
+
+        return await to_thread.run_sync(write, abandon_on_cancel=True)
+
+    def close(self) -> None:
+        """The descriptor is not ours."""
 
 
 def _way_out(fd: int) -> _Way:
     kind = os.fstat(fd).st_mode
     if stat.S_ISSOCK(kind):
-        sock = socket.socket(fileno=os.dup(fd))
-        return _SharedWay(sock.fileno(), lambda chunk: sock.send(chunk, socket.MSG_DONTWAIT), sock.close)
+        return _SocketWay(fd)
     if stat.S_ISFIFO(kind):
         try:
-            own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            return _Way(os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
         except OSError:
             pass  # Another user's pipe, or its reader is gone already: the thread finds out which.
-        else:
-            return _Way(own, lambda chunk: os.write(own, chunk), lambda: os.close(own))
-    return _ThreadWay(fd, lambda chunk: os.write(fd, chunk), lambda: None)
-
-
-def _gap(lost: int) -> bytes:
-    return msgspec.json.encode({"level": "warning", "event": "log records were lost", "lost": lost}) + b"\n"
+    return _ThreadWay(fd)

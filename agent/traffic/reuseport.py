@@ -61,10 +61,24 @@ class Group:
         return group
 
     @classmethod
-    def adopt(cls, address: Address, members: Mapping[int, socket.socket]) -> "Group":
-        """Take over the sockets of an earlier agent, PARKED among them; its program stays until the first `admit`."""
-        group = cls(address, members)
+    def adopt(
+        cls, address: Address, members: Mapping[int, socket.socket], order: Sequence[int], traffic: Traffic
+    ) -> "Group":
+        """Take over the sockets of an earlier agent, which had made them in this order and admitted this traffic.
+
+        Its program is in force all the while. Where it lost sockets, the parked one among them, it is replaced by one
+        for those that are left.
+        """
+        is_whole = PARKED in members
+        group = cls(address, members if is_whole else {**members, PARKED: sockets.listen(address)})
+        known = [*order, *(() if is_whole else (PARKED,))]
+        group._order = [slot for slot in known if sockets.is_listening(group._members[slot])]
+        group._traffic = traffic
         group._order = group._kernel_order()
+        if not is_whole:
+            group._attach()
+            group.discover()
+        group.mend()
         return group
 
     @property

@@ -37,12 +37,18 @@ class Source(Struct, frozen=True, kw_only=True):
 class LogLines:
     """Cuts one stream into records; keeps what stands after the last newline, at most `bound_bytes` of it."""
 
-    def __init__(self, source: Source, bound_bytes: int = LINE_BYTES_MAX) -> None:
+    def __init__(self, source: Source, bound_bytes: int = LINE_BYTES_MAX, *, inside: bool = False) -> None:
         self._who = b'","' + _encode(source)[2:-1]
         invariant(bound_bytes > CHARACTER_BYTES_MAX, "a part of a line has room for a character")
         self._bound_bytes = bound_bytes
         self._rest = b""
-        self._inside = False  # whether the rest continues a line whose first parts are out already
+        self.inside = inside
+        """Whether the rest continues a line whose first parts are out already."""
+
+    @property
+    def rest_bytes(self) -> int:
+        """How much of what was fed is in no record yet."""
+        return len(self._rest)
 
     def feed(self, chunk: bytes, ts: str) -> bytes:
         """Give the records of all lines that end in `chunk`; `ts` is when it was read."""
@@ -60,8 +66,12 @@ class LogLines:
     def end(self, ts: str) -> bytes:
         """Give what was left without a newline, marked, when the stream is over."""
         head, rest = b'{"ts":"' + ts.encode() + self._who, self._rest
-        self._rest, self._inside = b"", False
+        self._rest, self.inside = b"", False
         return _text(head, rest, partial=True) if rest else b""
+
+    def gap(self, dropped: int, ts: str) -> bytes:
+        """Give the record that stands for so many that found no room."""
+        return b'{"ts":"' + ts.encode() + self._who + b',"dropped":' + str(dropped).encode() + b"}\n"
 
     def _is_plain(self, chunk: bytes) -> bool:
         """Whether every line is whole, short enough and right as it stands inside a JSON string: the fast way."""
@@ -70,8 +80,8 @@ class LogLines:
     def _line(self, head: bytes, line: bytes, records: list[bytes]) -> None:
         if len(line) > self._bound_bytes:
             line = self._cut(head, line, records)
-        records.append(_text(head, line) if self._inside else _record(head, line))
-        self._inside = False
+        records.append(_text(head, line) if self.inside else _record(head, line))
+        self.inside = False
 
     def _cut(self, head: bytes, line: bytes, records: list[bytes]) -> bytes:
         """Put out the parts of a line that is too long, each but the last; a character is not torn."""
@@ -83,7 +93,7 @@ class LogLines:
             )
             end = next(starts, self._bound_bytes)
             records.append(_text(head, line[:end], partial=True))
-            line, self._inside = line[end:], True
+            line, self.inside = line[end:], True
         return line
 
 

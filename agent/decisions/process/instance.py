@@ -13,6 +13,7 @@ from agent.decisions.process import drain, probe, restart
 from agent.decisions.process.state import (
     AcceptLeft,
     Action,
+    Adopted,
     CloseProcess,
     ConnectionsLeft,
     Decision,
@@ -68,6 +69,8 @@ def _take(state: InstanceMachine, event: Event, now: Instant) -> Turn:
     match event:
         case Start():
             return _launch(state, now) if state.launch == 0 and not state.stop_asked else (state, ())
+        case Adopted():
+            return _adopted(state, event, now)
         case Launched():
             return _launched(state, event, now)
         case LaunchFailed():
@@ -145,6 +148,38 @@ def _started(state: InstanceMachine, now: Instant) -> Turn:
         return state, (StartProbe(kind="readiness"), *liveness)
     state, told = _readied(state, now)
     return state, (*liveness, *told)
+
+
+# After the agent's own death
+
+
+def _adopted(state: InstanceMachine, event: Adopted, now: Instant) -> Turn:
+    """Go on from the stored state. Every action may have been performed already, and is again; the process is left."""
+    if state.state == "stopped" or (event.pid is None and not state.launching):
+        return state, ()
+    if event.pid is None:  # ordered, and never started
+        state = replace(state, launching=False)
+        return _stopped(state, now, "") if state.stop_asked else _launch(state, now)
+    if state.launching:
+        return _launched(state, Launched(pid=event.pid), now)
+    told = Emit(text="adopted", fields={"pid": event.pid, "launch": state.launch})
+    probes = state.terms.probes
+    if not state.started and state.ending is None:
+        return state, (told, *((StartProbe(kind="startup"),) if probes.startup else ()))
+    readiness = (StartProbe(kind="readiness"),) if state.started and probes.readiness else ()
+    if state.ending is None:
+        liveness = (StartProbe(kind="liveness"),) if probes.liveness else ()
+        return state, (told, *readiness, *liveness)
+    return state, (told, *_end_on(state, event), *(readiness if state.stop_asked else ()))
+
+
+def _end_on(state: InstanceMachine, event: Adopted) -> tuple[Action, ...]:
+    """What belongs to the phase that the end had come to. A signal that was perhaps not sent is sent."""
+    ending = state.ending
+    notice: tuple[Action, ...] = (ShowNotice(),) if state.stop_asked else ()
+    if ending is not None and ending.phase == "linger":
+        return (*notice, WatchConnections()) if state.terms.listens else notice
+    return notice if event.signalled else (*notice, Signal(name=state.terms.stop.signal))
 
 
 # Probes

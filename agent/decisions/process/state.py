@@ -8,6 +8,7 @@ out of the program before.
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from agent.model.assignment import InstanceState
 from agent.model.process import ProbeKind, Probes, RestartPolicy, StopPolicy
@@ -89,6 +90,15 @@ class Start(Struct, frozen=True):
     """The instance is wanted."""
 
 
+class Adopted(Struct, frozen=True, kw_only=True):
+    """A next agent takes the instance up as the state that an earlier one stored; its process may be gone by now."""
+
+    pid: int | None
+    """Of the process that there is, or was: None where none was started."""
+    signalled: bool = True
+    """Whether a stop signal that the stored state speaks of is known to have been sent."""
+
+
 class Launched(Struct, frozen=True, kw_only=True):
     pid: int
 
@@ -134,7 +144,7 @@ class Tick(Struct, frozen=True):
     """Time has passed."""
 
 
-Event = Start | Launched | LaunchFailed | Exited | Probed | StopAsked | ConnectionsLeft | Tick
+Event = Start | Adopted | Launched | LaunchFailed | Exited | Probed | StopAsked | ConnectionsLeft | Tick
 
 
 # Actions, performed in the order in which they are listed
@@ -213,3 +223,8 @@ Action = (
 class Decision(Struct, frozen=True, kw_only=True):
     state: InstanceMachine
     actions: tuple[Action, ...] = ()
+
+
+def durable(state: InstanceMachine) -> InstanceMachine:
+    """The part that a next agent needs: results of probes are had again."""
+    return replace(state, startup=Tally(), readiness=Tally(), liveness=Tally())

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from agent.host.host import Host
 from agent.host.keys import HostKey
+from agent.linux.journal import Journal
 from agent.model.assignment import AppReport, Assignment
 from agent.model.ids import AppName, EnvironmentName, HostName
 from agent.model.roles import AgentSettings, TlsFiles
@@ -63,6 +64,23 @@ class Rig(Struct):
         )
 
 
+class Collected:
+    """Where journals are sent: into a list."""
+
+    def __init__(self, output: list[bytes]) -> None:
+        self._output = output
+
+    def offer(self, journal: Journal) -> None:
+        self._output.append(journal.next_unsent(journal.unsent))
+        journal.skip(journal.unsent)
+
+    def is_full(self, journal: Journal) -> bool:
+        return journal.unsent > 0
+
+    async def room(self, journal: Journal) -> None:
+        assert not journal.unsent
+
+
 def settings(folder: Path) -> AgentSettings:
     return AgentSettings(
         name=HostName("h1"),
@@ -85,9 +103,6 @@ async def running(folder: Path, source: FolderSource, *, drain: bool = True) -> 
     told: list[dict[str, object]] = []
     changed = [anyio.Event()]
 
-    async def sink(records: bytes) -> None:
-        output.append(records)
-
     def tell() -> None:
         changed[0].set()
         changed[0] = anyio.Event()
@@ -104,9 +119,8 @@ async def running(folder: Path, source: FolderSource, *, drain: bool = True) -> 
         host.instance_changed(app, environment)
 
     supervisor = Supervisor(
-        state_dir=Path(chosen.state_dir),
         run_dir=Path(chosen.run_dir),
-        sink=sink,
+        outlet=Collected(output),
         on_change=on_change,
         on_event=lambda _key, _event, _details: None,
     )

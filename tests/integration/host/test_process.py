@@ -47,8 +47,10 @@ FILES = {"ca": "ca", "certificate": "cert", "key": "key"}
 class Agent:
     """A started agent; its events are read as they come."""
 
-    def __init__(self, chosen: AgentSettings, **more: object) -> None:
+    def __init__(self, chosen: AgentSettings, first_fd: int = 0, **more: object) -> None:
+        handed_over = ["/bin/sh", "-c", f'exec 3</proc/self/fd/{first_fd}; export LISTEN_PID=$$; exec "$@"', "sh"]
         words = [sys.executable, "-c", START, msgspec.json.encode(chosen).decode()]
+        words = [*handed_over, *words] if first_fd else words
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)  # type: ignore[call-overload]
         self._port = int(chosen.http_listen[0].rpartition(":")[2])
         self.seen: list[dict[str, object]] = []
@@ -74,8 +76,8 @@ class Agent:
 
 
 @contextmanager
-def agent(chosen: AgentSettings, **more: object) -> Iterator[Agent]:
-    started = Agent(chosen, **more)
+def agent(chosen: AgentSettings, first_fd: int = 0, **more: object) -> Iterator[Agent]:
+    started = Agent(chosen, first_fd, **more)
     try:
         yield started
     finally:
@@ -108,7 +110,7 @@ def release_at(port: int) -> str:
 def test_an_agent_without_any_coordinator_runs_what_it_was_assigned_and_drains_at_the_end(
     chosen: AgentSettings, deployed: int
 ) -> None:
-    """Started over its state folder it serves the app, says so at its health endpoints; SIGTERM drains it, exit 0."""
+    """Started over its state folder it serves the app, says so at its health endpoints; SIGINT drains it, exit 0."""
     with agent(chosen) as started:
         started.until("agent started")
         started.until("ready")
@@ -116,7 +118,7 @@ def test_an_agent_without_any_coordinator_runs_what_it_was_assigned_and_drains_a
         assert started.ask("/livez")[0] == started.ask("/readyz")[0] == started.ask("/startupz")[0] == 200
         assert "[+] stored state" in started.ask("/readyz?verbose")[1]
         assert started.ask("/apps/nothing/readyz")[0] == 404
-        os.kill(started.process.pid, signal.SIGTERM)
+        os.kill(started.process.pid, signal.SIGINT)
         started.until("drained")
         assert started.process.wait(DEADLINE_S) == 0
     with pytest.raises(ConnectionRefusedError):
@@ -125,18 +127,21 @@ def test_an_agent_without_any_coordinator_runs_what_it_was_assigned_and_drains_a
     assert "serving" in messages
 
 
-def test_an_agent_that_was_killed_is_replaced_by_one_that_serves_again(chosen: AgentSettings, deployed: int) -> None:
-    """After kill -9 the next agent ends what the first left behind and brings the app up under a new pid."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_an_agent_without_a_store_leaves_its_instances_to_the_next(
+    chosen: AgentSettings, deployed: int, number: signal.Signals
+) -> None:
+    """Though no service manager keeps anything, the app serves on while there is no agent, and the next takes it up."""
     with agent(chosen) as first:
         pid = first.until("started")["pid"]
         first.until("ready")
-        first.process.kill()
+        os.kill(first.process.pid, number)
         first.process.wait(DEADLINE_S)
+    assert release_at(deployed) == "v1"
     with agent(chosen) as second:
-        assert second.until("started")["pid"] != pid
-        second.until("ready")
+        assert second.until("adopted")["pid"] == pid
         assert release_at(deployed) == "v1"
-        os.kill(second.process.pid, signal.SIGTERM)
+        os.kill(second.process.pid, signal.SIGINT)
         assert second.until("drained")
         assert second.process.wait(DEADLINE_S) == 0
 
@@ -162,10 +167,10 @@ def test_a_health_port_that_is_taken_names_who_has_it(chosen: AgentSettings, tmp
 
 
 def test_an_agent_whose_parent_is_gone_drains(chosen: AgentSettings, deployed: int) -> None:
-    """The end of the lifeline pipe is the same as SIGTERM."""
+    """The end of the pipe that is handed over as "lifeline" is the same as SIGINT."""
     theirs, ours = os.pipe()
-    environment = {**os.environ, "ROLLWAY_LIFELINE_FD": str(theirs)}
-    with agent(chosen, pass_fds=(theirs,), env=environment) as started:
+    environment = {**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "lifeline"}
+    with agent(chosen, first_fd=theirs, pass_fds=(theirs,), env=environment) as started:
         os.close(theirs)
         started.until("ready")
         os.close(ours)
@@ -183,7 +188,7 @@ def test_a_balancer_is_told_about_readiness(chosen: AgentSettings, deployed: int
             status, text = started.ask("/apps/shop/readyz")
         assert started.ask("/apps/shop/readyz?environment=staging")[0] == 404
         with socket.create_connection((HOST, deployed)):  # keeps the instance lingering
-            os.kill(started.process.pid, signal.SIGTERM)
+            os.kill(started.process.pid, signal.SIGINT)
             started.until("draining")
             assert started.ask("/apps/shop/readyz") == (503, "draining\n")
             assert started.ask("/readyz")[0] == 503
@@ -191,12 +196,18 @@ def test_a_balancer_is_told_about_readiness(chosen: AgentSettings, deployed: int
 
 
 def test_the_service_manager_hears_of_ready_and_stopping(chosen: AgentSettings, tmp_path: Path) -> None:
-    """READY=1 once it is up, STOPPING=1 when the drain begins."""
+    """READY=1 once it is up, STOPPING=1 when it ends; what it wants kept before that is its own output."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(DEADLINE_S)
         with agent(chosen, env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}) as started:
-            assert b"READY=1" in manager.recv(4096)
+            said: list[bytes] = []
+            while b"READY=1" not in b"".join(said):
+                data, fds, _, _ = socket.recv_fds(manager, 4096, 4)
+                said.append(data)
+                for fd in fds:
+                    os.close(fd)
+            assert b"FDSTORE=1\nFDNAME=agent-journal\nFDPOLL=0" in said
             os.kill(started.process.pid, signal.SIGTERM)
             assert b"STOPPING=1" in manager.recv(4096)
-            started.until("drained")
+            started.until("agent ends, its instances run on")

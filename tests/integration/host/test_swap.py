@@ -144,10 +144,10 @@ async def test_a_killed_instance_is_back_and_its_neighbour_serves_meanwhile(
         assert (await to_thread.run_sync(get, port))["release"] == "v1"
 
 
-async def test_an_agent_that_was_killed_brings_its_app_back_by_itself(
+async def test_an_agent_that_was_killed_leaves_its_app_to_the_next(
     tmp_path: Path, source: FolderSource, port: int
 ) -> None:
-    """The next agent on the same state folder runs the same release again, with no coordinator and no fetch."""
+    """The next agent takes up the very processes of the first, with no coordinator and no fetch."""
     wish = Wish()
     async with running(tmp_path, source, drain=False) as rig:
         before = await rig.until_done(wish.for_(source.add("v1", app(web(f"{LISTEN}:{port}")))))
@@ -155,7 +155,7 @@ async def test_an_agent_that_was_killed_brings_its_app_back_by_itself(
     async with running(tmp_path, empty) as rig:
         after = await rig.until(lambda report: [view.state for view in report.instances] == ["ready", "ready"])
         assert after.state == "done"
-        assert {view.pid for view in after.instances}.isdisjoint(view.pid for view in before.instances)
+        assert {view.pid for view in after.instances} == {view.pid for view in before.instances}
         assert (await to_thread.run_sync(get, port))["release"] == "v1"
         assert empty.archives_fetched == 0
 

@@ -90,11 +90,13 @@ class Pipes:
 
     def __init__(self) -> None:
         self.lifeline, self.our_end = os.pipe()
-        self.reader, self.output = os.pipe()
+        self.reader = -1
         self.lines: list[str] = []
 
     def child(self, folder: Path, *words: str) -> Child:
-        return Child("it", words, folder, lifeline=self.lifeline, output=self.output, say=self.lines.append)
+        child = Child("it", words, folder, lifeline=self.lifeline, say=self.lines.append)
+        self.reader = child.output
+        return child
 
     async def started(self) -> int:
         """The pid of a coordinator that says that it started."""
@@ -110,7 +112,7 @@ def pipes() -> Iterator[Pipes]:
     """Pipes that are closed after the test."""
     pipes = Pipes()
     yield pipes
-    for fd in (pipes.lifeline, pipes.our_end, pipes.reader, pipes.output):
+    for fd in (pipes.lifeline, pipes.our_end, pipes.reader):
         os.close(fd)
 
 

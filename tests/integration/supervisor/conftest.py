@@ -14,8 +14,11 @@ from msgspec import structs
 
 from agent.decisions.swap.state import InstanceView
 from agent.linux import procfs, sockets
+from agent.linux.fdstore import FdStore, Inherited
+from agent.linux.journal import Journal
 from agent.model.address import Address
-from agent.model.ids import AppName, EnvironmentName, ProcessName, ReleaseName
+from agent.model.assignment import ReleaseRef
+from agent.model.ids import AppName, Digest, EnvironmentName, ProcessName, ReleaseName
 from agent.model.process import CrashLoop, ProcessType, RestartPolicy, StopPolicy
 from agent.supervisor.launchable import AdminCommand, InstanceKey, Launchable, Listener, Target
 from agent.supervisor.supervisor import Supervisor
@@ -24,6 +27,7 @@ APPS = Path(__file__).parent / "apps"
 DEADLINE_S = 20
 QUICK = RestartPolicy(base_delay_ms=50, max_delay_ms=200, crash_loop=CrashLoop(restarts=3))
 SOON = StopPolicy(linger_ms=0, grace_ms=5_000)
+V1 = ReleaseRef(name=ReleaseName("v1"), digest=Digest("sha256:" + "1" * 64))
 SHOP, TEST = AppName("shop"), EnvironmentName("test")
 Record = dict[str, object]
 
@@ -42,17 +46,20 @@ class House:
     supervisor: Supervisor = field(init=False)
     records: list[Record] = field(default_factory=list)
     told: list[tuple[str, dict[str, str | int]]] = field(default_factory=list)
+    offered: dict[Journal, None] = field(default_factory=dict)
     stalled: bool = False
+    store: FdStore = field(default_factory=lambda: FdStore(None))
     changed: anyio.Event = field(default_factory=anyio.Event)
 
     def __post_init__(self) -> None:
         self.supervisor = self.another()
 
-    def another(self) -> Supervisor:
+    def another(self, inherited: Inherited | None = None) -> Supervisor:
         return Supervisor(
-            state_dir=self.folder / "state",
             run_dir=self.folder / "run",
-            sink=self._sink,
+            outlet=self,
+            store=self.store,
+            inherited=inherited,
             on_change=lambda _app, _environment: self._change(),
             on_event=self._tell,
             jitter=lambda: 0.0,
@@ -67,11 +74,26 @@ class House:
         self.told.append((text, dict(fields)))
         self._change()
 
-    async def _sink(self, records: bytes) -> None:
-        while self.stalled:
-            await self.changed.wait()
-        self.records += [msgspec.json.decode(line) for line in records.splitlines()]
+    def offer(self, journal: Journal) -> None:
+        """Take what is offered, unless nobody reads just now."""
+        self.offered[journal] = None
+        if not self.stalled:
+            self.take()
+
+    def take(self) -> None:
+        for journal in self.offered:
+            records = journal.next_unsent(journal.unsent)
+            journal.skip(len(records))
+            self.records += [msgspec.json.decode(line) for line in records.splitlines()]
+        self.offered.clear()
         self._change()
+
+    def is_full(self, journal: Journal) -> bool:
+        return journal.unsent > 0
+
+    async def room(self, journal: Journal) -> None:
+        while self.is_full(journal):
+            await self.changed.wait()
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait for the change after which it holds."""
@@ -99,7 +121,7 @@ class House:
 
     def launch(self, process: ProcessType, slot: int = 1, **more: object) -> InstanceKey:
         key = InstanceKey(SHOP, TEST, process.name, slot)
-        given = {"key": key, "release": ReleaseName("v1"), "type": process, "cwd": str(self.folder), "config": {}}
+        given = {"key": key, "release": V1, "type": process, "cwd": str(self.folder), "config": {}}
         self.supervisor.launch(Launchable(**(given | more)))  # type: ignore[arg-type]  # the fields are the tests' own words
         return key
 
@@ -174,7 +196,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 async def _emptied(house: House) -> None:
     house.stalled = False
-    house._change()
+    house.take()
     for view in house.views():
         house.supervisor.stop(InstanceKey(SHOP, TEST, view.process, view.slot), 0)
     await house.until(lambda: all(view.state == "stopped" for view in house.views()))

@@ -153,8 +153,8 @@ async def test_a_place_can_be_taken_again(house: House) -> None:
     await house.state("ready")
     await house.end(key)
     assert not (house.folder / "run" / "i" / str(key)).exists()
-    assert not list((house.folder / "state" / "instances").iterdir())
     house.supervisor.forget(key)
+    assert not list((house.folder / "run" / "records").iterdir())
     assert house.views() == ()
     house.launch(worker("sleep 600"))
     await house.state("ready")
@@ -168,37 +168,13 @@ async def test_launching_twice_launches_once(house: House) -> None:
     assert house.view().pid == pid
 
 
-async def test_what_an_earlier_agent_left_is_ended_before_anything_is_launched(tmp_path: Path) -> None:
-    """An agent that comes back ends the processes of the one that died, and starts others in clean folders."""
-    house = House(tmp_path)
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(house.supervisor.run)
-        house.launch(worker(app("daemon.py")))
-        await house.until(lambda: any("daemon" in str(message) for message in house.messages()))
-        pid = house.view().pid
-        (tmp_path / "run" / "i" / "shop.test.worker.1" / "tmp" / "left behind").touch()
-        tasks.cancel_scope.cancel()
-    assert lives(pid), "a cancelled supervisor leaves living instances alone"
-    async with anyio.create_task_group() as tasks:
-        house.supervisor = house.another()
-        await tasks.start(house.supervisor.run)
-        assert not lives(pid)
-        assert not lives(daemon_of(house))
-        assert not list((tmp_path / "state" / "instances").iterdir())
-        key = house.launch(script('ls "$TMPDIR"; echo counted; sleep 600'))
-        await house.until(lambda: house.messages()[-1] == "counted")
-        assert "left behind" not in house.messages()
-        await house.end(key)
-        tasks.cancel_scope.cancel()
-
-
 async def test_a_disk_that_takes_nothing_keeps_nobody_from_running(house: House) -> None:
     """Without a record the instance runs all the same, and the agent's log says what that means."""
-    (house.folder / "state").mkdir()
-    (house.folder / "state" / "instances").touch()
+    (house.folder / "run").mkdir()
+    (house.folder / "run" / "records").touch()
     key = house.launch(worker("sleep 600"))
     await house.state("ready")
-    assert "could not be recorded: a next agent would not know of it" in house.texts()
+    assert "cannot be recorded: a next agent would not know of it" in house.texts()
     await house.end(key)
 
 

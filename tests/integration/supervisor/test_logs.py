@@ -9,7 +9,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from agent.model.process import RestartPolicy
-from agent.supervisor.logs import FOLLOWER_BYTES_MAX, Follower, Ring
+from agent.supervisor.logs import FOLLOWER_BYTES_MAX, Follower
 from tests.integration.supervisor.conftest import SHOP, TEST, House, app, script, worker
 
 NEVER = RestartPolicy(policy="never")
@@ -53,7 +53,7 @@ async def test_a_slow_reader_slows_the_app_and_loses_nothing(house: House) -> No
     assert house.records == []
     assert house.view().state == "ready"
     house.stalled = False
-    house.changed.set()
+    house.take()
     await house.state("stopped")
     assert house.messages() == [f"line {number}" for number in range(100_000)]
 
@@ -98,15 +98,3 @@ async def test_a_slow_follower_is_told_how_much_it_missed() -> None:
     assert (len(records), dropped) == (FOLLOWER_BYTES_MAX // len(chunk), 5)
     follower.offer(chunk)
     assert await follower.take() == ([chunk.rstrip()], 0)
-
-
-def test_a_ring_keeps_the_newest_within_its_bound() -> None:
-    """Old records make room for new ones; of a chunk that is too large whole records are kept, the newest."""
-    ring = Ring(10)
-    ring.append(1, b"aaa\nbbb\n")
-    ring.append(2, b"ccc\n")
-    assert list(ring.chunks()) == [(2, b"ccc\n")]
-    ring.append(3, b"1111\n2222\n3333\n")
-    assert list(ring.chunks()) == [(3, b"2222\n3333\n")]
-    ring.append(4, b"a record beyond the bound\n")
-    assert list(ring.chunks()) == [(3, b"2222\n3333\n")]

@@ -72,7 +72,7 @@ async def test_a_cancelled_command_is_ended(house: House) -> None:
         tasks.cancel_scope.cancel()
     pid = int(str(house.records[0]["message"]))
     assert procfs.process(pid) is None, "not even a zombie"
-    assert not list((house.folder / "state" / "instances").iterdir())
+    assert not list((house.folder / "run" / "records").iterdir())
 
 
 async def test_two_commands_at_once_do_not_disturb_each_other(house: House) -> None:

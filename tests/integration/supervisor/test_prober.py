@@ -7,10 +7,11 @@ import anyio
 import pytest
 from aiohttp import web
 
-from agent.model.ids import AppName, EnvironmentName, ProcessName, ReleaseName
+from agent.model.ids import AppName, EnvironmentName, ProcessName
 from agent.model.process import HttpCheck, Probe, ProcessType, TcpCheck
 from agent.supervisor.launchable import InstanceKey, Launchable, Target
 from agent.supervisor.prober import Finding, Prober
+from tests.integration.supervisor.conftest import V1
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +27,7 @@ class Site:
         process = ProcessType(name=ProcessName("web"), command="unused")
         launchable = Launchable(
             key=InstanceKey(AppName("shop"), EnvironmentName("test"), process.name, 1),
-            release=ReleaseName("v1"), type=process, cwd="/", config={},
+            release=V1, type=process, cwd="/", config={},
             target=Target("127.0.0.1", self.port, "127.77.0.2") if listens else None,
         )  # fmt: skip
         prober = Prober(launchable)

@@ -144,7 +144,7 @@ def test_the_next_agent_finds_out_the_order(group: Group) -> None:
     for slot in (4, 0, 2):
         group.slot_socket(slot)
     group.admit(Traffic({4: 1}))
-    next_agents = Group.adopt(group.address, group.members)
+    next_agents = Group.adopt(group.address, group.members, (PARKED, 0, 2, 4), Traffic())
     for slot in group.members:
         group.accept_and_close(slot)
     assert answered(group, 10) == {4: 10}, "the old program rules until the first admit"

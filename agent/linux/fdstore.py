@@ -1,0 +1,120 @@
+"""The service manager's file descriptor store: what is put there comes back to the next process of this service.
+
+Rules (sd_notify(3), systemd 252): always FDPOLL=0 with our own FDSTOREREMOVE, for systemd otherwise drops a descriptor
+that hangs up; no file twice; the name is all that comes back beside the descriptor, it has no `:` and at most 255
+characters; a refusal is silent, so count what comes back. Without a manager nothing is kept.
+"""
+
+import array
+import contextlib
+import os
+import select
+import socket
+from collections.abc import Mapping, MutableMapping
+from typing import Final
+
+import structlog
+
+from agent.wire import sdnotify
+from agent.wire.sdnotify import Notice
+
+FIRST_FD: Final = 3
+SEND_WITHIN_S: Final = 5.0
+HEARD_WITHIN_S: Final = 5.0
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class FdStore:
+    """Puts in and takes out. Calls may wait for the manager, at most `SEND_WITHIN_S`: make them in a thread."""
+
+    def __init__(self, notify_socket: str | None) -> None:
+        self._address = f"\0{notify_socket[1:]}" if notify_socket and notify_socket[0] == "@" else notify_socket
+        self._told = False
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a manager that may keep something."""
+        return bool(self._address)
+
+    def put(self, name: str, fd: int) -> None:
+        """Have a copy of `fd` kept under `name`, until `drop`."""
+        self._say(Notice(fd_store=True, fd_name=name, fd_poll=False), fd)
+
+    def drop(self, name: str) -> None:
+        """Forget every descriptor of this name."""
+        self._say(Notice(fd_store_remove=True, fd_name=name))
+
+    def barrier(self) -> bool:
+        """Wait until everything said before is done; False where nobody answered in time."""
+        if not self._address:
+            return False
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._say(Notice(barrier=True), theirs)
+            os.close(theirs)
+            poll = select.poll()
+            poll.register(ours, 0)
+            return bool(poll.poll(HEARD_WITHIN_S * 1_000))
+        finally:
+            os.close(ours)
+
+    def _say(self, notice: Notice, *fds: int) -> None:
+        if not self._address:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.settimeout(SEND_WITHIN_S)
+            try:
+                # Not socket.send_fds, which in Python 3.11 forgets the address.
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+                sock.sendmsg([sdnotify.build(notice)], rights, 0, self._address)
+            except OSError as error:
+                if not self._told:
+                    self._told = True
+                    log.warning("the service manager keeps nothing for a next agent", reason=str(error))
+
+
+class Inherited:
+    """What an earlier process of this service left, by name; whoever takes one owns it."""
+
+    def __init__(self, fds: Mapping[str, list[int]]) -> None:
+        self._fds = {name: list(held) for name, held in fds.items()}
+
+    def names(self) -> list[str]:
+        return sorted(self._fds)
+
+    def take(self, name: str) -> int | None:
+        held = self._fds.get(name)
+        if not held:
+            return None
+        fd = held.pop()
+        if not held:
+            del self._fds[name]
+        return fd
+
+    def give_back(self, name: str, fd: int) -> None:
+        """It is not what its name promises: nobody's after all."""
+        self._fds.setdefault(name, []).append(fd)
+
+    def close_rest(self) -> list[str]:
+        """Close what nobody took; the names, to be dropped from the store."""
+        rest = self.names()
+        for held in self._fds.values():
+            for fd in held:
+                os.close(fd)
+        self._fds.clear()
+        return rest
+
+
+def inherited(environ: MutableMapping[str, str]) -> Inherited:
+    """What LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES (sd_listen_fds(3)) hand over, taken out of the environment."""
+    words = [environ.pop(name, "") for name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")]
+    count, pid, names = words[0], words[1], words[2].split(":")
+    if pid != str(os.getpid()) or not count.isdigit():
+        return Inherited({})
+    found: dict[str, list[int]] = {}
+    for fd, name in zip(range(FIRST_FD, FIRST_FD + int(count)), names, strict=False):
+        with contextlib.suppress(OSError):  # closed before we began: it does not come back
+            os.set_inheritable(fd, False)  # noqa: FBT003 - the standard library's own order
+            found.setdefault(name, []).append(fd)
+    return Inherited(found)
