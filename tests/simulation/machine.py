@@ -197,6 +197,8 @@ class Machine:
         if not adopts:
             self._end_processes()
         self._restart()
+        for process in list(self.processes.values()):
+            process.adopt()
 
     def lose_power(self) -> None:
         self.life += 1

@@ -3,15 +3,18 @@
 import random
 from collections.abc import Callable
 
+import msgspec
 from msgspec import Struct
 
 from agent.decisions.process import instance
 from agent.decisions.process.probe import effective
 from agent.decisions.process.state import (
     Action,
+    Adopted,
     ConnectionsLeft,
     Event,
     Exited,
+    InstanceMachine,
     KillTree,
     Launched,
     LaunchFailed,
@@ -25,12 +28,14 @@ from agent.decisions.process.state import (
     Tick,
     Wake,
     WatchConnections,
+    durable,
 )
 from agent.decisions.swap.state import InstanceView
 from agent.model.ids import ReleaseName
 from agent.model.process import ProbeKind, ProcessType
 from agent.model.units import Instant
 
+HALF = 0.5
 NOTHING_LEFT = ConnectionsLeft(queued=0, established=0, syn_received=0)
 
 
@@ -100,6 +105,15 @@ class Process:
         """Its host, or the agent that held it, is gone; nothing of it is heard again."""
         self._gone = True
 
+    def adopt(self) -> None:
+        """A next agent takes it up as it was stored; a start that was under way may have happened or not."""
+        self.machine = msgspec.json.decode(msgspec.json.encode(durable(self.machine)), type=InstanceMachine)
+        self._wakes += 1
+        pid = self.machine.pid
+        if self.machine.launching and self.behaviour.startable and self._rng.random() < HALF:
+            pid = 1_000 + self.machine.launch
+        self._take(Adopted(pid=pid, signalled=self._rng.random() < HALF))
+
     def crash(self) -> None:
         """`kill -9` of its main process."""
         if self.machine.pid is not None:
@@ -148,6 +162,8 @@ class Process:
             self._take(Tick())
 
     def _launch(self, launch: int) -> None:
+        if self.machine.launch != launch or not self.machine.launching:
+            return  # it was started while its agent died, or another was
         if not self.behaviour.startable:
             self._take(LaunchFailed(errno=2, what="bin/web: no such file", jitter=self._rng.random()))
             return

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +10,7 @@ from agent.decisions.process import restart
 from agent.decisions.process.instance import new, step
 from agent.decisions.process.probe import effective
 from agent.decisions.process.state import (
+    Adopted,
     ConnectionsLeft,
     Event,
     Exited,
@@ -24,6 +26,7 @@ from agent.decisions.process.state import (
     Terms,
     Tick,
     Wake,
+    durable,
 )
 from agent.model.process import Probe, ProbeKind, Probes, RestartPolicy, RestartWhen, StopPolicy, TcpCheck
 from agent.model.units import Instant
@@ -107,10 +110,26 @@ class World:
         self.stop_asked = self.stop_asked or isinstance(event, StopAsked)
         self.take(event)
 
+    def agent_dies(self, *, was_started: bool) -> None:
+        """A next agent takes up what is stored; a launch that was under way has happened or has not."""
+        before = self.state
+        self.state = msgspec.json.decode(msgspec.json.encode(durable(before)), type=InstanceMachine)
+        if self.ordered:
+            self.ordered, self.alive = False, was_started
+        self.take(Adopted(pid=7 if self.alive else None))
+        if before.pid is not None:
+            assert (self.state.state, self.state.ready, self.state.restarts) == (
+                before.state,
+                before.ready,
+                before.restarts,
+            )
 
-def histories(data: st.DataObject, world: World, length: int = 40) -> Iterator[Event]:
+
+def histories(data: st.DataObject, world: World, length: int = 40, *, dies: bool = False) -> Iterator[Event]:
     world.happen(Start())
     for _ in range(data.draw(st.integers(0, length))):
+        if dies and data.draw(st.booleans()):
+            world.agent_dies(was_started=data.draw(st.booleans()))
         world.now_ms += data.draw(passed_ms)
         event = world.possible(data)
         world.happen(event)
@@ -119,14 +138,20 @@ def histories(data: st.DataObject, world: World, length: int = 40) -> Iterator[E
 
 @given(st.data(), terms)
 def test_one_process_at_a_time_and_every_stop_ends(data: st.DataObject, given_terms: Terms) -> None:
-    """Whatever happened before, a stop leads to stopped within linger, grace and a kill, and nothing starts again."""
+    """Whatever happened before, a stop leads to stopped within linger, grace and a kill, and nothing starts again.
+
+    The agent may die before each event and while the stop goes on: the next one goes on where it was.
+    """
     world = World(given_terms)
-    for _ in histories(data, world):
+    for _ in histories(data, world, dies=True):
         pass
     asked_ms = world.now_ms
     world.happen(StopAsked())
     stop = given_terms.stop
     while world.state.state != "stopped":
+        if data.draw(st.booleans()):
+            world.agent_dies(was_started=data.draw(st.booleans()))
+            continue
         if world.ordered:
             world.happen(Launched(pid=8))
             continue
