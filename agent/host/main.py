@@ -91,6 +91,8 @@ class Agent:
             inherited=inherited,
             on_change=self._instance_changed,
             on_event=_on_event,
+            drops_logs=settings.logs_on_full == "drop",
+            ring_bytes=settings.ring_bytes,
             rlimits=spawn.raise_open_files(),
         )
         self._host = Host(

@@ -106,14 +106,14 @@ class Inherited:
         return rest
 
 
-def inherited(environ: MutableMapping[str, str]) -> Inherited:
+def inherited(environ: MutableMapping[str, str], first: int = FIRST_FD) -> Inherited:
     """What LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES (sd_listen_fds(3)) hand over, taken out of the environment."""
     words = [environ.pop(name, "") for name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")]
     count, pid, names = words[0], words[1], words[2].split(":")
     if pid != str(os.getpid()) or not count.isdigit():
         return Inherited({})
     found: dict[str, list[int]] = {}
-    for fd, name in zip(range(FIRST_FD, FIRST_FD + int(count)), names, strict=False):
+    for fd, name in zip(range(first, first + int(count)), names, strict=False):
         with contextlib.suppress(OSError):  # closed before we began: it does not come back
             os.set_inheritable(fd, False)  # noqa: FBT003 - the standard library's own order
             found.setdefault(name, []).append(fd)

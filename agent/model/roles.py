@@ -3,7 +3,7 @@
 Paths are absolute. What a file leaves out lies below the role's `state_dir` (`below`), so that one key moves all of it.
 """
 
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from msgspec import Struct
 
@@ -11,6 +11,9 @@ from agent.model.ids import EnvironmentName, HostName
 
 AGENT_STATE_DIR: Final = "/var/lib/rollway"
 COORDINATOR_STATE_DIR: Final = "/var/lib/rollway-coordinator"
+
+
+LogsOnFull = Literal["block", "drop"]
 
 
 class TlsFiles(Struct, frozen=True, kw_only=True):
@@ -44,8 +47,10 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     tls: TlsFiles
     age_key: str
     """File of the host's own age identity: what the coordinator encrypts an environment's key to."""
-    ring_lines: int = 1_000
-    """Last log lines kept per instance."""
+    logs_on_full: LogsOnFull = "block"
+    """While nobody takes the agent's output, instances wait in their writes, or their lines are dropped and counted."""
+    ring_bytes: int = 256 * 1024
+    """Last log records kept per instance."""
 
     @classmethod
     def below(cls, name: HostName, coordinators: tuple[str, ...], state_dir: str = AGENT_STATE_DIR) -> Self:

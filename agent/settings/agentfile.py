@@ -11,9 +11,10 @@ from agent.settings.kinds import (
     HOST_NAME,
     IP,
     NAME,
-    POSITIVE,
+    RING,
     VALUE,
     list_of,
+    one_of,
 )
 from agent.settings.tables import Schema, read_toml
 from agent.settings.tls import tls_files
@@ -25,9 +26,9 @@ SCHEMA: Final = Schema(
         "http": "listen",
         "tls": "ca certificate key",
         "identity": "age_key",
-        "logs": "ring_lines",
+        "logs": "on_full ring",
     },
-    planned={"": "limits drivers", "logs": "on_full"},
+    planned={"": "limits drivers"},
 )
 
 
@@ -47,5 +48,6 @@ def load_agent(text: str, file: str) -> AgentSettings:
         http_listen=root.table("http").get("listen", list_of(ADDRESS), default.http_listen),
         tls=tls_files(root.table("tls"), default.tls),
         age_key=root.table("identity").get("age_key", FILE_PATH, default.age_key),
-        ring_lines=root.table("logs").get("ring_lines", POSITIVE, default.ring_lines),
+        logs_on_full=root.table("logs").get("on_full", one_of("block", "drop"), default.logs_on_full),
+        ring_bytes=root.table("logs").get("ring", RING, default.ring_bytes),
     )

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from agent.model.address import ADDRESS_EXPECTED, parse_address
 from agent.model.environment import Share
 from agent.model.ids import NAME_EXPECTED, AppName, is_host_name, is_name
-from agent.model.units import Milliseconds, parse_duration
+from agent.model.units import Bytes, Milliseconds, parse_duration, parse_size
 from agent.settings.source import KeyPath, show_value
 
 T = TypeVar("T")
@@ -92,6 +92,17 @@ def duration(least: str = "0s") -> Kind[Milliseconds]:
     return text(f'a duration such as "250ms", "30s", "10m" or "2h"{f", at least {least}" if least_ms else ""}', convert)
 
 
+def size(least: str, most: str) -> Kind[Bytes]:
+    least_bytes, most_bytes = parse_size(least), parse_size(most)
+
+    def convert(value: str) -> Bytes:
+        if not least_bytes <= (found := parse_size(value)) <= most_bytes:
+            raise ValueError
+        return found
+
+    return text(f'a size from "{least}" to "{most}"', convert)
+
+
 def one_of(*choices: T) -> Kind[T]:
     """One of a few words."""
 
@@ -165,6 +176,7 @@ BOOLEAN: Final = Kind("true or false", _boolean)
 POSITIVE: Final = integer(1)
 COUNT: Final = integer(0, MAX_COUNT)
 DURATION: Final = duration()
+RING: Final = size("16KiB", "64MiB")
 STRING: Final = text_where("a string that is not empty", str.strip)
 COMMAND: Final = text_where("a command", str.strip)
 VALUE: Final = text_where("a string without control characters", lambda value: value and value.isprintable())

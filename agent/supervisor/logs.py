@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from agent.linux import clock
 from agent.linux.fdstore import FdStore, Inherited
-from agent.linux.journal import Journal
+from agent.linux.journal import KEPT_BYTES, Journal
 from agent.model.ids import AppName, EnvironmentName
 from agent.supervisor.folder import STREAMS
 from agent.supervisor.launchable import InstanceKey
@@ -124,9 +124,18 @@ class Follower:
 class Logs:
     """The journals of all instances."""
 
-    def __init__(self, outlet: Outlet, store: FdStore, inherited: Inherited, *, drops: bool = False) -> None:
+    def __init__(
+        self,
+        outlet: Outlet,
+        store: FdStore,
+        inherited: Inherited,
+        *,
+        drops: bool = False,
+        kept_bytes: int = KEPT_BYTES,
+    ) -> None:
         self.drops: Final = drops
         """Whether what finds no room is dropped and counted, instead of keeping its writer waiting."""
+        self._kept_bytes: Final = kept_bytes
         self._outlet: Final = outlet
         self._store: Final = store
         self._journals: dict[InstanceKey, Journal] = {}
@@ -142,7 +151,7 @@ class Logs:
         fd = inherited.take(name) if key is not None else None
         if key is None or fd is None:
             return
-        journal = Journal.adopt(fd)
+        journal = Journal.adopt(fd, self._kept_bytes)
         if journal is None:
             inherited.give_back(name, fd)
             return
@@ -153,7 +162,7 @@ class Logs:
     def journal(self, key: InstanceKey) -> Journal:
         """The instance's journal, made when it has none; `keep` then makes it outlive us."""
         if key not in self._journals:
-            self._journals[key] = Journal.create(f"{key}{_SUFFIX}")
+            self._journals[key] = Journal.create(f"{key}{_SUFFIX}", self._kept_bytes)
             self._unkept.append(key)
         self._ended.pop(key, None)
         return self._journals[key]
@@ -273,19 +282,20 @@ class Stream:
             await self._take(chunk)
             # A flood from one instance must not keep the loop from all others.
             await checkpoint()
-        self._commit(self._lines.end(clock.timestamp()), has_room=await self._logs.room(self._key))
+        # The last words, and what says how many are missing before them, are few: they need no room.
+        self._commit(self._lines.end(clock.timestamp()), has_room=True, is_last=True)
 
     async def _take(self, chunk: bytes) -> None:
         has_room = await self._logs.room(self._key)
         self._commit(self._lines.feed(chunk, clock.timestamp()), has_room=has_room)
 
-    def _commit(self, records: bytes, *, has_room: bool) -> None:
+    def _commit(self, records: bytes, *, has_room: bool, is_last: bool = False) -> None:
         used = self._pipe.taken - self._lines.rest_bytes
         dropped = self._marks[self._pipe.name].dropped
         if not has_room:
             dropped += records.count(b"\n")
             records = b""
-        elif dropped and records:
+        elif dropped and (records or is_last):
             records = self._lines.gap(dropped, clock.timestamp()) + records
             dropped = 0
         self._marks.commit(self._pipe.name, Mark(used=used, inside=self._lines.inside, dropped=dropped), records)

@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from agent.decisions.swap.state import InstanceView
 from agent.errors import invariant
-from agent.linux import cgroup, clock
+from agent.linux import cgroup, clock, journal
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.killtree import Tree, end_tree
 from agent.linux.spawn import Rlimits
@@ -49,6 +49,7 @@ class Supervisor:
         store: FdStore | None = None,
         inherited: Inherited | None = None,
         drops_logs: bool = False,
+        ring_bytes: int = journal.KEPT_BYTES,
         cgroup_root: Path | None = None,
         rlimits: Rlimits | None = None,
         jitter: Callable[[], float] = random.random,
@@ -57,7 +58,7 @@ class Supervisor:
         self._around: Final = Surroundings(
             run_dir=run_dir,
             records=Records(run_dir / "records"),
-            logs=Logs(outlet, store, inherited, drops=drops_logs),
+            logs=Logs(outlet, store, inherited, drops=drops_logs, kept_bytes=ring_bytes),
             store=store,
             inherited=inherited,
             jitter=jitter,

@@ -43,6 +43,7 @@ class House:
 
     folder: Path
     cgroup_root: Path | None = None
+    drops_logs: bool = False
     supervisor: Supervisor = field(init=False)
     records: list[Record] = field(default_factory=list)
     told: list[tuple[str, dict[str, str | int]]] = field(default_factory=list)
@@ -60,6 +61,7 @@ class House:
             outlet=self,
             store=self.store,
             inherited=inherited,
+            drops_logs=self.drops_logs,
             on_change=lambda _app, _environment: self._change(),
             on_event=self._tell,
             jitter=lambda: 0.0,

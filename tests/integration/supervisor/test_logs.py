@@ -3,9 +3,11 @@
 import fcntl
 import os
 import termios
+from pathlib import Path
 
 import anyio
 import pytest
+from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
 from agent.model.process import RestartPolicy
@@ -56,6 +58,30 @@ async def test_a_slow_reader_slows_the_app_and_loses_nothing(house: House) -> No
     house.take()
     await house.state("stopped")
     assert house.messages() == [f"line {number}" for number in range(100_000)]
+
+
+@pytest.mark.anyio
+async def test_where_lines_may_be_dropped_the_app_never_waits_and_the_gap_is_counted(tmp_path: Path) -> None:
+    """With on_full = "drop" an app that nobody listens to runs on; a record says how many lines are missing."""
+    house = House(tmp_path, drops_logs=True)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(house.supervisor.run)
+        for name in ("go", "end"):
+            os.mkfifo(tmp_path / name)
+        house.launch(script("echo first; read go < go; seq 100000; read go < end; echo last", restart=NEVER))
+        await house.until(lambda: "first" in house.messages())
+        house.stalled = True
+        for name in ("go", "end"):
+            await to_thread.run_sync((tmp_path / name).write_text, "go\n")
+        house.stalled = False
+        house.take()
+        await house.state("stopped")
+        tasks.cancel_scope.cancel()
+    gaps = [record["dropped"] for record in house.records if "dropped" in record]
+    assert all(isinstance(gap, int) and gap > 0 for gap in gaps)
+    assert house.messages()[-1] == "last"
+    told = [message for message in house.messages() if message is not None]
+    assert len(told) + sum(gap for gap in gaps if isinstance(gap, int)) == 100_002
 
 
 def waiting_in(pipe: int) -> int:

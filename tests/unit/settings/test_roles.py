@@ -108,13 +108,13 @@ WRONG: dict[str, tuple[Loader, str, tuple[str, ...]]] = {
     "an empty label": (load_agent, f'{AGENT}[labels]\nzone = ""\n', ("F:4: labels.zone: expected a string",)),
     "a ring of nothing": (
         load_agent,
-        f"{AGENT}[logs]\nring_lines = 0\n",
-        ("F:4: logs.ring_lines: expected an integer from 1",),
+        f'{AGENT}[logs]\nring = "1KiB"\n',
+        ('F:4: logs.ring: expected a size from "16KiB" to "64MiB"', 'found "1KiB"'),
     ),
-    "dropping logs": (
+    "logs that are thrown away": (
         load_agent,
-        f'{AGENT}[logs]\non_full = "drop"\n',
-        ("F:4: logs.on_full:", "not supported by this version"),
+        f'{AGENT}[logs]\non_full = "ignore"\n',
+        ('F:4: logs.on_full: expected "block" or "drop"', 'found "ignore"'),
     ),
     "limits of an agent": (
         load_agent,
@@ -181,7 +181,8 @@ def test_every_key_of_an_agent_reaches_its_setting() -> None:
         http.listen = []
         tls = {{ ca = "/a", certificate = "/b", key = "/c" }}
         identity.age_key = "/d"
-        logs.ring_lines = 5
+        logs.ring = "1MiB"
+        logs.on_full = "drop"
     """
     assert load_agent(text, "agent.toml") == AgentSettings(
         name=HostName("h1"),
@@ -194,5 +195,6 @@ def test_every_key_of_an_agent_reaches_its_setting() -> None:
         http_listen=(),
         tls=TlsFiles(ca="/a", certificate="/b", key="/c"),
         age_key="/d",
-        ring_lines=5,
+        logs_on_full="drop",
+        ring_bytes=1 << 20,
     )
