@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 
+from agent.cli.agent_join import run_join
 from agent.cli.output import show_error
 from agent.cli.role import run_role
 from agent.errors import FailedError, RollwayError, UsageError
@@ -29,6 +30,9 @@ def _run(words: list[str]) -> int:
         match words:
             case ["agent" | "coordinator" as role, "run", "--config", file]:
                 return run_role(role, file)
+            case ["agent", "join", *rest]:
+                _end_at_sigterm_as_at_ctrl_c()
+                return run_join(rest)
             case _:
                 _end_at_sigterm_as_at_ctrl_c()
                 return _command_line(words)

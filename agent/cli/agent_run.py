@@ -2,6 +2,7 @@
 
 import rich_click as click
 
+from agent.cli.agent_join import run_join
 from agent.cli.role import run_role
 
 
@@ -18,3 +19,13 @@ def run(file: str) -> int:
     Example: rollway agent run --config /etc/rollway/agent.toml
     """
     return run_role("agent", file)
+
+
+@command.command("join", add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def join(words: tuple[str, ...]) -> int:
+    """Bring this host into a fleet, by a token of `rollway host token`; it needs no library of the command line.
+
+    Example: rollway agent join rollway-host-1.eyJ…
+    """
+    return run_join(list(words))

@@ -27,6 +27,7 @@ VERBS: Final = {
     "status": "agent.cli.status",
     "ps": "agent.cli.ps",
     "logs": "agent.cli.logs",
+    "host": "agent.cli.host",
     "agent": "agent.cli.agent_run",
     "coordinator": "agent.cli.coordinator_run",
 }

@@ -10,14 +10,7 @@ Role = Literal["agent", "coordinator"]
 
 def run_role(role: Role, file: str) -> int:
     """Be the agent or the coordinator that `file` describes, until a signal ends it."""
-    try:
-        text = Path(file).read_text()
-    except FileNotFoundError:
-        raise NotFoundError(
-            f"there is no file {file}", f"Write one; config/{role}.toml is a complete example."
-        ) from None
-    except (OSError, UnicodeError) as error:
-        raise UsageError(f"cannot read {file}: {error}", "Make it a text file that this user can read.") from error
+    text = _text(role, file)
     try:
         if role == "agent":
             _run_agent(text, file)
@@ -46,3 +39,22 @@ def _run_coordinator(text: str, file: str) -> None:
     from agent.settings.coordinatorfile import load_coordinator  # noqa: PLC0415
 
     run(load_coordinator(text, file))
+
+
+def write_context(file: str, folder: Path) -> Path:
+    """Write client.toml and ca.pem of the coordinator that `file` describes; gives the former's path."""
+    from agent.coordinator.context import write  # noqa: PLC0415 - needs libraries that a host does without
+    from agent.settings.coordinatorfile import load_coordinator  # noqa: PLC0415
+
+    return write(load_coordinator(_text("coordinator", file), file), folder)
+
+
+def _text(role: Role, file: str) -> str:
+    try:
+        return Path(file).read_text()
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"there is no file {file}", f"Write one; config/{role}.toml is a complete example."
+        ) from None
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"cannot read {file}: {error}", "Make it a text file that this user can read.") from error

@@ -143,6 +143,26 @@ class HostStatus(Struct, frozen=True):
     environments: tuple[EnvironmentName, ...] = ()
     since: str = ""
     """Since when it is connected, or gone, as far as the coordinator knows."""
+    version: str = ""
+    """Of its agent; empty as long as it never connected."""
+
+
+class HostTokenMade(Struct, frozen=True):
+    """The shape of `rollway host token --json`."""
+
+    token: str
+    name: HostName | None
+    environments: tuple[EnvironmentName, ...]
+    labels: dict[str, str]
+    expires: str
+
+
+class HostMember(Struct, frozen=True):
+    """The shape of `rollway host label|remove --json`."""
+
+    host: HostName
+    environments: tuple[EnvironmentName, ...]
+    labels: dict[str, str]
 
 
 class Status(Struct, frozen=True):

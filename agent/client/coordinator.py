@@ -15,6 +15,9 @@ from agent.client.answers import (
     BuildMade,
     Config,
     ConfigSaved,
+    HostMember,
+    HostStatus,
+    HostTokenMade,
     Instance,
     Planned,
     ReleaseEntry,
@@ -27,7 +30,7 @@ from agent.client.answers import (
 )
 from agent.client.http import Session
 from agent.errors import UnreachableError
-from agent.model.ids import AppName, Digest, EnvironmentName, ProcessName, ReleaseName, RolloutId
+from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ProcessName, ReleaseName, RolloutId
 from agent.model.release import ConfigValue
 from agent.model.rollout import TERMINAL
 
@@ -145,6 +148,22 @@ class Coordinator(Session):
 
     async def ps(self, app: AppName | None = None, environment: EnvironmentName | None = None) -> list[Instance]:
         return await self.ask("GET", "/v1/ps", list[Instance], query=_where(app, environment))
+
+    async def hosts(self) -> list[HostStatus]:
+        return await self.ask("GET", "/v1/hosts", list[HostStatus])
+
+    async def new_host_token(
+        self, environments: Sequence[str], labels: Mapping[str, str], name: str, ttl_ms: int
+    ) -> HostTokenMade:
+        body = {"environments": list(environments), "labels": dict(labels), "name": name, "ttl_ms": ttl_ms}
+        return await self.ask("POST", "/v1/host-tokens", HostTokenMade, body=body)
+
+    async def label_host(self, host: HostName, labels: Mapping[str, str | None]) -> HostMember:
+        """None removes a label."""
+        return await self.ask("PATCH", f"/v1/hosts/{quote(host)}/labels", HostMember, body={"labels": dict(labels)})
+
+    async def remove_host(self, host: HostName) -> HostMember:
+        return await self.ask("DELETE", f"/v1/hosts/{quote(host)}", HostMember)
 
     def logs(
         self,

@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Final, Literal
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from agent.errors import FailedError
+from agent.errors import FailedError, UsageError
 from agent.linux import atomic, clock
 
 Kind = Literal["coordinator", "agent"]
 
 _AUTHORITY: Final = timedelta(days=3650)
-_MEMBER: Final = timedelta(days=365)
+MEMBER: Final = timedelta(days=365)
+HOST: Final = timedelta(days=90)
+"""A joined host's certificate: renewed by its agent after two thirds of it."""
 _EARLIER: Final = timedelta(hours=1)
 """Clocks of hosts differ."""
 _CERTIFICATE: Final = "ca.pem"
@@ -44,18 +47,49 @@ def make_ca(folder: Path) -> None:
     atomic.write_atomically(folder / _CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
 
 
+def is_authority(folder: Path) -> bool:
+    """Whether certificates can be made here: `ca.key` lies beside `ca.pem`."""
+    return (folder / _CERTIFICATE).exists() and (folder / _KEY).exists()
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 of the authority's certificate, in hexadecimal. Raises FailedError."""
+    return _load(folder, "tell the authority's fingerprint")[0].fingerprint(hashes.SHA256()).hex()
+
+
 def issue(folder: Path, name: str, addresses: tuple[str, ...], kind: Kind) -> tuple[bytes, bytes]:
     """A new certificate and its key, both PEM, by the authority in `folder`; `addresses` are IPs or DNS names."""
+    key = new_key()
+    return sign(folder, name, addresses, kind, key=public_key(key)), key
+
+
+def new_key() -> bytes:
+    """A P-256 key, PEM."""
+    return _pem(ec.generate_private_key(ec.SECP256R1()))
+
+
+def public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
+    """The public half of a key, PEM. Raises FailedError."""
     try:
-        authority = x509.load_pem_x509_certificate(atomic.read(folder / _CERTIFICATE))
-        signer = serialization.load_pem_private_key(atomic.read(folder / _KEY), password=None)
-    except (OSError, ValueError) as error:
-        raise FailedError(
-            f"cannot issue a certificate for {name}: {error}", f"Restore the authority's files in {folder}."
-        ) from error
-    if not isinstance(signer, ec.EllipticCurvePrivateKey):
-        raise FailedError(f"cannot issue a certificate for {name}: the authority's key is of another kind than P-256")
-    key = ec.generate_private_key(ec.SECP256R1())
+        key = serialization.load_pem_private_key(pem, password=None)
+    except ValueError as error:
+        raise FailedError(f"cannot read a private key: {error}", "Restore the file from a backup.") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise FailedError("cannot use a private key of another kind than P-256", "Give one that is.")
+    return key.public_key()
+
+
+def sign(
+    folder: Path,
+    name: str,
+    addresses: tuple[str, ...],
+    kind: Kind,
+    *,
+    key: ec.EllipticCurvePublicKey,
+    lifetime: timedelta = MEMBER,
+) -> bytes:
+    """A certificate, PEM, for the public `key` of somebody who was asked who they are already. Raises FailedError."""
+    authority, signer = _load(folder, f"issue a certificate for {name}")
     subject = x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, kind),
@@ -65,16 +99,50 @@ def issue(folder: Path, name: str, addresses: tuple[str, ...], kind: Kind) -> tu
     usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
     if kind == "coordinator":
         usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
+    names = [_general(address) for address in dict.fromkeys((*addresses, name))]
     certificate = (
-        _certificate(subject, authority.subject, key.public_key(), _MEMBER)
+        _certificate(subject, authority.subject, key, lifetime)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(is_authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        .add_extension(x509.SubjectAlternativeName([_general(a) for a in (*addresses, name)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         .sign(signer, hashes.SHA256())
     )
-    return certificate.public_bytes(serialization.Encoding.PEM), _pem(key)
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def read_request(csr: bytes, name: str) -> ec.EllipticCurvePublicKey:
+    """The key for which a host asks for a certificate. Raises UsageError.
+
+    Nothing but the key is ever taken from a request; one that asks for more than its own name is refused all the same.
+    """
+    refused = "Run `rollway agent join` again; it makes a right one."
+    try:
+        request = x509.load_pem_x509_csr(csr)
+        key = request.public_key()
+        extensions = list(request.extensions)
+        valid = request.is_signature_valid
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        raise UsageError("the certificate request cannot be read", refused) from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1) or not valid:
+        raise UsageError("the certificate request is not signed by a P-256 key of its own", refused)
+    if [(part.oid, part.value) for part in request.subject] != [(NameOID.COMMON_NAME, name)]:
+        raise UsageError(f"the certificate request is not for {name} alone", refused)
+    if extensions:
+        raise UsageError("the certificate request asks for extensions", refused)
+    return key
+
+
+def _load(folder: Path, what: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    try:
+        authority = x509.load_pem_x509_certificate(atomic.read(folder / _CERTIFICATE))
+        signer = serialization.load_pem_private_key(atomic.read(folder / _KEY), password=None)
+    except (OSError, ValueError) as error:
+        raise FailedError(f"cannot {what}: {error}", f"Restore the authority's files in {folder}.") from error
+    if not isinstance(signer, ec.EllipticCurvePrivateKey):
+        raise FailedError(f"cannot {what}: the authority's key is of another kind than P-256")
+    return authority, signer
 
 
 def _certificate(

@@ -1,22 +1,28 @@
 """The hosts: who they are, what they last said, and what they are sent.
 
-Rules: a host is known from its first hello on, for ever; what it reports is kept in memory alone, for it is said again
-at each connection. An assignment is stored without the environment's key, which is wrapped to the host when it is sent.
+Rules: a host is known from its first hello on until it is removed; what it reports is kept in memory alone, for it is
+said again at each connection. Over what a host says of itself stands what operators decided: a member serves no other
+environment than it was let in for, has the labels that it was given, and connects with the key that it joined with.
+An assignment is stored without the environment's key, which is wrapped to the host when it is sent.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 
+import anyio
 import structlog
 from msgspec.structs import replace
+from sqlalchemy import Connection
 
-from agent.coordinator.db import environments, fleet, rollouts
+from agent.coordinator.db import environments, fleet, members, rollouts
 from agent.coordinator.db.engine import Database
 from agent.coordinator.db.environments import EnvironmentRow
+from agent.coordinator.db.members import Member
 from agent.coordinator.keys import CoordinatorKey
-from agent.errors import FailedError, RefusedError
+from agent.errors import FailedError, ForbiddenError, NotFoundError, RefusedError
 from agent.link.accept import Links
+from agent.link.tls import Peer, key_id
 from agent.linux import clock
 from agent.model.assignment import AppReport, Assignment, HostReport
 from agent.model.environment import EnvironmentSettings
@@ -38,13 +44,18 @@ class Follower(Protocol):
 
     def host_disconnected(self, host: HostName) -> None: ...
 
+    async def hosts_changed(self) -> None: ...
+
 
 class Hosts:
     """Listens to the link. `follower` is set before anybody can connect."""
 
-    def __init__(self, database: Database, key: CoordinatorKey, epoch: int, known: Iterable[Hello]) -> None:
+    def __init__(
+        self, database: Database, key: CoordinatorKey, epoch: int, known: Iterable[Hello], decided: Iterable[Member]
+    ) -> None:
         self._database, self._key = database, key
-        self._hellos = {hello.host: hello for hello in known}
+        self._members = {member.name: member for member in decided}
+        self._hellos = {hello.host: self._as_decided(hello) for hello in known}
         self._order = _ordered(self._hellos)
         self._reports: dict[HostName, HostReport] = {}
         self._since_ms = dict.fromkeys(self._hellos, clock.now().wall_ms)
@@ -56,8 +67,82 @@ class Hosts:
         """Every host that ever connected, in order of name."""
         return tuple(self._hellos[host] for host in self._order)
 
+    @property
+    def expected(self) -> tuple[Member, ...]:
+        """Hosts that have joined and have not connected yet, in order of name."""
+        there = {name for name, member in self._members.items() if not member.removed_ms}
+        return tuple(self._members[name] for name in _ordered(there - self._hellos.keys()))
+
     def served(self) -> frozenset[EnvironmentName]:
-        return frozenset(name for hello in self._hellos.values() for name in hello.environments)
+        said = [*self._hellos.values(), *self.expected]
+        return frozenset(name for one in said for name in one.environments)
+
+    def admit(self, peer: Peer) -> None:
+        """Refuse who was removed, and whoever has a certificate for another key than the member of his name."""
+        member = self._members.get(HostName(peer.name))
+        if member is None:
+            return
+        if member.removed_ms:
+            raise ForbiddenError(f"{peer.name} was removed from the fleet", "Let it join again, by a new token.")
+        if member.public_key not in ("", key_id(peer.public_key)):
+            raise ForbiddenError(f"the certificate is not that of the {peer.name} which is in the fleet now")
+
+    def joined(self, member: Member) -> None:
+        """Take in a member that was stored."""
+        self._members[member.name] = member
+
+    async def label(self, host: HostName, changes: Mapping[str, str | None]) -> Member:
+        """Change labels, None removing one; from then on they are the host's labels whatever it says of itself."""
+        now_ms = clock.now().wall_ms
+        if (before := self._member(host)) is None:
+            raise _no_such(host)
+        labels = {**before.labels, **changes}
+        member = replace(before, labels={key: value for key, value in labels.items() if value is not None})
+        member = replace(member, joined_ms=member.joined_ms or now_ms)
+        with anyio.CancelScope(shield=True):
+            await self._database.run(lambda connection: members.store(connection, member))
+            self._members[host] = member
+            if host in self._hellos:
+                self._hellos[host] = replace(self._hellos[host], labels=member.labels)
+            await self.follower.hosts_changed()
+        return member
+
+    async def remove(self, host: HostName) -> Member:
+        """Out of the fleet, at once and for good: its certificates are refused and its link is closed."""
+        if (before := self._member(host)) is None:
+            raise _no_such(host)
+        member = replace(before, removed_ms=clock.now().wall_ms)
+
+        def write(connection: Connection) -> None:
+            members.store(connection, member)
+            members.forget(connection, host)
+
+        with anyio.CancelScope(shield=True):
+            await self._database.run(write)
+            self._members[host] = member
+            self._hellos.pop(host, None)
+            self._reports.pop(host, None)
+            self._since_ms.pop(host, None)
+            self._order = _ordered(self._hellos)
+            self.links.drop(host, "the host was removed from the fleet")
+            await self.follower.hosts_changed()
+        return member
+
+    def _member(self, host: HostName) -> Member | None:
+        """What is decided about a host, or, where nothing is, what it says of itself; None: there is no such host."""
+        member, hello = self._members.get(host), self._hellos.get(host)
+        if member is not None:
+            return None if member.removed_ms else member
+        if hello is None:
+            return None
+        return Member(name=host, environments=hello.environments, labels=hello.labels, joined_ms=0)
+
+    def _as_decided(self, hello: Hello) -> Hello:
+        member = self._members.get(hello.host)
+        if member is None:
+            return hello
+        allowed = tuple(name for name in hello.environments if name in member.environments)
+        return replace(hello, environments=allowed, labels=member.labels)
 
     def members(self, environment: EnvironmentName, settings: EnvironmentSettings) -> tuple[HostName, ...]:
         """Hosts of the environment, in the order in which they move: h2 comes before h10."""
@@ -67,7 +152,7 @@ class Hosts:
         return self.serves(host, environment) and settings.includes(host, self._hellos[host].labels)
 
     def serves(self, host: HostName, environment: EnvironmentName) -> bool:
-        return environment in self._hellos[host].environments
+        return host in self._hellos and environment in self._hellos[host].environments
 
     def report(self, host: HostName, app: AppName, environment: EnvironmentName) -> AppReport | None:
         """What a connected host says of one app and environment."""
@@ -84,7 +169,7 @@ class Hosts:
     def send(self, assignments: Mapping[HostName, Assignment], row: EnvironmentRow) -> None:
         """Send what is stored to those of the hosts that are connected; the others get it when they come."""
         for host, assignment in assignments.items():
-            if self.links.is_connected(host):
+            if self.links.is_connected(host) and host in self._hellos:
                 self.links.assign(host, replace(assignment, environment_key=self._wrapped(host, row)))
 
     def _wrapped(self, host: HostName, row: EnvironmentRow) -> str | None:
@@ -99,14 +184,23 @@ class Hosts:
         if not self._key.is_recipient(hello.age_recipient) or not all(map(is_name, hello.environments)):
             raise RefusedError(f"the hello of {hello.host} has a wrong age recipient or environment")
         now_ms, host = clock.now().wall_ms, hello.host
+
+        def write(connection: Connection) -> None:
+            member = members.get(connection, host)
+            if member is not None and member.removed_ms:
+                raise ForbiddenError(f"{host} was removed from the fleet")
+            fleet.store_host(connection, hello, now_ms)
+
+        await self._database.run(write)
         if host not in self._hellos:
             self._order = _ordered([*self._order, host])
-        self._hellos[host] = hello
+        self._hellos[host] = self._as_decided(hello)
         self._since_ms[host] = now_ms
-        await self._database.run(lambda connection: fleet.store_host(connection, hello, now_ms))
         held = await self._database.run(lambda connection: rollouts.assigned_to(connection, host))
         rows = {(row.app, row.environment): row for row in await self._database.run(environments.every)}
         for assignment in held:
+            if not self.serves(host, assignment.environment):
+                continue
             self.send({host: assignment}, rows[assignment.app, assignment.environment])
         await self.follower.host_connected(host)
 
@@ -119,6 +213,10 @@ class Hosts:
         self._reports.pop(host, None)
         self._since_ms[host] = clock.now().wall_ms
         self.follower.host_disconnected(host)
+
+
+def _no_such(host: HostName) -> NotFoundError:
+    return NotFoundError(f"there is no host {host}", "See `rollway host list`.")
 
 
 def _ordered(names: Iterable[HostName]) -> list[HostName]:

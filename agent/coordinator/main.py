@@ -7,6 +7,7 @@ every stored rollout goes on. Killed at any moment, it goes on from what is stor
 import gc
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ import anyio
 import structlog
 from aiohttp import web
 
+from agent.coordinator import identity
 from agent.coordinator.api.routes import application
 from agent.coordinator.db.engine import Database
 from agent.coordinator.server import Server
@@ -76,15 +78,18 @@ async def serve(settings: CoordinatorSettings, database: Database, lifeline: int
 
 
 async def _serve(settings: CoordinatorSettings, database: Database, lifeline: int | None) -> None:
+    identity.prepare(settings)
     ending, health = service.Ending(), Health({})
     sockets = [_listen(text) for text in settings.listen]
     server = await Server.open(settings, database)
+    context = server_context(settings.tls)
     async with anyio.create_task_group() as tasks:
         await tasks.start(service.watch_signals, ending)
         tasks.start_soon(service.watch_lifeline, ending, lifeline)
         await tasks.start(server.rollouts.run)
         await server.converge_all()
-        async with _http(settings, server, health, sockets):
+        tasks.start_soon(identity.keep, settings, context)
+        async with _http(context, server, health, sockets):
             health.started = True
             service.notify(Notice(ready=True, status="running"))
             log.info("coordinator started", listen=settings.listen, pid=os.getpid())
@@ -98,7 +103,7 @@ async def _serve(settings: CoordinatorSettings, database: Database, lifeline: in
 
 @asynccontextmanager
 async def _http(
-    settings: CoordinatorSettings, server: Server, health: Health, sockets: list[socket.socket]
+    context: ssl.SSLContext, server: Server, health: Health, sockets: list[socket.socket]
 ) -> AsyncIterator[None]:
     """Serve on `sockets`. A handler ends when its client leaves: streams of logs would otherwise stay for ever."""
     runner = web.AppRunner(
@@ -108,7 +113,6 @@ async def _http(
         shutdown_timeout=SHUTDOWN_S,
         **RUNNER_LIMITS,
     )
-    context = server_context(settings.tls)
     await runner.setup()
     try:
         for listening in sockets:

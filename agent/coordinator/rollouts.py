@@ -127,6 +127,11 @@ class Rollouts:
             actor.put(HostsChanged(hosts=members))
         await self.converge(row.app, row.environment)
 
+    async def hosts_changed(self) -> None:
+        """A host was removed, or its labels are others: it may have left environments, or come into some."""
+        for row in await self._database.run(environments.every):
+            await self.settings_changed(row)
+
     async def host_connected(self, host: HostName) -> None:
         for row in await self._database.run(environments.every):
             if not self._hosts.serves(host, row.environment):

@@ -6,10 +6,12 @@ from typing import Self
 import anyio
 from msgspec import Struct
 
+from agent.coordinator import identity
 from agent.coordinator.builds import Builds
 from agent.coordinator.configs import Configs
-from agent.coordinator.db import environments, fleet
+from agent.coordinator.db import environments, fleet, members
 from agent.coordinator.db.engine import Database
+from agent.coordinator.enrolment import Enrolment
 from agent.coordinator.environments import Environments
 from agent.coordinator.hosts import Hosts
 from agent.coordinator.keys import CoordinatorKey
@@ -37,6 +39,7 @@ class Server(Struct, frozen=True, kw_only=True):
     hosts: Hosts
     rollouts: Rollouts
     orders: Orders
+    enrolment: Enrolment
 
     @classmethod
     async def open(cls, settings: CoordinatorSettings, database: Database) -> Self:
@@ -53,7 +56,7 @@ class Server(Struct, frozen=True, kw_only=True):
                 f"cannot open {error.filename}: {error.strerror}", "Give the coordinator folders that it may write to."
             ) from error
         epoch = await database.run(fleet.next_epoch)
-        hosts = Hosts(database, key, epoch, await database.run(fleet.list_hosts))
+        hosts = Hosts(database, key, epoch, await database.run(fleet.list_hosts), await database.run(members.every))
         kept = Environments(database, key, hosts.served)
         releases = Releases(database, store, kept)
         rollouts = Rollouts(database, hosts, epoch)
@@ -69,6 +72,7 @@ class Server(Struct, frozen=True, kw_only=True):
             hosts=hosts,
             rollouts=rollouts,
             orders=Orders(database, releases, kept, hosts),
+            enrolment=Enrolment(database, hosts, Path(settings.tls.ca).parent, identity.urls(settings)),
         )
 
     async def converge_all(self) -> None:

@@ -6,7 +6,9 @@ A role may do what the roles below it may.
 
 import hashlib
 import hmac
+import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -37,8 +39,14 @@ class Tokens:
 
     @classmethod
     async def load(cls, database: Database, bootstrap: Path) -> "Tokens":
-        """Those of the database, and, as an admin's, the one in the file `bootstrap`, if there is one."""
+        """Those of the database, and, as an admin's, the one in the file `bootstrap`, made where there is none at all.
+
+        The file is how the first operator gets in, who can read it on this machine; once it is removed it stays away.
+        """
         now_ms = clock.now().wall_ms
+        if not await database.run(fleet.list_tokens):
+            with suppress(FileExistsError):
+                atomic.create_exclusive(bootstrap, f"{secrets.token_urlsafe(32)}\n".encode())
         try:
             first = TokenRow(hash=_hash(atomic.read(bootstrap).decode().strip()), name="bootstrap", role="admin")
         except FileNotFoundError:

@@ -20,7 +20,7 @@ from aiohttp import web
 from anyio import to_thread
 
 from agent.errors import FailedError
-from agent.host import health
+from agent.host import certificate, health
 from agent.host.host import Host
 from agent.host.keys import HostKey
 from agent.host.routes import refuse_taken
@@ -82,7 +82,7 @@ class Agent:
         self._state_dir, run_dir = _folders(settings)
         self._lock = service.hold(self._state_dir, "an agent")
         key = HostKey.of(Path(settings.age_key))
-        context = tls.client_context(settings.tls)
+        self._settings, self._tls = settings, tls.client_context(settings.tls)
         self._sockets = [_listen(text) for text in settings.http_listen]
         self._supervisor = Supervisor(
             run_dir=run_dir,
@@ -100,13 +100,13 @@ class Agent:
             supervisor=self._supervisor,
             store=store,
             inherited=inherited,
-            source=Fetcher(coordinators=settings.coordinators, tls=context),
+            source=Fetcher(coordinators=settings.coordinators, tls=self._tls),
             key=key,
             on_report=self._report,
         )
         self._dialer = Dialer(
             coordinators=settings.coordinators,
-            tls=context,
+            tls=self._tls,
             hello=_hello(settings, key),
             rng=random.Random(),  # noqa: S311 - spreads reconnects, keeps no secret
             on_assign=self._host.assign,
@@ -125,6 +125,7 @@ class Agent:
             await tasks.start(self._host.run)
             await to_thread.run_sync(self._drop_what_nobody_took)
             tasks.start_soon(self._dialer.run)
+            tasks.start_soon(certificate.keep_renewed, self._settings.tls, self._settings.coordinators, self._tls)
             self._health.started = True
             service.notify(Notice(ready=True, status="running"))
             log.info("agent started", state_dir=str(self._state_dir), pid=os.getpid())

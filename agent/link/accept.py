@@ -130,6 +130,8 @@ class Links:
     def __init__(self, *, epoch: int, listener: Listener) -> None:
         self._epoch, self._listener = epoch, listener
         self._connections: dict[HostName, _Connection] = {}
+        self._greeting: dict[Channel, str] = {}
+        """Who was let in and has not said hello yet."""
         self._tail_ids = count(1)
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -144,6 +146,14 @@ class Links:
         """Send it if the host is connected, as the newest; one that is away is given it when it comes back."""
         if (connection := self._connections.get(host)) is not None:
             connection.assign(replace(assignment, epoch=self._epoch))
+
+    def drop(self, host: HostName, reason: str) -> None:
+        """End the connection of a host that is no more; the listener is told nothing of it."""
+        if (connection := self._connections.pop(host, None)) is not None:
+            connection.channel.end(reason)
+        for channel, name in self._greeting.items():
+            if name == host:
+                channel.end(reason)
 
     def close(self) -> None:
         """End every connection: the coordinator stops."""
@@ -179,7 +189,11 @@ class Links:
         channel.scope.deadline = anyio.current_time() + lives_s
         try:
             with channel.scope:
-                hello = await _hello(channel, peer)
+                self._greeting[channel] = peer.name
+                try:
+                    hello = await _hello(channel, peer)
+                finally:
+                    del self._greeting[channel]
                 if hello is not None:
                     await self._serve(hello, channel)
         except* RollwayError as errors:

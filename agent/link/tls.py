@@ -3,13 +3,18 @@
 Rules: agents and coordinator know each other by certificate; a CLI comes without one and shows a token instead, hence
 the server asks for a certificate and does not insist: each route says whom it needs. A certificate's CN is the host's
 name, its OU the role, so that a coordinator's certificate is no agent's. TLS checks a peer's expiry at the handshake
-only; whoever keeps a connection compares `Peer.not_after_s` himself.
+only; whoever keeps a connection compares `Peer.not_after_s` himself, and so he does with who was removed since.
 """
 
+import hashlib
 import ssl
 from typing import Final
 
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
 from msgspec import Struct
 
 from agent.errors import SettingsError
@@ -17,6 +22,7 @@ from agent.model.roles import TlsFiles
 
 AGENT_ROLE: Final = "agent"
 COORDINATOR_ROLE: Final = "coordinator"
+VERSION: Final = ssl.TLSVersion.TLSv1_3
 
 
 class Peer(Struct, frozen=True, kw_only=True):
@@ -26,6 +32,7 @@ class Peer(Struct, frozen=True, kw_only=True):
     role: str
     not_after_s: float
     """Seconds since 1970 at which the certificate expires."""
+    public_key: EllipticCurvePublicKey
 
 
 def client_context(tls: TlsFiles) -> ssl.SSLContext:
@@ -41,14 +48,14 @@ def cli_context(ca: str | None) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(ca or "", "tls.ca", "a readable PEM file of certificates", _reason(error)) from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.minimum_version = VERSION
     return context
 
 
 def server_context(tls: TlsFiles) -> ssl.SSLContext:
     """A coordinator's. No session tickets: they would carry client certificates, and a restart voids them all."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.minimum_version = VERSION
     context.num_tickets = 0
     context.verify_mode = ssl.CERT_OPTIONAL
     try:
@@ -60,16 +67,31 @@ def server_context(tls: TlsFiles) -> ssl.SSLContext:
 
 
 def peer_of(request: web.BaseRequest) -> Peer | None:
-    """Who sent `request`, by certificate; None if they showed none."""
-    certificate = request.transport.get_extra_info("peercert") if request.transport is not None else None
-    if not certificate:
+    """Who sent `request`, by certificate; None if they showed none, or one of another kind than ours."""
+    connection = request.transport.get_extra_info("ssl_object") if request.transport is not None else None
+    der = connection.getpeercert(binary_form=True) if connection is not None else None
+    if not der:
         return None
-    subject = {key: value for names in certificate["subject"] for key, value in names}
+    certificate = x509.load_der_x509_certificate(der)
+    key = certificate.public_key()
+    if not isinstance(key, EllipticCurvePublicKey):
+        return None
     return Peer(
-        name=subject.get("commonName", ""),
-        role=subject.get("organizationalUnitName", ""),
-        not_after_s=ssl.cert_time_to_seconds(certificate["notAfter"]),
+        name=_one(certificate.subject, NameOID.COMMON_NAME),
+        role=_one(certificate.subject, NameOID.ORGANIZATIONAL_UNIT_NAME),
+        not_after_s=certificate.not_valid_after_utc.timestamp(),
+        public_key=key,
     )
+
+
+def key_id(key: EllipticCurvePublicKey) -> str:
+    """A public key's name: SHA-256 of its DER, in hexadecimal."""
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+
+def _one(subject: x509.Name, oid: x509.ObjectIdentifier) -> str:
+    found = subject.get_attributes_for_oid(oid)
+    return str(found[0].value) if len(found) == 1 else ""
 
 
 def _load_own(context: ssl.SSLContext, tls: TlsFiles) -> None:

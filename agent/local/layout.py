@@ -112,6 +112,7 @@ def _prepare_coordinator(layout: Layout, authority: Path, block: Block) -> None:
     tls = _identity(authority, home / "tls", "coordinator", block.coordinator)
     settings: dict[str, object] = {
         "listen": [f"{block.coordinator}:{COORDINATOR_PORT}"],
+        "advertise": [f"https://{block.coordinator}:{COORDINATOR_PORT}"],
         "state_dir": str(home / "state"),
         "store": f"file://{home / 'store'}",
     }

@@ -69,6 +69,8 @@ class CoordinatorSettings(Struct, frozen=True, kw_only=True):
     store: str
     """`file://` and an absolute path: where builds lie."""
     tls: TlsFiles
+    advertise: tuple[str, ...] = ()
+    """`https://HOST:PORT` each, by which agents and operators reach it; empty: what `listen` and this machine say."""
 
     @classmethod
     def below(cls, state_dir: str = COORDINATOR_STATE_DIR) -> Self:

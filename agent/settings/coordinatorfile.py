@@ -3,12 +3,12 @@
 from typing import Final
 
 from agent.model.roles import COORDINATOR_STATE_DIR, CoordinatorSettings
-from agent.settings.kinds import ADDRESS, FILE_PATH, STRING, Kind, list_of, text_where
+from agent.settings.kinds import ADDRESS, COORDINATOR_URL, FILE_PATH, STRING, Kind, list_of, text_where
 from agent.settings.tables import NOT_SUPPORTED, Schema, Table, read_toml
 from agent.settings.tls import tls_files
 
 SCHEMA: Final = Schema(
-    known={"": "listen state_dir database store", "tls": "ca certificate key"},
+    known={"": "listen advertise state_dir database store", "tls": "ca certificate key"},
     planned={"": "retention limits"},
 )
 _DATABASE: Final = "sqlite:///"
@@ -22,6 +22,7 @@ def load_coordinator(text: str, file: str) -> CoordinatorSettings:
     default = CoordinatorSettings.below(root.get("state_dir", FILE_PATH, COORDINATOR_STATE_DIR))
     return CoordinatorSettings(
         listen=root.get("listen", list_of(ADDRESS, least=1), default.listen),
+        advertise=root.get("advertise", list_of(COORDINATOR_URL, least=1), default.advertise),
         state_dir=default.state_dir,
         database=_place(root, "database", _DATABASE, default.database),
         store=_place(root, "store", _STORE, default.store),

@@ -79,10 +79,10 @@ class Call(Struct, frozen=True):
     async def bytes(self, limit_bytes: int = BODY_BYTES_MAX) -> bytes:
         return await read_body(self.request, limit_bytes)
 
-    async def body(self, kind: type[T]) -> T:
+    async def body(self, kind: type[T], limit_bytes: int = BODY_BYTES_MAX) -> T:
         """The JSON body as a `kind`."""
         try:
-            return msgspec.json.decode(await self.bytes(), type=kind)
+            return msgspec.json.decode(await self.bytes(limit_bytes), type=kind)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise UsageError(f"cannot read the body: {error}") from error
 

@@ -143,7 +143,7 @@ async def _ready(call: Call, row: EnvironmentRow, assigned: Assigned) -> tuple[i
 
 
 def _hosts(hosts: Hosts) -> list[dict[str, object]]:
-    return [
+    known: list[dict[str, object]] = [
         {
             "host": hello.host,
             "address": hello.address,
@@ -155,3 +155,16 @@ def _hosts(hosts: Hosts) -> list[dict[str, object]]:
         }
         for hello in hosts.hellos
     ]
+    expected: list[dict[str, object]] = [
+        {
+            "host": member.name,
+            "address": "",
+            "connected": False,
+            "since": iso(member.joined_ms),
+            "labels": member.labels,
+            "environments": member.environments,
+            "version": "",
+        }
+        for member in hosts.expected
+    ]
+    return known + expected

@@ -1,6 +1,7 @@
 """The whole HTTP surface: each route with who may use it.
 
-`agent` is a host, by its certificate; the others are holders of tokens, each of whom may do what those before may.
+`anyone` shows nothing: a host on its way in. `agent` is a host, by its certificate, as long as it is in the fleet; the
+others are holders of tokens, each of whom may do what those before may.
 """
 
 from collections.abc import Awaitable, Callable
@@ -9,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from agent.coordinator.api import apps, builds, fleet, releases, rollouts
+from agent.coordinator.api import apps, builds, fleet, hosts, releases, rollouts
 from agent.coordinator.api.call import Call
 from agent.coordinator.server import Server
 from agent.coordinator.tokens import Caller, Role
@@ -25,7 +26,7 @@ ENVIRONMENT: Final = "/v1/apps/{app}/environments/{environment}"
 class Route(NamedTuple):
     method: str
     path: str
-    role: Role | Literal["agent"]
+    role: Role | Literal["agent", "anyone"]
     handler: Callable[[Call], Awaitable[web.StreamResponse]]
 
 
@@ -54,6 +55,12 @@ ROUTES: Final = (
     Route("GET", "/v1/status", "viewer", fleet.status),
     Route("GET", "/v1/ps", "viewer", fleet.ps),
     Route("GET", "/v1/hosts", "viewer", fleet.list_hosts),
+    Route("POST", "/v1/host-tokens", "admin", hosts.create_token),
+    Route("PATCH", "/v1/hosts/{host}/labels", "admin", hosts.change_labels),
+    Route("DELETE", "/v1/hosts/{host}", "admin", hosts.remove_host),
+    Route("GET", "/join/v1/authority", "anyone", hosts.get_authority),
+    Route("POST", "/join/v1/hosts", "anyone", hosts.join),
+    Route("POST", "/agent/v1/certificate", "agent", hosts.renew_certificate),
     Route("GET", "/agent/v1/link", "agent", fleet.link),
     Route("GET", "/agent/v1/releases/{app}/{environment}/{release}", "agent", releases.get_envelope),
     Route("GET", "/agent/v1/builds/{app}/{digest}/manifest", "agent", builds.get_manifest),
@@ -77,6 +84,8 @@ def _guarded(route: Route, server: Server) -> Handler:
 
 
 def _admit(route: Route, server: Server, request: web.Request) -> Caller:
+    if route.role == "anyone":
+        return Caller("", route.role)
     if route.role != "agent":
         return server.tokens.admit(request.headers.get("Authorization", ""), route.role)
     peer = peer_of(request)
@@ -86,4 +95,5 @@ def _admit(route: Route, server: Server, request: web.Request) -> Caller:
         raise ForbiddenError(f"the certificate of {peer.name} is not an agent's")
     if peer.not_after_s <= clock.now().wall_ms / 1000:
         raise UnauthorizedError(f"the certificate of {peer.name} has expired", "Give the host a new one.")
+    server.hosts.admit(peer)
     return Caller(peer.name, peer.role)

@@ -125,3 +125,30 @@ hosts: Final = Table(
     Column("hello", Text, nullable=False),
     Column("last_seen_ms", BigInteger, nullable=False),
 )
+
+members: Final = Table(
+    "members",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("public_key", String(64), nullable=False),
+    Column("environments", Text, nullable=False),
+    Column("labels", Text, nullable=False),
+    Column("joined_ms", BigInteger, nullable=False),
+    Column("removed_ms", BigInteger, nullable=False),
+)
+"""What operators decided about a host, over what it says of itself. `public_key`: SHA-256 of the only key that may be
+this host; empty: any that the authority certified. `removed_ms`: not 0 when the name may not connect any more."""
+
+host_tokens: Final = Table(
+    "host_tokens",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("name", String(63), nullable=False),
+    Column("environments", Text, nullable=False),
+    Column("labels", Text, nullable=False),
+    Column("made_by", String(64), nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("used_by", String(64), nullable=False),
+    Column("host", String(63), nullable=False),
+)
+"""`hash`: SHA-256 of the secret. `used_by`, `host`: the key and the name that it brought in; empty until then."""

@@ -56,6 +56,9 @@ def migrate(rollout: Rollout) -> Outcome:
         last_line = migration.output.rstrip().rpartition("\n")[2]
         why = f"exit code {migration.exit_code}" if migration.exit_code is not None else last_line
         return back.turn(rollout, f"the release command failed on {migration.host}: {why}", "failed"), actions
+    elif hosts.find(rollout, migration.host) is None:
+        why = f"{migration.host}, which runs the release command, has left the environment; it may still run"
+        return back.turn(rollout, why, "failed"), actions
     if _overdue(rollout):
         where = f"on {migration.host} " if migration else ""
         return back.turn(
