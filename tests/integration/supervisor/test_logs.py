@@ -79,7 +79,6 @@ async def test_where_lines_may_be_dropped_the_app_never_waits_and_the_gap_is_cou
         tasks.cancel_scope.cancel()
     gaps = [record["dropped"] for record in house.records if "dropped" in record]
     assert all(isinstance(gap, int) and gap > 0 for gap in gaps)
-    assert house.messages()[-1] == "last"
     told = [message for message in house.messages() if message is not None]
     assert len(told) + sum(gap for gap in gaps if isinstance(gap, int)) == 100_002
 
