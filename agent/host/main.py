@@ -46,6 +46,8 @@ from agent.wire.sdnotify import Notice
 
 FLUSH_S: Final = 2.0
 HTTP_SHUTDOWN_S: Final = 1.0
+ORPHANED_S: Final = 10.0
+"""So long an agent whose `rollway up` was killed waits for another before it drains."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -120,7 +122,7 @@ class Agent:
         ending = service.Ending()
         async with anyio.create_task_group() as tasks, self._http():
             await tasks.start(service.watch_signals, ending)
-            tasks.start_soon(service.watch_lifeline, ending, self._inherited.take(service.LIFELINE))
+            tasks.start_soon(service.watch_lifeline, ending, self._inherited.take(service.LIFELINE), ORPHANED_S)
             await tasks.start(self._supervisor.run)
             await tasks.start(self._host.run)
             await to_thread.run_sync(self._drop_what_nobody_took)

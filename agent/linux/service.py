@@ -49,16 +49,22 @@ async def watch_signals(ending: Ending, *, task_status: TaskStatus[None] = anyio
                 ending.ask(drain=number == signal.SIGINT)
 
 
-async def watch_lifeline(ending: Ending, fd: int | None) -> None:
-    """Ask for the end when the parent that gave the lifeline `fd` is gone; without one, nothing."""
+async def watch_lifeline(ending: Ending, fd: int | None, patience_s: float = 0) -> None:
+    """Ask for the end of all when the parent that gave the lifeline `fd` is gone; without one, nothing.
+
+    For so long another parent may come, which ends this role alone (SIGTERM) and starts it anew.
+    """
     if fd is None:
         return
     while True:
         await anyio.wait_readable(fd)
         if not os.read(fd, 4096):
             break
-    log.info("asked to end", lifeline="the parent is gone")
-    ending.ask(drain=True)
+    log.info("the parent is gone", waits_s=patience_s)
+    with anyio.move_on_after(patience_s):
+        await ending.asked.wait()
+    if not ending.asked.is_set():
+        ending.ask(drain=True)
 
 
 def notify(notice: sdnotify.Notice) -> None:
@@ -86,6 +92,14 @@ def is_held(state_dir: Path) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def holder(state_dir: Path) -> int | None:
+    """The pid of the role that runs and holds `state_dir`."""
+    if not is_held(state_dir):
+        return None
+    text = (state_dir / "lock").read_text().strip()
+    return int(text) if text.isdigit() else None
 
 
 def hold(state_dir: Path, role: str) -> int:

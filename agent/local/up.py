@@ -1,7 +1,8 @@
 """`rollway up`: a coordinator and N agents on this machine, as child processes, until Ctrl-C.
 
 Rules: refused before anything starts: a folder or a block of addresses that another `up` holds, an address that is
-taken. What an `up` that was killed has left here drains by itself, and is waited for. At the end agents drain first,
+taken. The agents that an `up` that was killed has left here are ended and followed by others, which take up what runs;
+if none comes in time they drain by themselves, and that is waited for. At the end agents drain first,
 then the coordinator ends, then whatever they could not end is killed: no process is left behind, and nobody who does
 not read our output can hold that up. Not handled here: what the children do.
 """
@@ -68,10 +69,14 @@ def run(folder: Path, hosts: int | None, asked: str | None, announce: Callable[[
 
 
 def _await_earlier(place: layout.Layout) -> None:
-    """Wait until the agents and the coordinator of an `up` that was killed have ended, as its end tells them to."""
+    """End what an `up` that was killed has left, agents and coordinator alone: what runs waits for their successors."""
     until_s = time.monotonic() + _STOP_MAX_S
-    if any(map(service.is_held, place.state_folders())):
-        _say("an earlier one was killed here; waiting until its hosts have drained")
+    left = [pid for folder in place.state_folders() if (pid := service.holder(folder)) is not None]
+    if left:
+        _say("an earlier one was killed here; taking over what its hosts run")
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
     while held := next(filter(service.is_held, place.state_folders()), None):
         if time.monotonic() > until_s:
             raise RefusedError(f"{held} is still in use by an earlier `rollway up`", "End what holds it: `fuser -v`.")

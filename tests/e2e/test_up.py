@@ -6,9 +6,8 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from tests.e2e.fleet import ROOT, Fleet, fleet, rollway_command, wait_for
+from tests.e2e.load import load
 from tests.e2e.test_lives import deploy, plain, web_pids
 
 
@@ -65,7 +64,7 @@ def test_nobody_reads(tmp_path: Path) -> None:
 
 
 def test_killed_and_started_at_once(tmp_path: Path) -> None:
-    """After `kill -9` of `up` its hosts drain by themselves; the next one on the folder waits for them, and starts."""
+    """After `kill -9` of `up` the next one on the folder takes over what runs: no process ends, no request fails."""
     source = plain(tmp_path / "r", "killed", 9303, {"v1": "good"})
     one = Fleet(tmp_path, hosts=1)
     one.start()
@@ -73,11 +72,14 @@ def test_killed_and_started_at_once(tmp_path: Path) -> None:
         deploy(one, "killed", source, "v1")
         (old,) = web_pids(one, "killed")
         assert one.process is not None
-        one.process.kill()
-        one.process.wait()
-        one.start()
-        assert not psutil.pid_exists(old)
-        wait_for("v1 runs again", lambda: one.releases("killed") == {"v1"})
+        with load(9303, [one.address()], "v1", pause_ms=20) as users:
+            one.process.kill()
+            one.process.wait()
+            one.start()
+            wait_for("v1 is told to run", lambda: one.releases("killed") == {"v1"})
+            seen = users.end()
+        assert seen["failed"] == seen["cut"] == 0, seen["reasons"]
+        assert web_pids(one, "killed") == [old]
         assert "an earlier one was killed here" in one.output.read_text()
     finally:
         one.stop()
