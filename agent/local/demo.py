@@ -39,6 +39,9 @@ class Story(Struct, kw_only=True):
     swaps: dict[str, Done] = {}
     restarts: int = 0
     coordinator_restarts: int = 0
+    agent_restarts: int = 0
+    kept: tuple[dict[str, int | None], dict[str, int | None]] = ({}, {})
+    """The processes of a host, by instance, before its agent was killed and after the next one was there."""
     releases: dict[str, list[str]] = {}
     """What all ready web instances ran after each step."""
     tally: Tally = msgspec.field(default_factory=Tally)
@@ -107,11 +110,13 @@ async def play(stage: Stage) -> Story:
     async with stage.client() as coordinator:
         await first_deploy(stage, story)
         await swap_with_kills(stage, story, coordinator)
+        await kill_an_agent(stage, story, coordinator)
         await refused_release(stage, story, coordinator)
         await rollback(stage, story, coordinator)
     story.tally = await stage.stop_load()
     story.orders = await count_orders(next(iter(stage.hosts.values())))
     story.coordinator_restarts = sum("coordinator ended by SIGKILL" in line for line in stage.remarks)
+    story.agent_restarts = sum(" ended by SIGKILL" in line for line in stage.remarks) - story.coordinator_restarts
     story.total_s = anyio.current_time() - began_s - story.setup_s
     return story
 
@@ -146,7 +151,7 @@ async def first_deploy(stage: Stage, story: Story) -> None:
 
 
 async def swap_with_kills(stage: Stage, story: Story, coordinator: Coordinator) -> None:
-    """v1 to v2; in the middle of it a web process and the coordinator are killed."""
+    """v1 to v2; in the middle of it a web process, the coordinator and the agent of a host are killed."""
     say = stage.view.event
     await stage.tell_load("phase", "swapping")
     await stage.tell_load("expect", VERSIONS["v1.0.0"], VERSIONS["v2.0.0"])
@@ -168,14 +173,37 @@ async def swap_with_kills(stage: Stage, story: Story, coordinator: Coordinator) 
     await anyio.to_thread.run_sync(kill_tree, pid)
     await stage.tell_load("killed")
     say(f"{host} has v2.0.0; kill -9 of its {victim} (pid {pid})")
-    kill_coordinator(stage.up_pid)
+    kill_role(stage.up_pid, "coordinator/")
     say("kill -9 of the coordinator, in the middle of the swap")
-    story.swaps["v1 to v2, with both kills"] = await swap.end()
-    say(f"swap to v2.0.0: {outcome(story.swaps['v1 to v2, with both kills'])}")
+    moving = next(name for name in stage.hosts if name != host)
+    kill_role(stage.up_pid, f"hosts/{moving}/")
+    say(f"kill -9 of the agent of {moving}, which is next")
+    story.swaps["v1 to v2, with three kills"] = await swap.end()
+    say(f"swap to v2.0.0: {outcome(story.swaps['v1 to v2, with three kills'])}")
     story.restarts = sum(instance.restarts for instance in await coordinator.ps())
     story.releases["v2"] = [instance.release for instance in await web_instances(coordinator)]
     say(f"requests cut by the kill of {victim}: {(await stage.tell_load('tally')).cut}")
     await settle(stage, coordinator, "v2.0.0")
+
+
+async def kill_an_agent(stage: Stage, story: Story, coordinator: Coordinator) -> None:
+    """All that a host runs goes on without its agent, and the next agent takes it up."""
+    say, host = stage.view.event, next(iter(stage.hosts))
+
+    async def pids() -> dict[str, int | None]:
+        return {one.instance: one.pid for one in await coordinator.ps() if one.host == host and one.state == "ready"}
+
+    before = await pids()
+    kill_role(stage.up_pid, f"hosts/{host}/")
+    say(f"kill -9 of the agent of {host}, which supervises {len(before)} processes")
+
+    async def taken_up() -> dict[str, int | None] | None:
+        connected = any(one.host == host and one.connected for one in (await coordinator.status()).hosts)
+        return found if connected and set(found := await pids()) == set(before) else None
+
+    await anyio.sleep(QUIET_S)
+    story.kept = (before, await stage.until(taken_up, _STEP_S, f"the return of {host}'s agent"))
+    say(f"the next agent of {host} has taken up {len(story.kept[1])} processes")
 
 
 async def refused_release(stage: Stage, story: Story, coordinator: Coordinator) -> None:
@@ -232,10 +260,11 @@ def kill_tree(pid: int) -> None:
         psutil.wait_procs(members, timeout=GONE_S)
 
 
-def kill_coordinator(up_pid: int) -> None:
+def kill_role(up_pid: int, folder: str) -> None:
+    """SIGKILL to the one child of `up` whose settings lie in this folder."""
     for child in psutil.Process(up_pid).children():
         with suppress(psutil.NoSuchProcess):
-            if "coordinator" in child.cmdline():
+            if any(f"/{folder}" in word for word in child.cmdline()):
                 child.kill()
 
 
@@ -277,14 +306,19 @@ def proofs_of(story: Story) -> list[Proof]:
             f"{tally.orders} confirmed, {story.orders} in the shop",
         ),
         Proof(
-            "a swap survives kill -9 of a web process and of the coordinator",
-            swaps["v1 to v2, with both kills"].code == 0 and everywhere(story.releases["v2"], "v2.0.0"),
-            outcome(swaps["v1 to v2, with both kills"]),
+            "a swap survives kill -9 of a web process, of the coordinator and of an agent",
+            swaps["v1 to v2, with three kills"].code == 0 and everywhere(story.releases["v2"], "v2.0.0"),
+            outcome(swaps["v1 to v2, with three kills"]),
         ),
         Proof(
-            "both were started again",
-            story.restarts >= 1 and story.coordinator_restarts == 1,
-            f"web {story.restarts}, coordinator {story.coordinator_restarts}",
+            "each was started again",
+            story.restarts >= 1 and story.coordinator_restarts == 1 and story.agent_restarts > 1,
+            f"web {story.restarts}, coordinator {story.coordinator_restarts}, agents {story.agent_restarts}",
+        ),
+        Proof(
+            "an agent that is killed ends no process, and the next one takes up all",
+            len(story.kept[0]) > 0 and story.kept[0] == story.kept[1],
+            f"{len(story.kept[0])} before, {len(story.kept[0].items() & story.kept[1].items())} of them after",
         ),
         Proof(
             "a bad release is refused by its probe and undone by itself",
@@ -314,6 +348,7 @@ def figures_of(story: Story) -> list[tuple[str, str]]:
     for phase, latency in sorted(tally.latency.items()):
         figures.append((f"latency, {phase}", f"p50 {latency.p50} ms, p95 {latency.p95} ms, p99 {latency.p99} ms"))
     figures += [(name, f"{done.seconds:.1f} s") for name, done in story.swaps.items()]
-    figures.append(("restarts", f"{story.restarts} of instances, {story.coordinator_restarts} of the coordinator"))
+    restarts = f"{story.restarts} of instances, {story.coordinator_restarts} of the coordinator"
+    figures.append(("restarts", f"{restarts}, {story.agent_restarts} of agents"))
     figures.append(("time", f"{story.total_s:.0f} s, after {story.setup_s:.0f} s of set-up"))
     return figures
