@@ -69,6 +69,20 @@ def tree(pid: int, session: int, mark: str) -> list[Process]:
     return [found[member] for member in sorted(members) if member in found and found[member].state not in "ZX"]
 
 
+def marks(prefix: str) -> set[str]:
+    """The entries of the environments of all living processes that begin so: who is there, whatever is on record."""
+    found: set[str] = set()
+    for pid in _pids():
+        try:
+            environ = (_PROC / str(pid) / "environ").read_bytes()
+        except OSError:
+            continue
+        if prefix.encode() in environ:
+            entries = environ.decode(errors="replace").split("\0")
+            found |= {entry for entry in entries if entry.startswith(prefix)}
+    return found
+
+
 def command(pid: int) -> str:
     """The command line of a process, shortened, or its name where it has none."""
     try:

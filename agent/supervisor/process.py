@@ -18,7 +18,7 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
-from agent.linux import cgroup, pidfd
+from agent.linux import cgroup, pidfd, procfs
 from agent.linux.executable import ExecFailure
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.killtree import Tree, end_tree
@@ -57,6 +57,12 @@ class Surroundings(Struct, frozen=True, kw_only=True):
         """How the processes of `key` are known, now and to a next agent."""
         leaf = self.cgroup_root / str(key) if self.cgroup_root else None
         return Tree(pid=pid, mark=f"ROLLWAY_DRAIN_FILE={self.folder(key).notice}", cgroup=leaf)
+
+    def marked(self) -> set[InstanceKey]:
+        """Of whom processes live, whatever is on record. Walks /proc: call it in a thread."""
+        above = f"ROLLWAY_DRAIN_FILE={self.run_dir}/i/"
+        names = (mark.removeprefix(above).partition("/")[0] for mark in procfs.marks(above))
+        return {key for name in names if (key := InstanceKey.parse(name)) is not None}
 
 
 class Plan(Struct, frozen=True, kw_only=True):

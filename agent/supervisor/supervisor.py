@@ -165,6 +165,10 @@ class Supervisor:
                     self._on_event(record.key, "descriptors did not come back", {"names": " ".join(sorted(missing))})
             elif await self._ended(record.tree, record.key):
                 await to_thread.run_sync(self._around.records.remove, record.key)
+        for key in await to_thread.run_sync(self._around.marked):
+            if key not in self._left:
+                self._on_event(key, "it runs without a record: it is ended", {})
+                await self._ended(self._around.tree(key), key)
 
     async def _set_aside(self, unreadable: Unreadable) -> None:
         """Nobody can tell what it is to be: end what bears its mark. The host starts anew what is wanted."""
