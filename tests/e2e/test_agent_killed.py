@@ -73,8 +73,8 @@ class Mortal(Fleet):
         return '"connected":true' in self.rollway("status", "--json").stdout
 
     def records(self) -> list[dict[str, object]]:
-        """Every line that the agents wrote, each a whole record."""
-        return [json.loads(line) for line in (self.folder / "agent.log").read_bytes().splitlines()]
+        """Every line that the agents wrote so far, each a whole record; the last may be under way."""
+        return [json.loads(line) for line in (self.folder / "agent.log").read_bytes().split(b"\n")[:-1]]
 
 
 @asynccontextmanager

@@ -91,16 +91,17 @@ async def test_without_a_store_it_is_found_by_its_number_and_its_path(house: Hou
 
 async def test_one_that_ends_while_there_is_no_agent_has_its_last_words(house: House, keeper: Keeper) -> None:
     """The next agent reads what it wrote to the end, knows how it ended, and starts it again."""
-    await left_by_one(house, script("echo first; read go; echo last words; exit 3"))
+    os.mkfifo(house.folder / "go")
+    await left_by_one(house, script("echo first; read go < go; echo last words; exit 3"))
     pid = house.view().pid
     assert pid is not None
-    os.kill(pid, signal.SIGKILL)
+    await to_thread.run_sync((house.folder / "go").write_text, "go\n")
     await to_thread.run_sync(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     async with an_agent(house, keeper.inherited()):
-        await house.until(lambda: ("ended", {"pid": pid, "how": "was ended by SIGKILL"}) in house.told)
+        await house.until(lambda: ("ended", {"pid": pid, "how": "exited with code 3"}) in house.told)
         assert house.view().restarts == 1
         await house.end(InstanceKey(SHOP, TEST, house.view().process, 1))
-    assert house.messages()[0] == "first"
+    assert house.messages()[:2] == ["first", "last words"]
 
 
 async def test_one_whose_end_nobody_saw_counts_as_a_failure(house: House) -> None:
