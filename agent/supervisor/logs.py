@@ -262,13 +262,13 @@ class Stream:
             used = self._pipe.taken
         self._pipe.begin_at(used)
         if left := self._pipe.read(used):
-            await self._take(left)
+            has_room = await self._logs.room(self._key)
+            self._commit(self._lines.feed(left, clock.timestamp()), has_room=has_room)
 
     async def _read_all(self) -> None:
         left = _LAST_BYTES
         while left > 0:
-            if not self._logs.drops:
-                await self._logs.room(self._key)
+            has_room = await self._logs.room(self._key)
             try:
                 chunk = self._pipe.take()
             except BlockingIOError:
@@ -279,15 +279,12 @@ class Stream:
                 continue
             left -= len(chunk) if self._finishing else 0
             self._tap(chunk)
-            await self._take(chunk)
+            # No await since the bytes were taken: whoever ends us finds them in records.
+            self._commit(self._lines.feed(chunk, clock.timestamp()), has_room=has_room)
             # A flood from one instance must not keep the loop from all others.
             await checkpoint()
         # The last words, and what says how many are missing before them, are few: they need no room.
         self._commit(self._lines.end(clock.timestamp()), has_room=True, is_last=True)
-
-    async def _take(self, chunk: bytes) -> None:
-        has_room = await self._logs.room(self._key)
-        self._commit(self._lines.feed(chunk, clock.timestamp()), has_room=has_room)
 
     def _commit(self, records: bytes, *, has_room: bool, is_last: bool = False) -> None:
         used = self._pipe.taken - self._lines.rest_bytes
