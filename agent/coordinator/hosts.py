@@ -8,6 +8,7 @@ An assignment is stored without the environment's key, which is wrapped to the h
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Final, Protocol
 
 import anyio
@@ -74,8 +75,8 @@ class Hosts:
         return tuple(self._members[name] for name in _ordered(there - self._hellos.keys()))
 
     def served(self) -> frozenset[EnvironmentName]:
-        said = [*self._hellos.values(), *self.expected]
-        return frozenset(name for one in said for name in one.environments)
+        served = [hello.environments for hello in self._hellos.values()]
+        return frozenset(chain(*served, *(member.environments for member in self.expected)))
 
     def admit(self, peer: Peer) -> None:
         """Refuse who was removed, and whoever has a certificate for another key than the member of his name."""
@@ -120,13 +121,16 @@ class Hosts:
         with anyio.CancelScope(shield=True):
             await self._database.run(write)
             self._members[host] = member
-            self._hellos.pop(host, None)
-            self._reports.pop(host, None)
-            self._since_ms.pop(host, None)
-            self._order = _ordered(self._hellos)
+            self._forget(host)
             self.links.drop(host, "the host was removed from the fleet")
             await self.follower.hosts_changed()
         return member
+
+    def _forget(self, host: HostName) -> None:
+        self._hellos.pop(host, None)
+        self._reports.pop(host, None)
+        self._since_ms.pop(host, None)
+        self._order = _ordered(self._hellos)
 
     def _member(self, host: HostName) -> Member | None:
         """What is decided about a host, or, where nothing is, what it says of itself; None: there is no such host."""
@@ -191,11 +195,15 @@ class Hosts:
                 raise ForbiddenError(f"{host} was removed from the fleet")
             fleet.store_host(connection, hello, now_ms)
 
-        await self._database.run(write)
         if host not in self._hellos:
             self._order = _ordered([*self._order, host])
         self._hellos[host] = self._as_decided(hello)
         self._since_ms[host] = now_ms
+        try:
+            await self._database.run(write)
+        except ForbiddenError:
+            self._forget(host)
+            raise
         held = await self._database.run(lambda connection: rollouts.assigned_to(connection, host))
         rows = {(row.app, row.environment): row for row in await self._database.run(environments.every)}
         for assignment in held:
@@ -211,7 +219,8 @@ class Hosts:
 
     def disconnected(self, host: HostName) -> None:
         self._reports.pop(host, None)
-        self._since_ms[host] = clock.now().wall_ms
+        if host in self._hellos:
+            self._since_ms[host] = clock.now().wall_ms
         self.follower.host_disconnected(host)
 
 

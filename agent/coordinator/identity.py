@@ -83,9 +83,8 @@ def _issue(settings: CoordinatorSettings) -> None:
         atomic.create_exclusive(key, ca.new_key())
     public = ca.public_key(key.read_bytes())
     names = tuple(sorted(_names(settings)))
-    authority = Path(tls.ca).parent
     atomic.write_atomically(
-        certificate, ca.sign(authority, "coordinator", names, "coordinator", key=public), mode=0o644
+        certificate, ca.sign(Path(tls.ca).parent, "coordinator", names, "coordinator", key=public), mode=0o644
     )
     log.info("certificate made", names=names)
 

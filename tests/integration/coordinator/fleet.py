@@ -174,7 +174,14 @@ class FakeAgent:
     Asked for logs it gives its `records`, or nothing ever when it is `silent`.
     """
 
-    def __init__(self, fleet: Fleet, name: str, environments: tuple[str, ...] = ("local",)) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        name: str,
+        environments: tuple[str, ...] = ("local",),
+        labels: dict[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.name, self.held = HostName(name), dict[tuple[str, str], Assignment]()
         self.assigned: list[Assignment] = []
         self.answers = True
@@ -190,11 +197,12 @@ class FakeAgent:
             boot_id="boot",
             version="0",
             age_recipient=str(self.identity.to_public()),
+            labels=labels or {},
             environments=tuple(map(EnvironmentName, environments)),
         )
         self.dialer = Dialer(
             coordinators=[fleet.url],
-            tls=fleet.agent_tls(name),
+            tls=tls or fleet.agent_tls(name),
             hello=hello,
             rng=Eager(),
             on_assign=self._assigned,
