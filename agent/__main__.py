@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 
+from agent.cli.agent_main import run as run_on_host
 from agent.cli.output import show_error
 from agent.cli.role import run_role
 from agent.errors import FailedError, RollwayError, UsageError
@@ -29,6 +30,10 @@ def _run(words: list[str]) -> int:
         match words:
             case ["agent" | "coordinator" as role, "run", "--config", file]:
                 return run_role(role, file)
+            case ["agent", *rest]:
+                if rest[:1] != ["run"]:
+                    _end_at_sigterm_as_at_ctrl_c()
+                return run_on_host(rest)
             case _:
                 _end_at_sigterm_as_at_ctrl_c()
                 return _command_line(words)

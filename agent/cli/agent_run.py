@@ -1,20 +1,16 @@
-"""`rollway agent …`: the role that supervises one host."""
+"""`rollway agent run`: be this host's agent, until SIGTERM."""
 
-import rich_click as click
+import argparse
+from typing import Final
 
 from agent.cli.role import run_role
 
-
-@click.group("agent")
-def command() -> None:
-    """The role that supervises the processes of one host."""
+SUMMARY: Final = "Be this host's agent, until SIGTERM."
 
 
-@command.command("run")
-@click.option("--config", "file", required=True, help="Its agent.toml.")
-def run(file: str) -> int:
-    """Be this host's agent, until SIGTERM: then every app is drained.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE", help="Its agent.toml.")
 
-    Example: rollway agent run --config /etc/rollway/agent.toml
-    """
-    return run_role("agent", file)
+
+def run(arguments: argparse.Namespace) -> int:
+    return run_role("agent", arguments.config)

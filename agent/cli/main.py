@@ -27,7 +27,7 @@ VERBS: Final = {
     "status": "agent.cli.status",
     "ps": "agent.cli.ps",
     "logs": "agent.cli.logs",
-    "agent": "agent.cli.agent_run",
+    "agent": "agent.cli.agent",
     "coordinator": "agent.cli.coordinator_run",
 }
 """In the order in which one meets them."""

@@ -94,10 +94,12 @@ class Actor:
         """Say that an instance has changed."""
         self._inbox.put(Observed(instances=()))
 
-    @property
-    def drained(self) -> bool:
-        """Whether it was told to drain and nothing of it runs any more: no instance, no release command."""
-        return self.state.draining and not self._admins and not self._views()
+    def undrained(self) -> tuple[str, ...]:
+        """What a drain waits for, by name: instances, release commands, and its own beginning."""
+        begins = () if self.state.draining else (str(self.key),)
+        views = (f"{self.key}.{view.process}.{view.slot}" for view in self._views())
+        commands = (f"{self.key} release command" for _ in self._admins)
+        return (*begins, *views, *commands)
 
     def unready(self) -> str:
         """Why a balancer is to send nothing here; empty when every listening type has an instance that is ready.

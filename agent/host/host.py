@@ -12,11 +12,13 @@ import anyio
 import structlog
 from anyio import to_thread
 from anyio.abc import TaskGroup, TaskStatus
+from msgspec.structs import replace
 
 from agent.artifacts import sign
 from agent.decisions.swap import plan
-from agent.decisions.swap.state import Assigned, Drain, SwapState
+from agent.decisions.swap.state import Assigned, Drain, SwapState, Undrain
 from agent.errors import VerificationError
+from agent.host import drained
 from agent.host.assignments import AppKey, States
 from agent.host.converge import Actor
 from agent.host.keys import HostKey
@@ -50,6 +52,7 @@ class Host:
     ) -> None:
         state_dir = Path(settings.state_dir).resolve()
         self._environments = settings.environments
+        self._run_dir = Path(settings.run_dir).resolve()
         self._on_report = on_report
         self._actors: dict[AppKey, Actor] = {}
         self._changed = anyio.Event()
@@ -63,6 +66,8 @@ class Host:
             on_state=self._on_state,
         )
         self.loaded = False
+        self.drained = False
+        """Whether the host was drained until further notice: nothing is started."""
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Bring back what was assigned; started, and reported for the first time, once every actor looks at now."""
@@ -78,6 +83,7 @@ class Host:
     async def _bring_back(self) -> None:
         await to_thread.run_sync(self._services.releases.sweep)
         stored = await to_thread.run_sync(self._services.states.load, _quarantined)
+        self.drained = await to_thread.run_sync(drained.is_there, self._run_dir)
         held = [self._begin(key, state) for key, state in stored.items() if state.assignment is not None]
         for actor in held:
             await actor.begun.wait()
@@ -117,16 +123,48 @@ class Host:
 
     async def drain(self) -> bool:
         """Stop everything in order and wait for it, bounded by the stop policies; whether it all ended."""
-        patience_ms = _patience_ms(actor.state for actor in self._actors.values()) + DRAIN_MARGIN_MS
-        for actor in self._actors.values():
-            actor.put(Drain())
-        with anyio.move_on_after(patience_ms / 1000):
-            while not all(actor.drained for actor in self._actors.values()):
-                await self._changed.wait()
+        patience_s = self.patience_s
+        self._put_all(Drain())
+        with anyio.move_on_after(patience_s):
+            while self.undrained():
+                await self.changed()
             return True
         return False
 
+    async def stay_drained(self) -> None:
+        """Begin to stop everything, and start nothing again, by no agent of this boot, before `undrain`."""
+        self.drained = True
+        try:
+            await to_thread.run_sync(drained.put, self._run_dir)
+        except OSError as error:
+            log.error("an agent that is started anew will not know that the host is drained", reason=str(error))  # noqa: TRY400
+        self._put_all(Drain())
+
+    async def undrain(self) -> None:
+        """Run again what is assigned. Raises OSError while the mark cannot be taken away."""
+        await to_thread.run_sync(drained.take_away, self._run_dir)
+        self.drained = False
+        self._put_all(Undrain())
+
+    @property
+    def patience_s(self) -> float:
+        """How long a drain may take by the stop policies of what runs."""
+        return (_patience_ms(actor.state for actor in self._actors.values()) + DRAIN_MARGIN_MS) / 1000
+
+    def undrained(self) -> tuple[str, ...]:
+        """What a drain still waits for, by name."""
+        return tuple(name for actor in self._actors.values() for name in actor.undrained())
+
+    async def changed(self) -> None:
+        """Wait for the next change of anything on this host."""
+        await self._changed.wait()
+
+    def _put_all(self, event: Drain | Undrain) -> None:
+        for actor in self._actors.values():
+            actor.put(event)
+
     def _begin(self, key: AppKey, state: SwapState) -> Actor:
+        state = replace(state, draining=self.drained)
         actor = self._actors[key] = Actor(key, state, self._services, self._tasks)
         self._tasks.start_soon(actor.run)
         return actor

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from agent.errors import FailedError
 from agent.host import health
+from agent.host.control import Control
 from agent.host.host import Host
 from agent.host.keys import HostKey
 from agent.host.routes import refuse_taken
@@ -27,7 +28,7 @@ from agent.host.tails import tail
 from agent.link import tls
 from agent.link.dial import Dialer
 from agent.link.fetch import Fetcher
-from agent.linux import clock, service, sockets, spawn
+from agent.linux import clock, service, sockets, spawn, unixsocket
 from agent.model.address import parse_address
 from agent.model.assignment import AppReport
 from agent.model.ids import AppName, EnvironmentName
@@ -38,6 +39,7 @@ from agent.telemetry import events
 from agent.telemetry.output import Stdout
 from agent.web.bounds import RUNNER_LIMITS
 from agent.web.health import Health
+from agent.wire.control import GROUP
 from agent.wire.messages import PROTOCOL, Hello
 from agent.wire.sdnotify import Notice
 
@@ -79,6 +81,7 @@ class Agent:
         key = HostKey.of(Path(settings.age_key))
         context = tls.client_context(settings.tls)
         self._sockets = [_listen(text) for text in settings.http_listen]
+        self._control = Control(run_dir, unixsocket.group_id(GROUP))
         self._supervisor = Supervisor(
             state_dir=self._state_dir,
             run_dir=run_dir,
@@ -103,7 +106,12 @@ class Agent:
             tail=lambda ask: tail(self._supervisor, ask),
             on_connected=lambda connected: log.info("link", connected=connected),
         )
-        self._health = Health({"stored state": lambda: "" if self._host.loaded else "not loaded yet"})
+        self._health = Health(
+            {
+                "stored state": lambda: "" if self._host.loaded else "not loaded yet",
+                "host": lambda: "drained: see `rollway agent undrain`" if self._host.drained else "",
+            }
+        )
 
     async def run(self) -> None:
         """Serve until asked to end, then drain."""
@@ -115,18 +123,20 @@ class Agent:
             await tasks.start(self._host.run)
             tasks.start_soon(self._dialer.run)
             self._health.started = True
-            service.notify(Notice(ready=True, status="running"))
-            log.info("agent started", state_dir=str(self._state_dir), pid=os.getpid())
-            await ending.wait()
-            service.notify(Notice(stopping=True, status="draining"))
-            self._health.draining = True
-            if await self._host.drain():
-                log.info("drained")
-            else:
-                log.error("some instances did not end in time and were left")
+            async with self._control.serving(self._host):
+                service.notify(Notice(ready=True, status="running"))
+                log.info("agent started", state_dir=str(self._state_dir), pid=os.getpid())
+                await ending.wait()
+                service.notify(Notice(stopping=True, status="draining"))
+                self._health.draining = True
+                if await self._host.drain():
+                    log.info("drained")
+                else:
+                    log.error("some instances did not end in time and were left")
             tasks.cancel_scope.cancel()
 
     def close(self) -> None:
+        self._control.close()
         for listening in self._sockets:
             listening.close()
         os.close(self._lock)

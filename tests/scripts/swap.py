@@ -23,6 +23,7 @@ from agent.decisions.swap.state import (
     SwapEvent,
     SwapState,
     Tick,
+    Undrain,
     Wake,
 )
 from agent.model.assignment import AdminReport, AdminRun, Assignment, InstanceState, ReleaseRef
@@ -69,9 +70,12 @@ class SwapScript:
             return [*self._step(AdminEnded(report=ended)), f"the release command {ended.state}"]
         if command[0] == "drain the host":
             return self._step(Drain())
+        if command[0] == "undrain the host":
+            return self._step(Undrain())
         if command[0] == "restart the agent":
             self._views.clear()
             self._routes.clear()
+            self.state = replace(self.state, draining=False)
             return self._step(Restarted())
         if command[0] == "show":
             return list(self._shown())

@@ -33,6 +33,7 @@ from agent.decisions.swap.state import (
     SwapEvent,
     SwapState,
     Tick,
+    Undrain,
     Wake,
 )
 from agent.model.assignment import (
@@ -120,10 +121,9 @@ def _apply(state: SwapState, event: SwapEvent, now: Instant) -> SwapState:
                 armed=now,
                 done_instances=0,
                 all_ready_since=None,
-                draining=False,
             )
-        case Drain():
-            return replace(state, draining=True)
+        case Drain() | Undrain():
+            return replace(state, draining=isinstance(event, Drain))
         case Tick():
             return state
 

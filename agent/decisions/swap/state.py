@@ -53,7 +53,8 @@ class SwapState(Struct, frozen=True, kw_only=True):
     admin: AdminReport | None = None
     instances: tuple[InstanceView, ...] = ()
     draining: bool = False
-    """The host itself is going away: everything is to stop, nothing to start."""
+    """The host itself is going away or drained: everything is to stop, nothing to start. At its start an agent sets it
+    anew, from the host's mark."""
 
 
 def durable(state: SwapState) -> SwapState:
@@ -98,7 +99,11 @@ class Drain(Struct, frozen=True):
     """The host is being shut down or drained."""
 
 
-SwapEvent = Assigned | Prepared | AdminEnded | Observed | Tick | Restarted | Drain
+class Undrain(Struct, frozen=True):
+    """The host is to run what it is assigned again."""
+
+
+SwapEvent = Assigned | Prepared | AdminEnded | Observed | Tick | Restarted | Drain | Undrain
 
 
 # Actions, performed in the order in which they are listed

@@ -1,0 +1,25 @@
+"""The words of the agent's own socket: what it answers to `rollway` on its host, as JSON, one object per line.
+
+Rules: both ends are of one installation, but perhaps not of one age while it is upgraded: fields have defaults, and
+what is not known is passed over.
+"""
+
+from typing import Final
+
+from msgspec import Struct
+
+SOCKET: Final = "agent.sock"
+"""Its name in the agent's run folder."""
+GROUP: Final = "rollway"
+"""Whose members may speak with the agent, beside root and the agent's own user."""
+BEAT_S: Final = 5.0
+"""A `Progress` comes at least so often."""
+
+
+class Progress(Struct, frozen=True, kw_only=True):
+    """How far something is that takes its time; the last one is `done` or has a `failure`."""
+
+    left: tuple[str, ...] = ()
+    """What is waited for, by name."""
+    done: bool = False
+    failure: str = ""
