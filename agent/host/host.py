@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from msgspec.structs import replace
 
 from agent.artifacts import sign
-from agent.decisions.swap import plan
+from agent.decisions.swap.report import report
 from agent.decisions.swap.state import Assigned, Drain, SwapState, Undrain
 from agent.errors import VerificationError
 from agent.host import drained
@@ -110,7 +110,7 @@ class Host:
 
     def reports(self) -> tuple[AppReport, ...]:
         """The whole truth about this host."""
-        return tuple(plan.report(actor.state) for actor in self._actors.values() if actor.state.assignment is not None)
+        return tuple(report(actor.state) for actor in self._actors.values() if actor.state.assignment is not None)
 
     def unready(self, app: str, environment: str | None = None) -> str | None:
         """Why a balancer is to send nothing for `app`; empty when it may; None: no such app here."""

@@ -30,6 +30,11 @@ class Instant(Struct, frozen=True, order=False):
         return Instant(self.boot_id, self.boottime_ms + milliseconds, self.wall_ms + milliseconds)
 
 
+def elapsed_ms(since: Instant, now: Instant) -> Milliseconds:
+    """Milliseconds of one boot; across boots nothing is known, and nothing has elapsed."""
+    return now.boottime_ms - since.boottime_ms if since.boot_id == now.boot_id else 0
+
+
 def parse_duration(text: str) -> Milliseconds:
     """Milliseconds of "250ms", "30s", "10m", "2h". Raises ValueError with what was expected."""
     match = _DURATION.fullmatch(text)
