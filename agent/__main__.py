@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 
+from agent.cli.agent_main import WITHOUT_LIBRARIES
 from agent.cli.agent_main import run as run_on_host
 from agent.cli.output import show_error
 from agent.cli.role import run_role
@@ -79,6 +80,8 @@ def _command_line(words: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("agent"):
             raise
+        if words and words[0] in WITHOUT_LIBRARIES:
+            return run_on_host(words)
         raise UsageError(
             f"the command line needs the library {error.name}, which is not installed here",
             "Install it: pip install 'rollway[cli]'.",

@@ -14,14 +14,14 @@ import anyio
 from anyio import to_thread
 
 from agent.cli.output import remark, show
-from agent.cli.this_host import add_config, settings
+from agent.cli.this_host import add_config, duration, settings
 from agent.client.agent import Agent, AgentGoneError
 from agent.errors import FailedError, RefusedError, SettingsError, UnreachableError
 from agent.host import drained, orphans
 from agent.linux import service
 from agent.model.ids import HostName
 from agent.model.roles import AgentSettings
-from agent.model.units import Milliseconds, parse_duration
+from agent.model.units import Milliseconds
 from agent.wire.control import BEAT_S
 from agent.wire.sdnotify import Notice
 
@@ -40,7 +40,7 @@ STILL_THERE: Final = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument(
-        "--timeout", type=_duration, metavar="DURATION", help="Wait no longer (default: as long as the stop policies)."
+        "--timeout", type=duration, metavar="DURATION", help="Wait no longer (default: as long as the stop policies)."
     )
 
 
@@ -138,10 +138,3 @@ def _tell_manager(status: str) -> None:
 def _waiting(left: Sequence[str]) -> str:
     more = f" and {len(left) - NAMED_MAX} more" if len(left) > NAMED_MAX else ""
     return f"draining {len(left)}: {', '.join(left[:NAMED_MAX])}{more}" if left else "drained"
-
-
-def _duration(text: str) -> Milliseconds:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected {error}, found {text!r}") from None

@@ -15,8 +15,16 @@ VERBS: Final = {
     "run": "agent.cli.agent_run",
     "drain": "agent.cli.agent_drain",
     "undrain": "agent.cli.agent_undrain",
+    "rollback": "agent.cli.agent_rollback",
+    "unpin": "agent.cli.agent_unpin",
+    "ps": "agent.cli.agent_ps",
+    "logs": "agent.cli.agent_logs",
+    "restart": "agent.cli.agent_restart",
+    "stop": "agent.cli.agent_stop",
 }
 """In the order in which one meets them."""
+WITHOUT_LIBRARIES: Final = frozenset({"ps", "logs", "restart", "stop"})
+"""What `rollway VERB` means on a host that has no command line libraries: `rollway agent VERB`."""
 EXAMPLE: Final = "Example: rollway agent run --config /etc/rollway/agent.toml"
 
 

@@ -27,6 +27,8 @@ VERBS: Final = {
     "status": "agent.cli.status",
     "ps": "agent.cli.ps",
     "logs": "agent.cli.logs",
+    "restart": "agent.cli.restart",
+    "stop": "agent.cli.stop",
     "agent": "agent.cli.agent",
     "coordinator": "agent.cli.coordinator_run",
 }

@@ -4,12 +4,61 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from agent.errors import NotFoundError, UsageError
-from agent.model.ids import HostName
+from agent.client.agent import Agent
+from agent.errors import NotFoundError, SettingsError, UsageError
+from agent.model.ids import NAME_EXPECTED, HostName, ProcessName, is_name
 from agent.model.roles import AgentSettings
+from agent.model.units import Milliseconds, parse_duration
 from agent.settings.agentfile import load_agent
 
 AGENT_FILE: Final = "/etc/rollway/agent.toml"
+_DEFAULT: Final = AgentSettings.below(HostName("localhost"), ())
+
+
+def add_agent(parser: argparse.ArgumentParser) -> None:
+    """Which agent is asked: the one that settings describe, or that of a socket."""
+    add_config(parser)
+    parser.add_argument("--host-socket", metavar="PATH", help="The agent's socket, in place of what its settings say.")
+
+
+def add_app(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("app", type=name, metavar="APP")
+    parser.add_argument("environment", type=name, nargs="?", metavar="ENV", help="Needed where APP runs in several.")
+
+
+def chosen_agent(arguments: argparse.Namespace) -> Agent:
+    if arguments.host_socket is not None:
+        return Agent(Path(arguments.host_socket))
+    return Agent.of(settings(arguments.config))
+
+
+def installed_agent() -> Agent:
+    """That of this host, wherever its settings, if they are there and right, put its folder."""
+    try:
+        return Agent.of(settings(None))
+    except SettingsError:
+        return Agent.of(_DEFAULT)
+
+
+def name(text: str) -> str:
+    if not is_name(text):
+        raise argparse.ArgumentTypeError(f"expected {NAME_EXPECTED}, found {text!r}")
+    return text
+
+
+def instances(text: str) -> tuple[ProcessName, int | None]:
+    """`web` or `web.1`."""
+    process, dot, slot = text.partition(".")
+    if not is_name(process) or (dot and not (slot.isascii() and slot.isdigit() and int(slot))):
+        raise argparse.ArgumentTypeError(f"expected a process type, {NAME_EXPECTED}, or TYPE.N, found {text!r}")
+    return ProcessName(process), int(slot) if dot else None
+
+
+def duration(text: str) -> Milliseconds:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected {error}, found {text!r}") from None
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -30,4 +79,4 @@ def settings(file: str | None) -> AgentSettings:
     except (OSError, UnicodeError) as error:
         if file is not None:
             raise UsageError(f"cannot read {file}: {error}", "Make it readable for this user.") from error
-    return AgentSettings.below(HostName("localhost"), ())
+    return _DEFAULT

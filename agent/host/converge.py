@@ -19,8 +19,10 @@ from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from agent.decisions.swap import plan
+from agent.decisions.swap.hand import aim
 from agent.decisions.swap.state import (
     AdminEnded,
+    ByHand,
     Forget,
     InstanceView,
     Launch,
@@ -37,9 +39,16 @@ from agent.decisions.swap.state import (
     Tick,
     Wake,
 )
-from agent.errors import InvariantBrokenError, RollwayError, UnreachableError, VerificationError
+from agent.errors import (
+    FailedError,
+    InvariantBrokenError,
+    RefusedError,
+    RollwayError,
+    UnreachableError,
+    VerificationError,
+)
 from agent.host.assignments import AppKey
-from agent.host.inbox import Inbox
+from agent.host.inbox import Inbox, place
 from agent.host.launch import addresses, admin_command, launchable, process_type
 from agent.host.releases import Runnable
 from agent.host.routes import Routes
@@ -60,6 +69,14 @@ AGENT_DIED: Final = "the agent died while it ran; unknown whether it finished"
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
+class Answer:
+    """What becomes of a person's wish."""
+
+    def __init__(self) -> None:
+        self.given = anyio.Event()
+        self.error: RollwayError | None = None
+
+
 class Actor:
     """One app in one environment. `run` is its owner's task; what it starts beside goes into `tasks`."""
 
@@ -77,6 +94,7 @@ class Actor:
         self._restarts: dict[tuple[ProcessName, int], int] = {}
         self._preparing: set[ReleaseRef] = set()
         self._admins: set[RolloutId] = set()
+        self._asked: dict[object, Answer] = {}
         self._log = log.bind(app=key.app, env=key.environment)
         if state.assignment is not None:
             self._take_up(state)
@@ -89,6 +107,14 @@ class Actor:
     def put(self, event: SwapEvent) -> None:
         """Give an event; never waits."""
         self._inbox.put(event)
+
+    async def ask(self, wish: ByHand) -> None:
+        """Give what a person wants, and wait until it is decided and stored. Raises RefusedError, FailedError."""
+        answer = self._asked.setdefault(place(wish), Answer())
+        self.put(wish)
+        await answer.given.wait()
+        if answer.error is not None:
+            raise answer.error
 
     def look(self) -> None:
         """Say that an instance has changed."""
@@ -154,10 +180,12 @@ class Actor:
             self._mend(event)
         decision = plan.step(self.state, event, clock.now())
         if decision.refused:
-            self._log.warning("assignment refused", reason=decision.refused)
+            if not self._answered(event, RefusedError(decision.refused, "See `rollway ps` on this host.")):
+                self._log.warning("assignment refused", reason=decision.refused)
             return
         if not await self._store(decision.state):
-            self._tasks.start_soon(self._put_again, event)
+            if not self._answered(event, FailedError("the state cannot be stored", "Free space (`df -h`, `df -i`).")):
+                self._tasks.start_soon(self._put_again, event)
             return
         self._adopt(decision.state)
         verified: dict[ReleaseRef, Runnable] = {}
@@ -165,6 +193,15 @@ class Actor:
         for action in decision.actions:
             await self._perform(action, verified)
         await self._tidy()
+        self._answered(event, None)
+
+    def _answered(self, event: SwapEvent, error: RollwayError | None) -> bool:
+        """Tell whoever asked by hand; whether somebody did."""
+        answer = self._asked.pop(place(event), None)
+        if answer is not None:
+            answer.error = error
+            answer.given.set()
+        return answer is not None
 
     async def _store(self, state: SwapState) -> bool:
         """Make `state` the stored one; whether it may be acted upon, as what a restart finds out anew always may."""
@@ -235,7 +272,7 @@ class Actor:
             else:
                 return Prepared(release=ref, spec=release.spec)
             await anyio.sleep(pause_s * random.uniform(1, 1.25))  # noqa: S311 - so that hosts do not ask all at once
-            if ref not in plan.releases(self.state.assignment):
+            if ref not in plan.releases(aim(self.state)):
                 return None
             pause_s = min(pause_s * 2, FETCH_AGAIN_S_MAX)
 
@@ -294,9 +331,10 @@ class Actor:
 
     @property
     def _assignment(self) -> Assignment:
-        if self.state.assignment is None:
+        assignment = aim(self.state)
+        if assignment is None:
             raise InvariantBrokenError("an action without an assignment")
-        return self.state.assignment
+        return assignment
 
     def _instance(self, process: ProcessName, slot: int) -> InstanceKey:
         return InstanceKey(self.key.app, self.key.environment, process, slot)
@@ -320,7 +358,7 @@ class Actor:
 
     async def _tidy(self) -> None:
         """Close the groups that nothing needs any more: addresses of a release that is gone, all when nothing runs."""
-        assignment, spec = self.state.assignment, self.state.spec
+        assignment, spec = aim(self.state), self.state.spec
         if assignment is None:
             return
         if assignment.release is None or self.state.draining:
@@ -336,4 +374,4 @@ class Actor:
 
 def _to_remember(state: SwapState) -> tuple[object, ...]:
     """What only the disk can tell after a restart: it is never acted upon before it lies there."""
-    return state.assignment, state.order, state.sequence, state.admin
+    return state.assignment, state.order, state.sequence, state.admin, state.pin, state.halts, state.renewal

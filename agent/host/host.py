@@ -4,7 +4,7 @@ Rules: an assignment reaches a path, a process or a socket only after its names 
 an environment that this host does not serve is refused. No coordinator is needed to start, to restart or to drain.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -15,22 +15,25 @@ from anyio.abc import TaskGroup, TaskStatus
 from msgspec.structs import replace
 
 from agent.artifacts import sign
+from agent.decisions.swap.hand import way_back
 from agent.decisions.swap.report import report
-from agent.decisions.swap.state import Assigned, Drain, SwapState, Undrain
-from agent.errors import VerificationError
+from agent.decisions.swap.state import Assigned, Drain, PinAsked, SwapState, Undrain
+from agent.errors import FailedError, NotFoundError, UsageError, VerificationError
 from agent.host import drained
 from agent.host.assignments import AppKey, States
 from agent.host.converge import Actor
 from agent.host.keys import HostKey
 from agent.host.releases import Releases, ReleaseSource
 from agent.host.services import Services
+from agent.host.tails import tail
 from agent.model import ids
-from agent.model.assignment import AppReport, Assignment
+from agent.model.assignment import AppReport, Assignment, ReleaseRef
 from agent.model.ids import AppName, EnvironmentName
 from agent.model.process import StopPolicy
 from agent.model.roles import AgentSettings
 from agent.model.units import Milliseconds
 from agent.supervisor.supervisor import Supervisor
+from agent.wire.messages import TailLines, TailLogs
 
 DRAIN_MARGIN_MS: Final = 10_000
 STRANGERS_PERIOD_S: Final = 5.0
@@ -51,6 +54,7 @@ class Host:
         on_report: Callable[[tuple[AppReport, ...]], None],
     ) -> None:
         state_dir = Path(settings.state_dir).resolve()
+        self.name = settings.name
         self._environments = settings.environments
         self._run_dir = Path(settings.run_dir).resolve()
         self._on_report = on_report
@@ -110,7 +114,40 @@ class Host:
 
     def reports(self) -> tuple[AppReport, ...]:
         """The whole truth about this host."""
-        return tuple(report(actor.state) for actor in self._actors.values() if actor.state.assignment is not None)
+        told = [report(actor.state) for actor in self._actors.values() if actor.state.assignment is not None]
+        return tuple(replace(one, aside="drained") if self.drained else one for one in told)
+
+    def find(self, app: str, environment: str | None) -> Actor:
+        """The actor of an app; without an environment there must be one only. Raises NotFoundError, UsageError."""
+        found = {key: actor for key, actor in self._actors.items() if key.app == app}
+        if environment is not None:
+            found = {key: actor for key, actor in found.items() if key.environment == environment}
+        if not found:
+            here = ", ".join(f"{key.app} {key.environment}" for key in self._actors) or "nothing"
+            where = f" in {environment}" if environment else ""
+            raise NotFoundError(f"nothing of {app}{where} runs on this host", f"There is {here}.")
+        if len(found) > 1:
+            names = ", ".join(key.environment for key in found)
+            raise UsageError(f"{app} runs here in {len(found)} environments: {names}", "Say which.")
+        return next(iter(found.values()))
+
+    async def go_back(self, actor: Actor) -> ReleaseRef:
+        """Pin the release that the order of `actor` leads back to. Raises RollwayError when there is none to go to."""
+        if actor.state.pin is not None:
+            return actor.state.pin.release
+        target = way_back(actor.state)
+        if target is None:
+            raise FailedError(
+                f"nothing to go back to: this host knows no release of {actor.key.app} before the one that it runs",
+                "Stop what does harm: `rollway stop`; or wait for the coordinator.",
+            )
+        runnable = await self._services.releases.runnable(actor.key, target)
+        await actor.ask(PinAsked(release=target, spec=runnable.release.spec))
+        return target
+
+    def tail(self, ask: TailLogs) -> AsyncGenerator[TailLines, None]:
+        """The newest records of instances and, if asked, those to come."""
+        return tail(self._services.supervisor, ask)
 
     def unready(self, app: str, environment: str | None = None) -> str | None:
         """Why a balancer is to send nothing for `app`; empty when it may; None: no such app here."""

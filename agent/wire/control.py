@@ -8,12 +8,38 @@ from typing import Final
 
 from msgspec import Struct
 
+from agent.model.assignment import InstanceState
+from agent.model.ids import AppName, EnvironmentName, HostName, ProcessName, ReleaseName
+
 SOCKET: Final = "agent.sock"
 """Its name in the agent's run folder."""
 GROUP: Final = "rollway"
 """Whose members may speak with the agent, beside root and the agent's own user."""
 BEAT_S: Final = 5.0
 """A `Progress` comes at least so often."""
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """One instance, as `ps --json` shows it; the same shape as a coordinator's."""
+
+    host: HostName
+    app: AppName
+    environment: EnvironmentName
+    release: ReleaseName
+    process: ProcessName
+    instance: str
+    pid: int | None
+    state: InstanceState
+    since: str
+    restarts: int
+    detail: str = ""
+
+
+class WentBack(Struct, frozen=True, kw_only=True):
+    """The release to which an app was pinned, or released."""
+
+    environment: EnvironmentName
+    release: ReleaseName | None
 
 
 class Progress(Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from aiohttp import web
 from sqlalchemy import Connection
 
 from agent.coordinator import logs
-from agent.coordinator.api.call import Call, answer, iso
+from agent.coordinator.api.call import Call, answer
 from agent.coordinator.db import environments, rollouts
 from agent.coordinator.db.environments import EnvironmentRow
 from agent.coordinator.environments import settings_of
@@ -19,6 +19,7 @@ from agent.linux import clock
 from agent.model.assignment import Assignment
 from agent.model.ids import HostName
 from agent.model.rollout import Rollout
+from agent.model.units import iso
 from agent.wire.messages import TailLogs
 
 LINES_MAX = 10_000

@@ -175,6 +175,23 @@ def _means(event: RestartAsked | StopAsked, process: ProcessName, slot: int) -> 
     return event.process in (None, process) and event.slot in (None, slot)
 
 
+def pending(state: SwapState, event: RestartAsked | StopAsked) -> Iterator[tuple[str, str]]:
+    """What a wish still waits for: each instance by name, and what it is doing."""
+    renewal = state.renewal
+    for view in state.instances:
+        place = (view.process, view.slot)
+        if event.process not in (None, view.process):
+            continue
+        if isinstance(event, StopAsked):
+            waits = place in _halted(state)
+        else:
+            fresh = renewal is not None and view.launched.boottime_ms >= renewal.asked.boottime_ms
+            leaves = view.state == "draining" and place not in _halted(state)
+            waits = leaves or is_over(state, view) or (fresh and view.state != "ready")
+        if waits:
+            yield f"{view.process}.{view.slot}", view.state
+
+
 # What is made of it
 
 

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.cli.by_hand import in_line
 from agent.cli.draft import free_name
-from agent.cli.logs import loose
 from agent.cli.progress import Lines, ending, exit_code
-from agent.cli.records import in_words, printable, read_record
+from agent.cli.records import printable
 from agent.cli.status import state
 from agent.client.answers import AppStatus, RolloutHost, RolloutMigration, RolloutShown
 from agent.local.load import percentiles
@@ -125,8 +125,7 @@ RECORDS = {
 
 
 def shown(line: bytes) -> str:
-    record = read_record(line)
-    return in_words(record) if record is not None else loose(line)
+    return in_line(line, as_json=False)
 
 
 @pytest.mark.parametrize("case", RECORDS)
