@@ -13,6 +13,7 @@ from agent.errors import UsageError
 
 VERBS: Final = {
     "run": "agent.cli.agent_run",
+    "check": "agent.cli.agent_check",
     "drain": "agent.cli.agent_drain",
     "undrain": "agent.cli.agent_undrain",
     "rollback": "agent.cli.agent_rollback",

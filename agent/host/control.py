@@ -5,8 +5,10 @@ alone; bodies are bounded; what takes its time answers line by line and goes on 
 handled here: what is decided of it (`decisions.swap`).
 """
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 from socket import socket
 from typing import Final
@@ -24,14 +26,14 @@ from agent.decisions.swap.state import RestartAsked, StopAsked, UnpinAsked
 from agent.errors import FailedError, ForbiddenError, NotFoundError, RefusedError, UsageError
 from agent.host.converge import Actor
 from agent.host.host import Host
-from agent.linux import unixsocket
+from agent.linux import clock, unixsocket
 from agent.linux.peercred import peer_of
 from agent.model.assignment import AppReport
 from agent.model.ids import NAME_EXPECTED, HostName, ProcessName, is_name
 from agent.model.units import iso
 from agent.web.bounds import RUNNER_LIMITS
 from agent.web.errors import errors_as_json
-from agent.wire.control import BEAT_S, GROUP, SOCKET, Progress, Row, WentBack
+from agent.wire.control import BEAT_S, GROUP, SOCKET, AgentStatus, Link, Progress, Row, WentBack
 from agent.wire.messages import TailLogs
 from agent.wire.tailed import records
 
@@ -61,9 +63,13 @@ class Control:
             ) from error
 
     @asynccontextmanager
-    async def serving(self, host: Host) -> AsyncIterator[None]:
+    async def serving(self, host: Host, link: Callable[[], Link] = Link) -> AsyncIterator[None]:
+        """`link` tells how the agent stands with its coordinator."""
         runner = web.AppRunner(
-            application(host, self._group), shutdown_timeout=SHUTDOWN_S, handler_cancellation=True, **RUNNER_LIMITS
+            application(host, self._group, link),
+            shutdown_timeout=SHUTDOWN_S,
+            handler_cancellation=True,
+            **RUNNER_LIMITS,
         )
         await runner.setup()
         try:
@@ -78,9 +84,10 @@ class Control:
         self._socket.close()
 
 
-def application(host: Host, group: int | None) -> web.Application:
-    routes = Routes(host)
+def application(host: Host, group: int | None, link: Callable[[], Link]) -> web.Application:
+    routes = Routes(host, link)
     made = web.Application(middlewares=[errors_as_json, _only_for(group)], client_max_size=BODY_BYTES_MAX)
+    made.router.add_get("/v1/status", routes.status)
     made.router.add_get("/v1/instances", routes.instances)
     made.router.add_get("/v1/logs", routes.logs)
     for verb in ("drain", "undrain", "restart", "stop", "rollback", "unpin"):
@@ -91,8 +98,23 @@ def application(host: Host, group: int | None) -> web.Application:
 class Routes:
     """What may be asked. What is meant stands in the query: app, environment, process, slot."""
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
+    def __init__(self, host: Host, link: Callable[[], Link]) -> None:
+        self._host, self._link = host, link
+        self._since_ms = clock.now().wall_ms
+
+    async def status(self, _request: web.Request) -> web.StreamResponse:
+        link = self._link()
+        return _answer(
+            AgentStatus(
+                host=self._host.name,
+                version=version("rollway"),
+                pid=os.getpid(),
+                since_ms=self._since_ms,
+                drained=self._host.drained,
+                linked=link.up,
+                link_since_ms=link.since_ms,
+            )
+        )
 
     async def instances(self, request: web.Request) -> web.StreamResponse:
         app, environment = request.query.get("app"), request.query.get("environment")

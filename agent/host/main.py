@@ -39,7 +39,7 @@ from agent.telemetry import events
 from agent.telemetry.output import Stdout
 from agent.web.bounds import RUNNER_LIMITS
 from agent.web.health import Health
-from agent.wire.control import GROUP
+from agent.wire.control import GROUP, Link
 from agent.wire.messages import PROTOCOL, Hello
 from agent.wire.sdnotify import Notice
 
@@ -81,6 +81,7 @@ class Agent:
         key = HostKey.of(Path(settings.age_key))
         context = tls.client_context(settings.tls)
         self._sockets = [_listen(text) for text in settings.http_listen]
+        self._link = Link()
         self._control = Control(run_dir, unixsocket.group_id(GROUP))
         self._supervisor = Supervisor(
             state_dir=self._state_dir,
@@ -104,7 +105,7 @@ class Agent:
             rng=random.Random(),  # noqa: S311 - spreads reconnects, keeps no secret
             on_assign=self._host.assign,
             tail=lambda ask: tail(self._supervisor, ask),
-            on_connected=lambda connected: log.info("link", connected=connected),
+            on_connected=self._linked,
         )
         self._health = Health(
             {
@@ -123,7 +124,7 @@ class Agent:
             await tasks.start(self._host.run)
             tasks.start_soon(self._dialer.run)
             self._health.started = True
-            async with self._control.serving(self._host):
+            async with self._control.serving(self._host, lambda: self._link):
                 service.notify(Notice(ready=True, status="running"))
                 log.info("agent started", state_dir=str(self._state_dir), pid=os.getpid())
                 await ending.wait()
@@ -143,6 +144,10 @@ class Agent:
 
     def _instance_changed(self, app: AppName, environment: EnvironmentName) -> None:
         self._host.instance_changed(app, environment)
+
+    def _linked(self, connected: bool) -> None:  # noqa: FBT001 - one fact
+        self._link = Link(connected, clock.now().wall_ms)
+        log.info("link", connected=connected)
 
     def _report(self, apps: tuple[AppReport, ...]) -> None:
         self._dialer.report(apps)

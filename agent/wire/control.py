@@ -35,6 +35,25 @@ class Row(Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class Link(Struct, frozen=True):
+    """Whether the agent is connected to a coordinator, and since when; 0: it never was otherwise."""
+
+    up: bool = False
+    since_ms: int = 0
+
+
+class AgentStatus(Struct, frozen=True, kw_only=True):
+    """What the agent says of itself."""
+
+    host: HostName
+    version: str
+    pid: int
+    since_ms: int
+    drained: bool = False
+    linked: bool = False
+    link_since_ms: int = 0
+
+
 class WentBack(Struct, frozen=True, kw_only=True):
     """The release to which an app was pinned, or released."""
 
