@@ -150,6 +150,7 @@ class Actor:
                 await self._take(event)
             except InvariantBrokenError:
                 self._log.exception("a swap met a state that cannot be", kind=type(event).__name__)
+                self._answered(event, FailedError("cannot be done: an internal error", "See the agent's log."))
             self.begun.set()
 
     async def _next(self) -> SwapEvent:

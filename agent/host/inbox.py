@@ -7,7 +7,7 @@ ask for waits each for itself; who asked waits along, so their number is that of
 
 import anyio
 
-from agent.decisions.swap.state import AdminEnded, Assigned, ByHand, PinAsked, Prepared, SwapEvent
+from agent.decisions.swap.state import AdminEnded, Assigned, ByHand, Drain, PinAsked, Prepared, SwapEvent, Undrain
 
 
 class Inbox:
@@ -36,6 +36,8 @@ def place(event: SwapEvent) -> object:
         return event.release
     if isinstance(event, AdminEnded):
         return event.report.rollout
+    if isinstance(event, Drain | Undrain):
+        return Drain
     if isinstance(event, PinAsked):
         return type(event), event.release
     return event if isinstance(event, ByHand) else type(event)

@@ -50,6 +50,7 @@ def test_a_person_acts_on_a_host_while_the_coordinator_is_away(tmp_path: Path) -
             rollout = one.rows("rollout", "list")[0]
             assert (rollout["state"], hosts_of(rollout)) == ("done", {"h1": "pinned", "h2": "done"})
             assert one.releases("night") == {"v1", "v3"}
+            assert "h1 is pinned" in one.rollway("status", "night").stdout
             assert "follows its assignment again" in on_host(one, "h1", "unpin", "night")
             wait_for("h1 follows", lambda: _ready(one, "h1") == {"v3"})
             seen = users.end()

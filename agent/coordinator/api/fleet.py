@@ -121,7 +121,15 @@ async def _app(call: Call, row: EnvironmentRow, newest: Rollout, assigned: Assig
         "to": newest.release.name if live else None,
         "hosts_done": done if live else None,
         "hosts": hosts if live else None,
+        "aside": _aside(call, row),
     }
+
+
+def _aside(call: Call, row: EnvironmentRow) -> dict[HostName, str]:
+    """Hosts that a person has set aside, as they last said."""
+    members = call.server.hosts.members(row.environment, settings_of(row))
+    reports = {host: call.server.hosts.report(host, row.app, row.environment) for host in members}
+    return {host: report.aside for host, report in reports.items() if report is not None and report.aside}
 
 
 async def _ready(call: Call, row: EnvironmentRow, assigned: Assigned) -> tuple[int, int]:
