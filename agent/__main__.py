@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 
-from agent.cli.agent_join import run_join
+from agent.cli.agent_main import WITHOUT_LIBRARIES
+from agent.cli.agent_main import run as run_on_host
 from agent.cli.output import show_error
 from agent.cli.role import run_role
 from agent.errors import FailedError, RollwayError, UsageError
@@ -30,9 +31,10 @@ def _run(words: list[str]) -> int:
         match words:
             case ["agent" | "coordinator" as role, "run", "--config", file]:
                 return run_role(role, file)
-            case ["agent", "join", *rest]:
-                _end_at_sigterm_as_at_ctrl_c()
-                return run_join(rest)
+            case ["agent", *rest]:
+                if rest[:1] != ["run"]:
+                    _end_at_sigterm_as_at_ctrl_c()
+                return run_on_host(rest)
             case _:
                 _end_at_sigterm_as_at_ctrl_c()
                 return _command_line(words)
@@ -78,6 +80,8 @@ def _command_line(words: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("agent"):
             raise
+        if words and words[0] in WITHOUT_LIBRARIES:
+            return run_on_host(words)
         raise UsageError(
             f"the command line needs the library {error.name}, which is not installed here",
             "Install it: pip install 'rollway[cli]'.",

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.wire.control import GROUP
+
 SYSTEMD = Path(__file__).parent.parent / "systemd"
 UNITS = ("rollway-agent.service", "rollway-apps.service", "rollway-coordinator.service")
 Unit = dict[str, dict[str, list[str]]]
@@ -44,6 +46,12 @@ PROMISES = {
     "instances have a cgroup subtree of their own": ("rollway-apps", "Service", "Delegate", "yes"),
     "the apps stop before the agent that drains them": ("rollway-apps", "Unit", "After", "rollway-agent.service"),
     "stopping the apps drains them": ("rollway-apps", "Service", "ExecStop", "/usr/bin/rollway agent drain"),
+    "what is started again runs again": (
+        "rollway-apps",
+        "Service",
+        "ExecStartPost",
+        "-/usr/bin/rollway agent undrain",
+    ),
     "an app cannot speak for the unit of all apps": ("rollway-apps", "Service", "NotifyAccess", "exec"),
     "an instance out of memory stops no other": ("rollway-apps", "Service", "OOMPolicy", "continue"),
     "all instances together have no task limit": ("rollway-apps", "Service", "TasksMax", "infinity"),
@@ -123,10 +131,11 @@ def test_the_coordinator_can_read_the_boot_id() -> None:
 
 
 def test_every_user_that_is_named_is_made() -> None:
-    """The coordinator's user, and the one for instances that name none, are made at installation."""
-    made = {words[1] for role in ("agent", "coordinator") for words in lines_of(f"sysusers.d/rollway-{role}.conf")}
+    """The coordinator's user, that of nameless instances, and the operators' group are made at installation."""
+    lines = [words for role in ("agent", "coordinator") for words in lines_of(f"sysusers.d/rollway-{role}.conf")]
     named = {user for name in UNITS for user in read(name)["Service"].get("User", [])}
-    assert made == {"rollway-app", *named}
+    assert {words[1] for words in lines if words[0] == "u"} == {"rollway-app", *named}
+    assert {words[1] for words in lines if words[0] == "g"} == {GROUP}
 
 
 def test_an_instance_finds_its_own_folder_and_lists_no_others() -> None:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from agent.cli.output import remark, show, show_json
 from agent.errors import UsageError
@@ -22,16 +22,30 @@ examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, "See `rollway agent join --help`.")
+SUMMARY: Final = "Bring this host into a fleet, by a token that `rollway host token` printed."
 
 
-def run_join(words: list[str]) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog, parser.formatter_class = _EPILOG, argparse.RawDescriptionHelpFormatter
+    parser.add_argument("token", metavar="TOKEN", nargs="?", help="the token; - reads it from standard input")
+    parser.add_argument("--token-file", metavar="FILE", help="read the token from a file")
+    parser.add_argument("--name", help="the host's name in the fleet; left out: its hostname")
+    parser.add_argument("--config", default=CONFIG, help="the agent.toml to write (default: %(default)s)")
+    parser.add_argument("--state-dir", default=AGENT_STATE_DIR, help="the agent's state folder (default: %(default)s)")
+    parser.add_argument(
+        "--coordinator",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="reach the coordinator here, not where the token says; may be given more than once",
+    )
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON, for scripts")
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Join as the words of the command say; gives its exit code."""
-    asked = _parser().parse_args(words)
-    config = Path(asked.config).absolute()
-    text = _token(asked.token, asked.token_file)
+    config = Path(arguments.config).absolute()
+    text = _token(arguments.token, arguments.token_file)
     try:
         import anyio  # noqa: PLC0415 - so that --help needs nothing
 
@@ -46,12 +60,12 @@ def run_join(words: list[str]) -> int:
     async def main() -> None:
         member = await join(
             text,
-            name=asked.name,
+            name=arguments.name,
             config=config,
-            state_dir=asked.state_dir,
-            coordinators=asked.coordinator,
+            state_dir=arguments.state_dir,
+            coordinators=arguments.coordinator,
         )
-        if asked.as_json:
+        if arguments.as_json:
             show_json(member)
             return
         show(f"{member.host} has joined, for {', '.join(member.environments)}; {member.config} is written")
@@ -61,30 +75,6 @@ def run_join(words: list[str]) -> int:
 
     anyio.run(main)
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="rollway agent join",
-        description="Bring this host into a fleet, by a token that `rollway host token` printed.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("token", metavar="TOKEN", nargs="?", help="the token; - reads it from standard input")
-    parser.add_argument("--token-file", metavar="FILE", help="read the token from a file")
-    parser.add_argument("--name", help="the host's name in the fleet; left out: its hostname")
-    parser.add_argument("--config", default=CONFIG, help="the agent.toml to write (default: %(default)s)")
-    parser.add_argument("--state-dir", default=AGENT_STATE_DIR, help="the agent's state folder (default: %(default)s)")
-    parser.add_argument(
-        "--coordinator",
-        metavar="URL",
-        action="append",
-        default=[],
-        help="reach the coordinator here, not where the token says; may be given more than once",
-    )
-    parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON, for scripts")
-    return parser
 
 
 def _token(word: str | None, file: str | None) -> str:

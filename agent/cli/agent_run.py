@@ -1,31 +1,16 @@
-"""`rollway agent …`: the role that supervises one host."""
+"""`rollway agent run`: be this host's agent, until SIGTERM."""
 
-import rich_click as click
+import argparse
+from typing import Final
 
-from agent.cli.agent_join import run_join
 from agent.cli.role import run_role
 
-
-@click.group("agent")
-def command() -> None:
-    """The role that supervises the processes of one host."""
+SUMMARY: Final = "Be this host's agent, until SIGTERM."
 
 
-@command.command("run")
-@click.option("--config", "file", required=True, help="Its agent.toml.")
-def run(file: str) -> int:
-    """Be this host's agent, until SIGTERM: then every app is drained.
-
-    Example: rollway agent run --config /etc/rollway/agent.toml
-    """
-    return run_role("agent", file)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE", help="Its agent.toml.")
 
 
-@command.command("join", add_help_option=False, context_settings={"ignore_unknown_options": True})
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
-def join(words: tuple[str, ...]) -> int:
-    """Bring this host into a fleet, by a token of `rollway host token`; it needs no library of the command line.
-
-    Example: rollway agent join rollway-host-1.eyJ…
-    """
-    return run_join(list(words))
+def run(arguments: argparse.Namespace) -> int:
+    return run_role("agent", arguments.config)

@@ -9,10 +9,12 @@ import rich_click as click
 from msgspec import Struct
 
 from agent.cli.arguments import NAME, RELEASE, app_argument, environment_argument
+from agent.cli.by_hand import in_line, log_lines, say_who
 from agent.cli.instances import Instances, check_host, check_instances
 from agent.cli.output import remark, show
 from agent.cli.records import Record, in_words, printable, read_record
 from agent.cli.session import ask
+from agent.cli.side import agent_asked, host_socket_option
 from agent.model.ids import AppName, EnvironmentName, HostName, ProcessName, ReleaseName
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class Filter(Struct, frozen=True, kw_only=True):
 @click.option("--host", type=NAME, help="Of this host alone.")
 @click.option("--release", type=RELEASE, help="What instances of this release wrote.")
 @click.option("--grep", type=Pattern(), help="Lines in which this regular expression is found.")
+@host_socket_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON record per line, for scripts.")
 def command(
     app: AppName,
@@ -75,6 +78,7 @@ def command(
     host: HostName | None,
     release: ReleaseName | None,
     grep: re.Pattern[str] | None,
+    host_socket: str | None,
     as_json: bool,
 ) -> None:
     """Show what instances wrote to their standard output and error.
@@ -83,7 +87,8 @@ def command(
     """
     process, slot = instances or (None, None)
     wanted = Filter(host=host, release=release, grep=grep)
-    searches = wanted.narrows and not follow
+    shown = Shown(wanted, as_json=as_json, searches=wanted.narrows and not follow)
+    asked = LINES_MAX if shown.searches else lines
 
     async def tail(coordinator: "Coordinator") -> None:
         if process is not None:
@@ -92,22 +97,38 @@ def command(
             await check_host(coordinator, host)
         if release is not None:
             await coordinator.release(app, environment, release)
-        found: list[tuple[str, str]] = []
-        asked = LINES_MAX if searches else lines
         async for line in coordinator.logs(app, environment, process, slot, lines=asked, follow=follow):
-            record = read_record(line)
-            if record is not None and record.trouble and not as_json:
-                remark(printable(f"rollway: no logs of {record.text('host')}: {record.trouble}"))
-            elif record is None or record.trouble or wanted.keeps(record):
-                text = line.decode(errors="replace") if as_json else in_words(record) if record else loose(line)
-                if searches and record is not None:
-                    found.append((record.text("host"), text))
-                else:
-                    show(text)
-        for text in newest(found, lines):
-            show(text)
+            shown.take(line)
 
-    ask(tail)
+    agent = agent_asked(host_socket)
+    if agent is None:
+        ask(tail)
+    else:
+        say_who(agent)
+        for line in log_lines(agent, app, environment, process, slot, lines=asked, follow=follow):
+            shown.take(line)
+    for text in newest(shown.found, lines):
+        show(text)
+
+
+class Shown:
+    """Shows records as they come, or keeps those that a search finds until all have come."""
+
+    def __init__(self, wanted: Filter, *, as_json: bool, searches: bool) -> None:
+        self.found: list[tuple[str, str]] = []
+        self.searches = searches
+        self._wanted, self._as_json = wanted, as_json
+
+    def take(self, line: bytes) -> None:
+        record = read_record(line)
+        if record is not None and record.trouble and not self._as_json:
+            remark(printable(f"rollway: no logs of {record.text('host')}: {record.trouble}"))
+        elif record is None or record.trouble or self._wanted.keeps(record):
+            text = in_line(line, as_json=self._as_json)
+            if self.searches and record is not None:
+                self.found.append((record.text("host"), text))
+            else:
+                show(text)
 
 
 def newest(found: Sequence[tuple[str, str]], lines: int) -> Iterator[str]:
@@ -117,8 +138,3 @@ def newest(found: Sequence[tuple[str, str]], lines: int) -> Iterator[str]:
         if left[host] <= lines:
             yield text
         left[host] -= 1
-
-
-def loose(line: bytes) -> str:
-    """A line that is no record."""
-    return printable(line.decode(errors="replace"))

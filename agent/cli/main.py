@@ -27,8 +27,10 @@ VERBS: Final = {
     "status": "agent.cli.status",
     "ps": "agent.cli.ps",
     "logs": "agent.cli.logs",
+    "restart": "agent.cli.restart",
+    "stop": "agent.cli.stop",
     "host": "agent.cli.host",
-    "agent": "agent.cli.agent_run",
+    "agent": "agent.cli.agent",
     "coordinator": "agent.cli.coordinator_run",
 }
 """In the order in which one meets them."""

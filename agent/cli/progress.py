@@ -70,7 +70,7 @@ def ending(rollout: RolloutShown) -> Iterator[str]:
         yield f"the release command on {rollout.migration.host} {how}{':' if output else ''}"
         yield from (f"  {printable(line)}" for line in output.splitlines())
     if rollout.stragglers:
-        yield f"warning: not reached, they follow when they return: {', '.join(rollout.stragglers)}"
+        yield f"warning: not reached or set aside, they follow when they return: {', '.join(rollout.stragglers)}"
 
 
 def _view(*, quiet: bool) -> AbstractContextManager[View]:

@@ -40,8 +40,9 @@ def command(app: AppName | None, environment: EnvironmentName | None, *, as_json
 
 
 def state(app: AppStatus) -> str:
-    """An app's state; of a rollout under way, where to and how far."""
+    """An app's state; of a rollout under way, where to and how far; and hosts that stand outside of it."""
+    aside = "".join(f"; {host} is {why}" for host, why in app.aside.items())
     if app.to is None:
-        return words(app.state)
+        return f"{words(app.state)}{aside}"
     way = "from" if app.state == "rolling_back" else "to"
-    return f"{words(app.state)} {way} {app.to}, {app.hosts_done or 0} of {app.hosts or 0} hosts"
+    return f"{words(app.state)} {way} {app.to}, {app.hosts_done or 0} of {app.hosts or 0} hosts{aside}"

@@ -133,6 +133,8 @@ class AppStatus(Struct, frozen=True):
     """What is being rolled out, with how many hosts have arrived of how many; all None when nothing is."""
     hosts_done: int | None = None
     hosts: int | None = None
+    aside: dict[HostName, str] = {}
+    """Hosts that take part in no rollout of it, each with why: a person `pinned` a release or `drained` the host."""
 
 
 class HostStatus(Struct, frozen=True):

@@ -14,34 +14,16 @@ from typing import Final, Self, TypeVar
 
 import aiohttp
 import msgspec
-from msgspec import Struct
 
 from agent.client.context import Context
-from agent.errors import (
-    FailedError,
-    NotFoundError,
-    RefusedError,
-    RolledBackError,
-    RollwayError,
-    UnreachableError,
-    UsageError,
-)
+from agent.client.refusal import refusal
+from agent.errors import FailedError, UnreachableError
 from agent.link.tls import cli_context
 
 T = TypeVar("T")
 
-_BY_CODE: Final[Mapping[int, type[RollwayError]]] = {
-    error.exit_code: error
-    for error in (FailedError, UsageError, RolledBackError, RefusedError, NotFoundError, UnreachableError)
-}
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=90)
 _STREAM_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5)
-
-
-class _Error(Struct):
-    error: str
-    what_to_do: str = ""
-    code: int = 1
 
 
 class Session:
@@ -89,7 +71,7 @@ class Session:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
         if not response.ok:
-            raise _refusal(response.status, answer)
+            raise refusal(response.status, answer, "coordinator")
         return answer
 
     async def lines(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
@@ -98,7 +80,7 @@ class Session:
         try:
             async with self._send("GET", path, query, None, _STREAM_TIMEOUT) as response:
                 if not response.ok:
-                    raise _refusal(response.status, await response.read())
+                    raise refusal(response.status, await response.read(), "coordinator")
                 async for chunk in response.content.iter_any():
                     *whole, rest = (rest + chunk).split(b"\n")
                     for line in whole:
@@ -144,14 +126,3 @@ def _reason(error: Exception) -> str:
             return os.strerror(number).lower()
         case _:
             return str(cause) or type(cause).__name__
-
-
-def _refusal(status: int, answer: bytes) -> RollwayError:
-    try:
-        found = msgspec.json.decode(answer, type=_Error)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return FailedError(
-            f"the coordinator answered {status} {answer[:200].decode(errors='replace')!r}",
-            "Look whether this is the address of a Rollway coordinator.",
-        )
-    return _BY_CODE.get(found.code, FailedError)(found.error, found.what_to_do)

@@ -23,6 +23,8 @@ from agent.errors import UnreachableError
 from agent.link.accept import Tail
 from agent.model.ids import HostName
 from agent.wire.messages import TailLines, TailLogs
+from agent.wire.tailed import lost as lost_of
+from agent.wire.tailed import records as records_of
 
 ANSWER_S: Final = 3.0
 """How long a host may say nothing when it is not followed."""
@@ -77,7 +79,7 @@ async def _forward(hosts: Hosts, host: HostName, ask: TailLogs, out: Out) -> Non
         try:
             async with hosts.links.tail(host, ask) as lines:
                 while (batch := await lines.receive()) is not None:
-                    if records := _records(host, batch):
+                    if records := records_of(host, batch):
                         await out.send(b"".join(records))
             await out.send(_error(host, _LEFT))
         except UnreachableError as error:
@@ -101,7 +103,7 @@ async def _collect(hosts: Hosts, host: HostName, ask: TailLogs, records: deque[S
     try:
         async with hosts.links.tail(host, ask) as lines:
             while (batch := await _answer(lines)) is not None:
-                for record in _records(host, batch):
+                for record in records_of(host, batch):
                     ts = found[1] if (found := _TS.match(record)) else ts
                     records.append((ts, record))
                     size_bytes += len(record)
@@ -116,7 +118,7 @@ async def _collect(hosts: Hosts, host: HostName, ask: TailLogs, records: deque[S
     except TimeoutError:
         records.appendleft((b"", _error(host, f"did not answer within {ANSWER_S:.0f} s")))
     if lost:
-        records.appendleft((lost_ts, _lost(host, lost)))
+        records.appendleft((lost_ts, lost_of(host, lost)))
 
 
 async def _answer(lines: Tail) -> TailLines | None:
@@ -127,18 +129,6 @@ async def _answer(lines: Tail) -> TailLines | None:
 def _in_order(answers: Iterable[Iterable[Stamped]]) -> bytes:
     stamped = sorted((record for records in answers for record in records), key=itemgetter(0))
     return b"".join(record for _, record in stamped)
-
-
-def _records(host: HostName, batch: TailLines) -> list[bytes]:
-    mark = b'{"host":' + msgspec.json.encode(host) + b","
-    lines = [line.encode().strip() for line in batch.lines]
-    records = [(mark + line[1:] if line.startswith(b'{"') else line) + b"\n" for line in lines]
-    return [*records, _lost(host, batch.dropped)] if batch.dropped else records
-
-
-def _lost(host: HostName, count: int) -> bytes:
-    lost = {"host": host, "level": "warning", "event": "log records were lost", "lost": count}
-    return msgspec.json.encode(lost) + b"\n"
 
 
 def _error(host: HostName, error: str) -> bytes:

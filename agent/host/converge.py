@@ -10,7 +10,6 @@ processes.
 import contextlib
 import math
 import random
-from functools import partial
 from typing import Final
 
 import anyio
@@ -20,8 +19,10 @@ from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from agent.decisions.swap import plan
+from agent.decisions.swap.hand import aim
 from agent.decisions.swap.state import (
     AdminEnded,
+    ByHand,
     Forget,
     InstanceView,
     Launch,
@@ -38,22 +39,22 @@ from agent.decisions.swap.state import (
     Tick,
     Wake,
 )
-from agent.errors import InvariantBrokenError, RollwayError, UnreachableError, VerificationError
-from agent.host.assignments import AppKey
-from agent.host.inbox import Inbox
-from agent.host.launch import (
-    WITHOUT_BYTECODE,
-    addresses,
-    admin_command,
-    adoptable,
-    launchable,
-    process_type,
+from agent.errors import (
+    FailedError,
+    InvariantBrokenError,
+    RefusedError,
+    RollwayError,
+    UnreachableError,
+    VerificationError,
 )
+from agent.host.assignments import AppKey
+from agent.host.inbox import Inbox, place
+from agent.host.launch import addresses, admin_command, launchable, process_type
 from agent.host.releases import Runnable
-from agent.host.routes import Routes, Slot
+from agent.host.routes import Routes
 from agent.host.services import Services
+from agent.host.takeup import take_up
 from agent.linux import clock
-from agent.model.address import parse_address
 from agent.model.assignment import AdminReport, Assignment, ReleaseRef
 from agent.model.ids import ProcessName, RolloutId
 from agent.model.units import Instant
@@ -67,6 +68,14 @@ FETCH_AGAIN_S_MAX: Final = 15.0
 AGENT_DIED: Final = "the agent died while it ran; unknown whether it finished"
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Answer:
+    """What becomes of a person's wish."""
+
+    def __init__(self) -> None:
+        self.given = anyio.Event()
+        self.error: RollwayError | None = None
 
 
 class Actor:
@@ -86,6 +95,7 @@ class Actor:
         self._restarts: dict[tuple[ProcessName, int], int] = {}
         self._preparing: set[ReleaseRef] = set()
         self._admins: set[RolloutId] = set()
+        self._asked: dict[object, Answer] = {}
         self._log = log.bind(app=key.app, env=key.environment)
         if state.assignment is not None:
             self._take_up(state)
@@ -99,14 +109,24 @@ class Actor:
         """Give an event; never waits."""
         self._inbox.put(event)
 
+    async def ask(self, wish: ByHand) -> None:
+        """Give what a person wants, and wait until it is decided and stored. Raises RefusedError, FailedError."""
+        answer = self._asked.setdefault(place(wish), Answer())
+        self.put(wish)
+        await answer.given.wait()
+        if answer.error is not None:
+            raise answer.error
+
     def look(self) -> None:
         """Say that an instance has changed."""
         self._inbox.put(Observed(instances=()))
 
-    @property
-    def drained(self) -> bool:
-        """Whether it was told to drain and nothing of it runs any more: no instance, no release command."""
-        return self.state.draining and not self._admins and not self._views()
+    def undrained(self) -> tuple[str, ...]:
+        """What a drain waits for, by name: instances, release commands, and its own beginning."""
+        begins = () if self.state.draining else (str(self.key),)
+        views = (f"{self.key}.{view.process}.{view.slot}" for view in self._views())
+        commands = (f"{self.key} release command" for _ in self._admins)
+        return (*begins, *views, *commands)
 
     def unready(self) -> str:
         """Why a balancer is to send nothing here; empty when every listening type has an instance that is ready.
@@ -125,36 +145,16 @@ class Actor:
         return f"no instance of {', '.join(none_ready)} is ready" if none_ready else ""
 
     async def run(self) -> None:
-        await self._adopt_instances()
+        if await take_up(self.key, self._services, self.routes, lambda: self.state):
+            self.look()
         while True:
             event = await self._next()
             try:
                 await self._take(event)
             except InvariantBrokenError:
                 self._log.exception("a swap met a state that cannot be", kind=type(event).__name__)
+                self._answered(event, FailedError("cannot be done: an internal error", "See the agent's log."))
             self.begun.set()
-
-    async def _adopt_instances(self) -> None:
-        """Take up what an earlier agent left running, before anything is decided: no process of it is touched."""
-        records = self._services.supervisor.left(*self.key)
-        await self.routes.adopt(self._services.inherited, records, self.state.spec)
-        for record in records:
-            if (kept := record.instance) is None:
-                continue
-            slot = Slot()
-            try:
-                slot = await self.routes.slot(kept.type, record.key.slot, tuple(map(parse_address, kept.addresses)))
-            except RollwayError as error:
-                self._log.error("a listening socket is lost", instance=record.key.name, reason=str(error))
-            read = partial(self._config, kept.release)
-            self._services.supervisor.adopt(adoptable(record, kept, slot, read))
-        if records:
-            self.look()
-
-    async def _config(self, ref: ReleaseRef) -> dict[str, str]:
-        runnable = await self._services.releases.runnable(self.key, ref)
-        key = self.state.assignment.environment_key if self.state.assignment is not None else None
-        return {**WITHOUT_BYTECODE, **self._services.key.open_config(runnable.release.config, key)}
 
     async def _next(self) -> SwapEvent:
         """The next event; a moment that was asked for is one. Views are taken now, not when something changed."""
@@ -184,10 +184,12 @@ class Actor:
             self._mend(event)
         decision = plan.step(self.state, event, clock.now())
         if decision.refused:
-            self._log.warning("assignment refused", reason=decision.refused)
+            if not self._answered(event, RefusedError(decision.refused, "See `rollway ps` on this host.")):
+                self._log.warning("assignment refused", reason=decision.refused)
             return
         if not await self._store(decision.state):
-            self._tasks.start_soon(self._put_again, event)
+            if not self._answered(event, FailedError("the state cannot be stored", "Free space (`df -h`, `df -i`).")):
+                self._tasks.start_soon(self._put_again, event)
             return
         self._adopt(decision.state)
         verified: dict[ReleaseRef, Runnable] = {}
@@ -195,6 +197,15 @@ class Actor:
         for action in decision.actions:
             await self._perform(action, verified)
         await self._tidy()
+        self._answered(event, None)
+
+    def _answered(self, event: SwapEvent, error: RollwayError | None) -> bool:
+        """Tell whoever asked by hand; whether somebody did."""
+        answer = self._asked.pop(place(event), None)
+        if answer is not None:
+            answer.error = error
+            answer.given.set()
+        return answer is not None
 
     async def _store(self, state: SwapState) -> bool:
         """Make `state` the stored one; whether it may be acted upon, as what a restart finds out anew always may."""
@@ -265,7 +276,7 @@ class Actor:
             else:
                 return Prepared(release=ref, spec=release.spec)
             await anyio.sleep(pause_s * random.uniform(1, 1.25))  # noqa: S311 - so that hosts do not ask all at once
-            if ref not in plan.releases(self.state.assignment):
+            if ref not in plan.releases(aim(self.state)):
                 return None
             pause_s = min(pause_s * 2, FETCH_AGAIN_S_MAX)
 
@@ -330,9 +341,10 @@ class Actor:
 
     @property
     def _assignment(self) -> Assignment:
-        if self.state.assignment is None:
+        assignment = aim(self.state)
+        if assignment is None:
             raise InvariantBrokenError("an action without an assignment")
-        return self.state.assignment
+        return assignment
 
     def _instance(self, process: ProcessName, slot: int) -> InstanceKey:
         return InstanceKey(self.key.app, self.key.environment, process, slot)
@@ -356,7 +368,7 @@ class Actor:
 
     async def _tidy(self) -> None:
         """Close the groups that nothing needs any more: addresses of a release that is gone, all when nothing runs."""
-        assignment, spec = self.state.assignment, self.state.spec
+        assignment, spec = aim(self.state), self.state.spec
         if assignment is None:
             return
         if assignment.release is None or self.state.draining:
@@ -372,4 +384,4 @@ class Actor:
 
 def _to_remember(state: SwapState) -> tuple[object, ...]:
     """What only the disk can tell after a restart: it is never acted upon before it lies there."""
-    return state.assignment, state.order, state.sequence, state.admin
+    return state.assignment, state.order, state.sequence, state.admin, state.pin, state.halts, state.renewal

@@ -4,7 +4,7 @@ Rules: an assignment reaches a path, a process or a socket only after its names 
 an environment that this host does not serve is refused. No coordinator is needed to start, to restart or to drain.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -12,24 +12,29 @@ import anyio
 import structlog
 from anyio import to_thread
 from anyio.abc import TaskGroup, TaskStatus
+from msgspec.structs import replace
 
 from agent.artifacts import sign
-from agent.decisions.swap import plan
-from agent.decisions.swap.state import Assigned, Drain, SwapState
-from agent.errors import VerificationError
+from agent.decisions.swap.hand import way_back
+from agent.decisions.swap.report import report
+from agent.decisions.swap.state import Assigned, Drain, PinAsked, SwapState, Undrain
+from agent.errors import FailedError, NotFoundError, UsageError, VerificationError
+from agent.host import drained
 from agent.host.assignments import AppKey, States
 from agent.host.converge import Actor
 from agent.host.keys import HostKey
 from agent.host.releases import Releases, ReleaseSource
 from agent.host.services import Services
+from agent.host.tails import tail
 from agent.linux.fdstore import FdStore, Inherited
 from agent.model import ids
-from agent.model.assignment import AppReport, Assignment
+from agent.model.assignment import AppReport, Assignment, ReleaseRef
 from agent.model.ids import AppName, EnvironmentName
 from agent.model.process import StopPolicy
 from agent.model.roles import AgentSettings
 from agent.model.units import Milliseconds
 from agent.supervisor.supervisor import Supervisor
+from agent.wire.messages import TailLines, TailLogs
 
 DRAIN_MARGIN_MS: Final = 10_000
 STRANGERS_PERIOD_S: Final = 5.0
@@ -52,7 +57,9 @@ class Host:
         on_report: Callable[[tuple[AppReport, ...]], None],
     ) -> None:
         state_dir = Path(settings.state_dir).resolve()
+        self.name = settings.name
         self._environments = settings.environments
+        self._run_dir = Path(settings.run_dir).resolve()
         self._on_report = on_report
         self._actors: dict[AppKey, Actor] = {}
         self._changed = anyio.Event()
@@ -68,6 +75,8 @@ class Host:
             on_state=self._on_state,
         )
         self.loaded = False
+        self.drained = False
+        """Whether the host was drained until further notice: nothing is started."""
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Bring back what was assigned; started, and reported for the first time, once every actor looks at now."""
@@ -83,6 +92,7 @@ class Host:
     async def _bring_back(self) -> None:
         await to_thread.run_sync(self._services.releases.sweep)
         stored = await to_thread.run_sync(self._services.states.load, _quarantined)
+        self.drained = await to_thread.run_sync(drained.is_there, self._run_dir)
         held = [self._begin(key, state) for key, state in stored.items() if state.assignment is not None]
         # What runs although nobody knows any more why goes on: the coordinator will say.
         left = {AppKey(*names) for names in self._services.supervisor.left_apps()}
@@ -112,7 +122,40 @@ class Host:
 
     def reports(self) -> tuple[AppReport, ...]:
         """The whole truth about this host."""
-        return tuple(plan.report(actor.state) for actor in self._actors.values() if actor.state.assignment is not None)
+        told = [report(actor.state) for actor in self._actors.values() if actor.state.assignment is not None]
+        return tuple(replace(one, aside="drained") if self.drained else one for one in told)
+
+    def find(self, app: str, environment: str | None) -> Actor:
+        """The actor of an app; without an environment there must be one only. Raises NotFoundError, UsageError."""
+        found = {key: actor for key, actor in self._actors.items() if key.app == app}
+        if environment is not None:
+            found = {key: actor for key, actor in found.items() if key.environment == environment}
+        if not found:
+            here = ", ".join(f"{key.app} {key.environment}" for key in self._actors) or "nothing"
+            where = f" in {environment}" if environment else ""
+            raise NotFoundError(f"nothing of {app}{where} runs on this host", f"There is {here}.")
+        if len(found) > 1:
+            names = ", ".join(key.environment for key in found)
+            raise UsageError(f"{app} runs here in {len(found)} environments: {names}", "Say which.")
+        return next(iter(found.values()))
+
+    async def go_back(self, actor: Actor) -> ReleaseRef:
+        """Pin the release that the order of `actor` leads back to. Raises RollwayError when there is none to go to."""
+        if actor.state.pin is not None:
+            return actor.state.pin.release
+        target = way_back(actor.state)
+        if target is None:
+            raise FailedError(
+                f"nothing to go back to: this host knows no release of {actor.key.app} before the one that it runs",
+                "Stop what does harm: `rollway stop`; or wait for the coordinator.",
+            )
+        runnable = await self._services.releases.runnable(actor.key, target)
+        await actor.ask(PinAsked(release=target, spec=runnable.release.spec))
+        return target
+
+    def tail(self, ask: TailLogs) -> AsyncGenerator[TailLines, None]:
+        """The newest records of instances and, if asked, those to come."""
+        return tail(self._services.supervisor, ask)
 
     def unready(self, app: str, environment: str | None = None) -> str | None:
         """Why a balancer is to send nothing for `app`; empty when it may; None: no such app here."""
@@ -125,16 +168,48 @@ class Host:
 
     async def drain(self) -> bool:
         """Stop everything in order and wait for it, bounded by the stop policies; whether it all ended."""
-        patience_ms = _patience_ms(actor.state for actor in self._actors.values()) + DRAIN_MARGIN_MS
-        for actor in self._actors.values():
-            actor.put(Drain())
-        with anyio.move_on_after(patience_ms / 1000):
-            while not all(actor.drained for actor in self._actors.values()):
-                await self._changed.wait()
+        patience_s = self.patience_s
+        self._put_all(Drain())
+        with anyio.move_on_after(patience_s):
+            while self.undrained():
+                await self.changed()
             return True
         return False
 
+    async def stay_drained(self) -> None:
+        """Begin to stop everything, and start nothing again, by no agent of this boot, before `undrain`."""
+        self.drained = True
+        try:
+            await to_thread.run_sync(drained.put, self._run_dir)
+        except OSError as error:
+            log.error("an agent that is started anew will not know that the host is drained", reason=str(error))  # noqa: TRY400
+        self._put_all(Drain())
+
+    async def undrain(self) -> None:
+        """Run again what is assigned. Raises OSError while the mark cannot be taken away."""
+        await to_thread.run_sync(drained.take_away, self._run_dir)
+        self.drained = False
+        self._put_all(Undrain())
+
+    @property
+    def patience_s(self) -> float:
+        """How long a drain may take by the stop policies of what runs."""
+        return (_patience_ms(actor.state for actor in self._actors.values()) + DRAIN_MARGIN_MS) / 1000
+
+    def undrained(self) -> tuple[str, ...]:
+        """What a drain still waits for, by name."""
+        return tuple(name for actor in self._actors.values() for name in actor.undrained())
+
+    async def changed(self) -> None:
+        """Wait for the next change of anything on this host."""
+        await self._changed.wait()
+
+    def _put_all(self, event: Drain | Undrain) -> None:
+        for actor in self._actors.values():
+            actor.put(event)
+
     def _begin(self, key: AppKey, state: SwapState) -> Actor:
+        state = replace(state, draining=self.drained)
         actor = self._actors[key] = Actor(key, state, self._services, self._tasks)
         self._tasks.start_soon(actor.run)
         return actor

@@ -1,12 +1,13 @@
 """The inbox of one swap actor: bounded without ever refusing, because its events are levels and the newest one counts.
 
 Rules: of each kind at most one waits, a newer one takes the place of the older; answers (`Prepared`, `AdminEnded`) are
-one per release and rollout that is in hand, so their number is bounded by the actions that asked for them.
+one per release and rollout that is in hand, so their number is bounded by the actions that asked for them. What persons
+ask for waits each for itself; who asked waits along, so their number is that of the connections.
 """
 
 import anyio
 
-from agent.decisions.swap.state import AdminEnded, Assigned, Prepared, SwapEvent
+from agent.decisions.swap.state import AdminEnded, Assigned, ByHand, Drain, PinAsked, Prepared, SwapEvent, Undrain
 
 
 class Inbox:
@@ -15,10 +16,10 @@ class Inbox:
         self._filled = anyio.Event()
 
     def put(self, event: SwapEvent) -> None:
-        place = _place(event)
-        if isinstance(event, Assigned) and _is_newer(self._waiting.get(place), event):
+        where = place(event)
+        if isinstance(event, Assigned) and _is_newer(self._waiting.get(where), event):
             return
-        self._waiting[place] = event
+        self._waiting[where] = event
         self._filled.set()
 
     async def take(self) -> SwapEvent:
@@ -29,12 +30,17 @@ class Inbox:
         return self._waiting.pop(next(iter(self._waiting)))
 
 
-def _place(event: SwapEvent) -> object:
+def place(event: SwapEvent) -> object:
+    """Where it waits: a newer event in the same place takes that of the older."""
     if isinstance(event, Prepared):
         return event.release
     if isinstance(event, AdminEnded):
         return event.report.rollout
-    return type(event)
+    if isinstance(event, Drain | Undrain):
+        return Drain
+    if isinstance(event, PinAsked):
+        return type(event), event.release
+    return event if isinstance(event, ByHand) else type(event)
 
 
 def _is_newer(waiting: SwapEvent | None, event: Assigned) -> bool:

@@ -21,6 +21,7 @@ from anyio import to_thread
 
 from agent.errors import FailedError
 from agent.host import certificate, health
+from agent.host.control import Control
 from agent.host.host import Host
 from agent.host.keys import HostKey
 from agent.host.routes import refuse_taken
@@ -28,7 +29,7 @@ from agent.host.tails import tail
 from agent.link import tls
 from agent.link.dial import Dialer
 from agent.link.fetch import Fetcher
-from agent.linux import clock, fdstore, service, sockets, spawn
+from agent.linux import clock, fdstore, service, sockets, spawn, unixsocket
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.journal import Journal
 from agent.model.address import parse_address
@@ -41,6 +42,7 @@ from agent.telemetry import events
 from agent.telemetry.output import OWN_JOURNAL, Stdout
 from agent.web.bounds import RUNNER_LIMITS
 from agent.web.health import Health
+from agent.wire.control import GROUP, Link
 from agent.wire.messages import PROTOCOL, Hello
 from agent.wire.sdnotify import Notice
 
@@ -86,6 +88,8 @@ class Agent:
         key = HostKey.of(Path(settings.age_key))
         self._settings, self._tls = settings, tls.client_context(settings.tls)
         self._sockets = [_listen(text) for text in settings.http_listen]
+        self._link = Link()
+        self._control = Control(run_dir, unixsocket.group_id(GROUP))
         self._supervisor = Supervisor(
             run_dir=run_dir,
             outlet=stdout,
@@ -113,9 +117,14 @@ class Agent:
             rng=random.Random(),  # noqa: S311 - spreads reconnects, keeps no secret
             on_assign=self._host.assign,
             tail=lambda ask: tail(self._supervisor, ask),
-            on_connected=lambda connected: log.info("link", connected=connected),
+            on_connected=self._linked,
         )
-        self._health = Health({"stored state": lambda: "" if self._host.loaded else "not loaded yet"})
+        self._health = Health(
+            {
+                "stored state": lambda: "" if self._host.loaded else "not loaded yet",
+                "host": lambda: "drained: see `rollway agent undrain`" if self._host.drained else "",
+            }
+        )
 
     async def run(self) -> None:
         """Serve until asked to end; then drain, if that was asked for as well."""
@@ -129,14 +138,15 @@ class Agent:
             tasks.start_soon(self._dialer.run)
             tasks.start_soon(certificate.keep_renewed, self._settings.tls, self._settings.coordinators, self._tls)
             self._health.started = True
-            service.notify(Notice(ready=True, status="running"))
-            log.info("agent started", state_dir=str(self._state_dir), pid=os.getpid())
-            await ending.asked.wait()
-            if ending.drain.is_set():
-                await self._drain()
-            else:
-                service.notify(Notice(stopping=True, status="leaving the instances as they are"))
-                log.info("agent ends, its instances run on")
+            async with self._control.serving(self._host, lambda: self._link):
+                service.notify(Notice(ready=True, status="running"))
+                log.info("agent started", state_dir=str(self._state_dir), pid=os.getpid())
+                await ending.asked.wait()
+                if ending.drain.is_set():
+                    await self._drain()
+                else:
+                    service.notify(Notice(stopping=True, status="leaving the instances as they are"))
+                    log.info("agent ends, its instances run on")
             tasks.cancel_scope.cancel()
 
     async def _drain(self) -> None:
@@ -152,12 +162,17 @@ class Agent:
             self._store.drop(name)
 
     def close(self) -> None:
+        self._control.close()
         for listening in self._sockets:
             listening.close()
         os.close(self._lock)
 
     def _instance_changed(self, app: AppName, environment: EnvironmentName) -> None:
         self._host.instance_changed(app, environment)
+
+    def _linked(self, connected: bool) -> None:  # noqa: FBT001 - one fact
+        self._link = Link(connected, clock.now().wall_ms)
+        log.info("link", connected=connected)
 
     def _report(self, apps: tuple[AppReport, ...]) -> None:
         self._dialer.report(apps)

@@ -28,6 +28,12 @@ def detect() -> Path | None:
     return own if usable else None
 
 
+def controllers() -> frozenset[str] | None:
+    """The controllers that this machine's cgroup v2 has; None where there is none."""
+    mount = _mounted_at()
+    return None if mount is None else frozenset(_read(mount / "cgroup.controllers").split())
+
+
 def create(root: Path, name: str) -> Path:
     """Make the leaf `name`, which may be there already."""
     leaf = root / name

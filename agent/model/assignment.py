@@ -109,6 +109,8 @@ class AppReport(Struct, frozen=True, kw_only=True):
     prepared: tuple[PreparedReport, ...] = ()
     admin: AdminReport | None = None
     instances: tuple[InstanceReport, ...] = ()
+    aside: str = ""
+    """Why the host takes part in no rollout of this app: a person `pinned` its release, or `drained` the host."""
 
 
 class HostReport(Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@
 """
 
 import re
+from datetime import UTC, datetime
 from typing import Final
 
 from msgspec import Struct
@@ -28,6 +29,16 @@ class Instant(Struct, frozen=True, order=False):
 
     def after(self, milliseconds: Milliseconds) -> "Instant":
         return Instant(self.boot_id, self.boottime_ms + milliseconds, self.wall_ms + milliseconds)
+
+
+def elapsed_ms(since: Instant, now: Instant) -> Milliseconds:
+    """Milliseconds of one boot; across boots nothing is known, and nothing has elapsed."""
+    return now.boottime_ms - since.boottime_ms if since.boot_id == now.boot_id else 0
+
+
+def iso(moment_ms: Milliseconds) -> str:
+    """A moment of the wall clock as answers carry it: ISO 8601, UTC, milliseconds."""
+    return datetime.fromtimestamp(moment_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def parse_duration(text: str) -> Milliseconds:

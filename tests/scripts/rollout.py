@@ -30,6 +30,7 @@ from agent.model.units import parse_duration
 
 APP, ENVIRONMENT = AppName("shop"), EnvironmentName("production")
 STATES = get_args(HostState)
+ASIDE = ("pinned", "drained")
 
 
 def ref(name: str) -> ReleaseRef | None:
@@ -145,8 +146,9 @@ class RolloutScript:
             release=given.release.name if given.release else None,
             state=state,
             reason=reason if state == "failed" else "",
-            prepared=prepared,
+            prepared=() if what in ASIDE else prepared,
             admin=admin,
+            aside=what if what in ASIDE else "",
         )
 
     def _wait(self, duration_ms: int) -> list[str]:
@@ -191,4 +193,5 @@ class RolloutScript:
     def _shown(self) -> Iterator[str]:
         assert self.rollout is not None
         for host in self.rollout.hosts:
-            yield f"{host.host}: {host.state}{'' if host.reachable else ', away'}"
+            away, aside = "" if host.reachable else ", away", f", {host.aside}" if host.aside else ""
+            yield f"{host.host}: {host.state}{away}{aside}"

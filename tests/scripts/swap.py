@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from agent.decisions.swap import plan
+from agent.decisions.swap.hand import way_back
+from agent.decisions.swap.report import report
 from agent.decisions.swap.state import (
     AdminEnded,
     Assigned,
@@ -13,16 +15,21 @@ from agent.decisions.swap.state import (
     InstanceView,
     Launch,
     Observed,
+    PinAsked,
     Prepare,
     Prepared,
+    RestartAsked,
     Restarted,
     Route,
     RunAdmin,
     Stop,
+    StopAsked,
     SwapAction,
     SwapEvent,
     SwapState,
     Tick,
+    Undrain,
+    UnpinAsked,
     Wake,
 )
 from agent.model.assignment import AdminReport, AdminRun, Assignment, InstanceState, ReleaseRef
@@ -33,6 +40,7 @@ from agent.model.units import Instant, parse_duration
 
 APP, ENVIRONMENT = AppName("shop"), EnvironmentName("production")
 Slot = tuple[ProcessName, int]
+ORDERS: dict[str, SwapEvent] = {"drain the host": Drain(), "undrain the host": Undrain(), "unpin": UnpinAsked()}
 
 
 def ref(name: str) -> ReleaseRef:
@@ -67,11 +75,16 @@ class SwapScript:
             rollout = RolloutId(f"r{self.state.sequence}")
             ended = AdminReport(rollout=rollout, state="failed" if code else "succeeded", exit_code=code)
             return [*self._step(AdminEnded(report=ended)), f"the release command {ended.state}"]
-        if command[0] == "drain the host":
-            return self._step(Drain())
+        if command[0] in ORDERS:
+            return self._step(ORDERS[command[0]])
+        if command[0] == "go back":
+            return self._go_back()
+        if verb in ("restart", "stop") and rest != "the agent":
+            return self._step(self._by_hand(verb, rest))
         if command[0] == "restart the agent":
             self._views.clear()
             self._routes.clear()
+            self.state = replace(self.state, draining=False)
             return self._step(Restarted())
         if command[0] == "show":
             return list(self._shown())
@@ -135,6 +148,20 @@ class SwapScript:
         )
         return self._step(Assigned(assignment=assignment, order=order))
 
+    def _by_hand(self, verb: str, what: str) -> RestartAsked | StopAsked:
+        """`restart web`, `stop web.2`, `restart everything`: what a person asks for."""
+        kind, _, slot = what.partition(".")
+        process = None if kind == "everything" else ProcessName(kind)
+        event = RestartAsked if verb == "restart" else StopAsked
+        return event(process=process, slot=int(slot) if slot else None)
+
+    def _go_back(self) -> list[str]:
+        """`rollway agent rollback`: to where the host itself knows the way."""
+        target = way_back(self.state)
+        if target is None:
+            return ["no way back is known"]
+        return [f"pin {target.name}", *self._step(PinAsked(release=target, spec=self._specs[target.name]))]
+
     def _ordered(self) -> str:
         order = self.state.order
         return f"{order.replaces or 'nothing'}->{order.release}" if order else ""
@@ -184,6 +211,8 @@ class SwapScript:
             return [f"refused: {decision.refused}"]
         self.state, self._wake_ms = decision.state, None
         said = [line for action in decision.actions for line in self._act(action)]
+        if self.state.renewal and (before.renewal is None or before.renewal.failure != self.state.renewal.failure):
+            said += [f"! {self.state.renewal.failure}"] if self.state.renewal.failure else []
         if (before.phase, before.reason) != (self.state.phase, self.state.reason):
             said.append(f"= {self.state.phase}" + (f": {self.state.reason}" if self.state.reason else ""))
         return said
@@ -222,5 +251,9 @@ class SwapScript:
 
     def _shown(self) -> Iterator[str]:
         yield f"{self.state.phase}{': ' if self.state.reason else ''}{self.state.reason}"
-        for view in sorted(self.state.instances, key=lambda view: (view.process, view.slot)):
-            yield f"{view.process}.{view.slot} of {view.release}: {view.state}"
+        told = report(self.state)
+        if told.aside:
+            yield f"{told.aside}: takes part in no rollout"
+        for view in sorted(told.instances, key=lambda view: (view.process, view.slot)):
+            by_hand = f", {view.detail}" if view.state == "stopped" else ""
+            yield f"{view.name} of {view.release}: {view.state}{by_hand}"

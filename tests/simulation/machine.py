@@ -7,6 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from agent.decisions.swap import plan
+from agent.decisions.swap.report import report
 from agent.decisions.swap.state import (
     AdminEnded,
     Assigned,
@@ -184,7 +185,7 @@ class Machine:
     def _report(self) -> None:
         if self.send is not None and self.state.assignment is not None:
             self._sequence += 1
-            app = plan.report(self.state)
+            app = report(self.state)
             self.send(
                 Report(report=HostReport(host=self.name, boot_id=str(self._boot), sequence=self._sequence, apps=(app,)))
             )

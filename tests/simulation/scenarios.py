@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 from agent.decisions.rollout.state import Abort, Pause, Resume
+from agent.decisions.swap.hand import way_back
+from agent.decisions.swap.state import PinAsked, RestartAsked, UnpinAsked
 from agent.model.environment import EnvironmentSettings, RollbackSettings, RollingSettings, Share
 from agent.model.ids import HostName, ReleaseName
 from tests.simulation.checkers.availability import Availability
@@ -194,6 +196,15 @@ def _jump(world: World, host: HostName) -> None:
     world.machines[host].skew_ms += world.rng.choice((-3_600_000, 3_600_000))
 
 
+def _go_back(world: World, host: HostName) -> None:
+    """A person goes back on the host, and lets it follow again before long."""
+    machine = world.machines[host]
+    target = way_back(machine.state)
+    if target is not None and target.name in machine.fetched:
+        machine.step(PinAsked(release=target, spec=world.spec_of(target.name)))
+        world.timeline.after(world.rng.randint(100, 30_000), lambda: machine.step(UnpinAsked()))
+
+
 FAULTS: dict[str, Callable[[World, HostName], object]] = {
     "the coordinator is killed": lambda world, _: world.kill_coordinator(restart_ms=world.rng.randint(50, 3_000)),
     "the coordinator dies in the middle of a step": lambda world, _: world.coordinator.fuse.light(
@@ -216,4 +227,6 @@ FAULTS: dict[str, Callable[[World, HostName], object]] = {
     "another host joins": _join,
     "the host leaves": _leave,
     "the clocks jump": _jump,
+    "a person restarts everything": lambda world, host: world.machines[host].step(RestartAsked()),
+    "a person goes back": _go_back,
 }

@@ -11,6 +11,7 @@ import pytest
 from msgspec import Struct
 
 from agent.decisions.rollout.state import Abort
+from agent.decisions.swap.state import PinAsked, RestartAsked, StopAsked, SwapEvent
 from agent.model.assignment import AdminRun, Assignment
 from agent.model.environment import EnvironmentSettings, RollingSettings
 from agent.model.ids import HostName, ReleaseName, RolloutId
@@ -48,6 +49,8 @@ class Swap(Struct, frozen=True, kw_only=True):
     wishes: tuple[Wish, ...]
     v2: Behaviour = GOOD
     spec: AppSpec = WITH_CLOCK
+    by_hand: SwapEvent | None = None
+    """What a person asks for at last."""
 
 
 V1 = Wish(runs="v1", by="nothing v1")
@@ -64,6 +67,10 @@ SWAPS: dict[str, Swap] = {
     "a release that crashes, and the way back": Swap(wishes=(V1, TO_V2, BACK), v2=Behaviour(crashes=True)),
     "a release that cannot be fetched, and the way back": Swap(wishes=(V1, TO_V2, BACK), v2=Behaviour(fetchable=False)),
     "a rollback": Swap(wishes=(V1, TO_V2, Wish(runs="v1", by="v2 v1", kind="rollback"))),
+    "a restart by hand": Swap(wishes=(V1,), by_hand=RestartAsked()),
+    "a restart by hand of one instance": Swap(wishes=(V1,), by_hand=RestartAsked(process=WEB, slot=1)),
+    "a stop by hand": Swap(wishes=(V1,), by_hand=StopAsked(process=WEB, slot=2)),
+    "a way back by hand": Swap(wishes=(V1, TO_V2), by_hand=PinAsked(release=ref("v1"), spec=WITH_CLOCK)),
     "everything stopped": Swap(wishes=(V1, Wish(runs=None, by="nothing v1"))),
 }
 
@@ -89,15 +96,29 @@ class LoneHost:
     def live(self) -> None:
         for generation, wish in enumerate(self._swap.wishes, 1):
             self._give(generation, wish)
-            end_ms = self.timeline.now_ms + REST_MS
-            while self.timeline.next(end_ms):
-                pass
+            self._rest()
+        if self._swap.by_hand is not None:
+            self._ask(self._swap.by_hand)
+            self._rest()
+
+    def _rest(self) -> None:
+        end_ms = self.timeline.now_ms + REST_MS
+        while self.timeline.next(end_ms):
+            pass
+
+    def _ask(self, wish: SwapEvent) -> None:
+        """As a person does, who asks again where nobody has answered: what is answered is stored."""
+        state = self.machine.state
+        if not (state.renewal or state.halts or state.pin):
+            self.timeline.after(200, lambda: self._ask(wish))
+            self.machine.step(wish)
 
     def end(self) -> object:
         """How it ended, whatever the places are called."""
         state = self.machine.state
         running = Counter((one.kind.name, one.release, one.view.state) for one in self.machine.processes.values())
-        return state.phase, running, len(self.machine.routes.get(WEB, ()))
+        by_hand = (state.halts and [halt.slot for halt in state.halts], state.pin and state.pin.release)
+        return state.phase, running, len(self.machine.routes.get(WEB, ())), by_hand
 
     def _give(self, generation: int, wish: Wish) -> None:
         before, after = wish.by.split()
@@ -149,6 +170,8 @@ def test_a_swap_survives_its_agent_at_every_place(swap: Swap, *, adopts: bool) -
         host.live()
         assert host.end() == whole.end(), f"died at place {place} of {places}"
         assert len(host.machine.migrated) <= 1
+        if adopts and swap.by_hand is not None:
+            assert len(host.machine.launched) == len(whole.machine.launched), f"died at place {place}: not done once"
         admin = host.machine.state.admin
         assert admin is None or admin.state != "running", f"died at place {place} of {places}"
 

@@ -1,6 +1,5 @@
 """One request as a handler sees it: the server, who asks, names that were checked, a body within its bound."""
 
-from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 import msgspec
@@ -12,7 +11,6 @@ from agent.coordinator.tokens import Caller
 from agent.errors import UsageError
 from agent.model import ids
 from agent.model.ids import AppName, Digest, EnvironmentName, ProcessName, ReleaseName, RolloutId
-from agent.model.units import Milliseconds
 from agent.web.bounds import read_body
 
 BODY_BYTES_MAX: Final = 2 << 20
@@ -89,10 +87,6 @@ class Call(Struct, frozen=True):
 
 def answer(value: object, status: int = 200) -> web.Response:
     return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")
-
-
-def iso(moment_ms: Milliseconds) -> str:
-    return datetime.fromtimestamp(moment_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def _name(what: str, text: str) -> str:

@@ -7,7 +7,7 @@ from aiohttp import web
 from sqlalchemy import Connection
 
 from agent.coordinator import logs
-from agent.coordinator.api.call import Call, answer, iso
+from agent.coordinator.api.call import Call, answer
 from agent.coordinator.db import environments, rollouts
 from agent.coordinator.db.environments import EnvironmentRow
 from agent.coordinator.environments import settings_of
@@ -19,6 +19,7 @@ from agent.linux import clock
 from agent.model.assignment import Assignment
 from agent.model.ids import HostName
 from agent.model.rollout import Rollout
+from agent.model.units import iso
 from agent.wire.messages import TailLogs
 
 LINES_MAX = 10_000
@@ -120,7 +121,15 @@ async def _app(call: Call, row: EnvironmentRow, newest: Rollout, assigned: Assig
         "to": newest.release.name if live else None,
         "hosts_done": done if live else None,
         "hosts": hosts if live else None,
+        "aside": _aside(call, row),
     }
+
+
+def _aside(call: Call, row: EnvironmentRow) -> dict[HostName, str]:
+    """Hosts that a person has set aside, as they last said."""
+    members = call.server.hosts.members(row.environment, settings_of(row))
+    reports = {host: call.server.hosts.report(host, row.app, row.environment) for host in members}
+    return {host: report.aside for host, report in reports.items() if report is not None and report.aside}
 
 
 async def _ready(call: Call, row: EnvironmentRow, assigned: Assigned) -> tuple[int, int]:

@@ -5,14 +5,14 @@ from typing import Final
 from aiohttp import web
 from msgspec import Struct
 
-from agent.coordinator.api.call import Call, answer, iso
+from agent.coordinator.api.call import Call, answer
 from agent.coordinator.db.members import Member
 from agent.coordinator.enrolment import JoinRequest
 from agent.errors import UnauthorizedError, UsageError
 from agent.link.tls import peer_of
 from agent.model import ids
 from agent.model.ids import EnvironmentName, HostName
-from agent.model.units import Milliseconds
+from agent.model.units import Milliseconds, iso
 
 JOIN_BYTES_MAX: Final = 16 << 10
 LABELS_MAX: Final = 64

@@ -6,7 +6,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from agent.coordinator.actor import Word
-from agent.coordinator.api.call import Call, answer, iso
+from agent.coordinator.api.call import Call, answer
 from agent.coordinator.db import rollouts
 from agent.coordinator.orders import Asked
 from agent.decisions.rollout import begin, view
@@ -15,6 +15,7 @@ from agent.decisions.rollout.state import Abort, Pause, Resume
 from agent.errors import UsageError
 from agent.model.ids import RolloutId
 from agent.model.rollout import HostStep, Rollout
+from agent.model.units import iso
 
 _WAIT_S_MAX = 60
 _CHANGED_MS_MAX = 1 << 53

@@ -38,7 +38,7 @@ def run(rollout: Rollout) -> tuple[Rollout, list[RolloutAction]]:
     open_steps = [
         step
         for step in rollout.hosts
-        if step.moved and not (step.back and step.state in AT_REST) and not hosts.lost(rollout, step)
+        if step.moved and not (step.back and (step.state in AT_REST or step.aside)) and not hosts.lost(rollout, step)
     ]
     overdue = rollout.clock_ms - rollout.progress_ms >= rollout.pace.progress_deadline_ms
     if open_steps and not overdue:
@@ -54,7 +54,7 @@ def _room(rollout: Rollout) -> int:
 
 
 def _end(rollout: Rollout, *, overdue: bool) -> tuple[Rollout, Ended]:
-    broken = [step.host for step in rollout.hosts if step.back and step.state == "failed"]
+    broken = [step.host for step in rollout.hosts if step.back and hosts.failed(step)]
     moved = any(step.moved for step in rollout.hosts)
     ends_as: RolloutState = rollout.failed_as or "failed"
     reason = rollout.reason

@@ -27,11 +27,13 @@ def begin(rollout: Rollout) -> Outcome:
 def preflight(rollout: Rollout) -> Outcome:
     """Wait until everything lies on every host that can be reached. Nothing has moved: a failure swaps nothing."""
     rollout, actions = _welcome(rollout)
-    there = [step for step in rollout.hosts if step.reachable]
+    there = [step for step in rollout.hosts if hosts.takes_part(step)]
     broken = next((step for step in there if step.unprepared), None)
     if broken is not None:
         return back.turn(rollout, f"{broken.host} could not prepare {broken.unprepared}", "failed"), actions
-    waited_for = [step for step in rollout.hosts if not step.prepared and not hosts.lost(rollout, step)]
+    if rollout.hosts and all(step.aside for step in rollout.hosts):
+        return back.turn(rollout, f"no host takes part: {hosts.set_aside(rollout)}", "failed"), actions
+    waited_for = [step for step in rollout.hosts if not step.prepared and not hosts.left_behind(rollout, step)]
     if waited_for or not there:
         if _overdue(rollout):
             names = ", ".join(step.host for step in waited_for) or "any host"
@@ -46,7 +48,7 @@ def migrate(rollout: Rollout) -> Outcome:
     rollout, actions = _welcome(rollout)
     migration = rollout.migration
     if migration is None:
-        step = next((step for step in rollout.hosts if step.reachable and step.prepared), None)
+        step = next((step for step in rollout.hosts if hosts.takes_part(step) and step.prepared), None)
         if step is not None:
             rollout, give = _give(rollout, step, rollout.previous, admin=True)
             return replace(rollout, migration=Migration(host=step.host)), [*actions, give]
@@ -70,7 +72,7 @@ def migrate(rollout: Rollout) -> Outcome:
 def run(rollout: Rollout) -> Outcome:
     """Move hosts as the budget allows, watch those that moved, end when all that can be reached are done."""
     rollout, actions = _welcome(rollout)
-    failed = next((step for step in rollout.hosts if step.moved and step.state == "failed"), None)
+    failed = next((step for step in rollout.hosts if step.moved and hosts.failed(step)), None)
     if failed is not None:
         return _fail(rollout, f"{failed.host} failed: {failed.reason}", actions)
     if rollout.state == "paused":
@@ -85,7 +87,7 @@ def run(rollout: Rollout) -> Outcome:
         return _fail(rollout, f"no progress: waiting for {slow}", actions)
     if _in_pause(rollout):
         return rollout, actions
-    waiting = [step for step in rollout.hosts if (step.again or not step.moved) and step.reachable]
+    waiting = [step for step in rollout.hosts if (step.again or not step.moved) and hosts.takes_part(step)]
     for step in sorted(waiting, key=lambda step: not (step.again or step.state == "failed")):
         if _may_move(rollout, step):
             rollout, give = _give(rollout, step, rollout.release, moved=True)
@@ -104,7 +106,7 @@ def _may_move(rollout: Rollout, step: HostStep) -> bool:
 def retry_failed(rollout: Rollout) -> Rollout:
     """Resumed after a failure: hosts that failed are to be told again, by a newer assignment."""
     for step in rollout.hosts:
-        if step.moved and step.state == "failed":
+        if step.moved and hosts.failed(step):
             rollout = hosts.put(rollout, replace(step, again=True, state="waiting", reason=""))
     return rollout
 
@@ -150,14 +152,17 @@ def _welcome(rollout: Rollout) -> Outcome:
 
 
 def _all_done(rollout: Rollout) -> bool:
-    done = [step for step in rollout.hosts if step.moved and step.state == "done" and step.reachable]
+    done = [step for step in rollout.hosts if step.moved and step.state == "done" and hosts.takes_part(step)]
     rest = [step for step in rollout.hosts if step not in done]
-    return bool(done) and all(hosts.lost(rollout, step) for step in rest)
+    return bool(done) and all(hosts.left_behind(rollout, step) for step in rest)
 
 
 def _left_behind(rollout: Rollout) -> str:
-    names = hosts.stragglers(rollout)
-    return f"could not be reached: {', '.join(names)}; they get the release when they return" if names else ""
+    away = [step.host for step in rollout.hosts if not step.reachable]
+    aside = hosts.set_aside(rollout)
+    parts = [f"could not be reached: {', '.join(away)}; they get the release when they return"] if away else []
+    parts += [f"set aside by a person: {aside}; they get it when they take part again"] if aside else []
+    return "; ".join(parts)
 
 
 def _in_pause(rollout: Rollout) -> bool:

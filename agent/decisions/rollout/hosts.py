@@ -19,6 +19,9 @@ def reported(rollout: Rollout, host: HostName, report: AppReport) -> Rollout:
     step = find(rollout, host)
     if step is None or step.again or report.generation < step.generation:
         return rollout
+    if report.aside:
+        stands = replace(step, aside=report.aside, reachable=True, away_since_ms=0)
+        return put(rollout, stands if step.reachable else replace(stands, since_ms=rollout.clock_ms))
     wanted = [release for release in (rollout.release, rollout.previous) if release is not None]
     unprepared = next((f"{entry.release.name}: {entry.failure}" for entry in report.prepared if entry.failure), "")
     lying = {entry.release.digest for entry in report.prepared if not entry.failure}
@@ -35,6 +38,7 @@ def reported(rollout: Rollout, host: HostName, report: AppReport) -> Rollout:
             prepared=step.prepared or ready,
             unprepared=unprepared,
             reachable=True,
+            aside="",
             away_since_ms=0,
             since_ms=rollout.clock_ms if changed else step.since_ms,
         ),
@@ -84,14 +88,34 @@ def lost(rollout: Rollout, step: HostStep) -> bool:
     return not step.reachable and rollout.clock_ms - step.since_ms >= patience_ms(rollout.pace)
 
 
+def left_behind(rollout: Rollout, step: HostStep) -> bool:
+    """Whether nobody waits for a host: it was away too long, or a person has set it aside."""
+    return bool(step.aside) or lost(rollout, step)
+
+
+def takes_part(step: HostStep) -> bool:
+    """Whether it can be told to move now."""
+    return step.reachable and not step.aside
+
+
+def failed(step: HostStep) -> bool:
+    """Whether it failed at what this rollout told it; one that a person set aside answers for itself."""
+    return step.state == "failed" and not step.aside
+
+
 def moving(rollout: Rollout, steps: Iterable[HostStep]) -> int:
-    """How many of `steps`, all told to move, are on their way; one that is lost holds up nobody."""
-    return sum(not step.again and step.state not in AT_REST and not lost(rollout, step) for step in steps)
+    """How many of `steps`, all told to move, are on their way; one that is left behind holds up nobody."""
+    return sum(not step.again and step.state not in AT_REST and not left_behind(rollout, step) for step in steps)
 
 
 def stragglers(rollout: Rollout) -> tuple[HostName, ...]:
-    """Hosts that could not be reached and so are not where the rollout wants them."""
-    return tuple(step.host for step in rollout.hosts if not step.reachable)
+    """Hosts that could not be reached, or were set aside, and so are not where the rollout wants them."""
+    return tuple(step.host for step in rollout.hosts if not takes_part(step))
+
+
+def set_aside(rollout: Rollout) -> str:
+    """Who takes no part, and why, for people."""
+    return ", ".join(f"{step.host} is {step.aside}" for step in rollout.hosts if step.reachable and step.aside)
 
 
 def budget(rollout: Rollout, pace: Pace, on_their_way: int) -> int:
@@ -100,7 +124,7 @@ def budget(rollout: Rollout, pace: Pace, on_their_way: int) -> int:
     `batch` bounds those that move at once. Hosts that are down count against `max_unavailable`, and so does one that
     moves unless every process type is start-first: then it serves all the while, and only being down makes it count.
     """
-    down = sum(not step.reachable or step.state == "failed" for step in rollout.hosts)
+    down = sum(not step.reachable or step.aside == "drained" or failed(step) for step in rollout.hosts)
     room = pace.batch - on_their_way
     if rollout.gapless:
         return room if down <= pace.max_unavailable else 0

@@ -8,14 +8,17 @@ from datetime import UTC, datetime
 
 from agent.decisions.rollout import hosts
 from agent.decisions.rollout.hosts import AT_REST
-from agent.model.assignment import HostState, ReleaseRef
+from agent.model.assignment import ReleaseRef
 from agent.model.rollout import HostStep, Rollout
 from agent.model.units import Milliseconds
 
 
-def word(rollout: Rollout, step: HostStep) -> HostState:
+def word(rollout: Rollout, step: HostStep) -> str:
+    """Its state, or `unreachable`, `pinned`, `drained`: then it stands outside of the rollout."""
     if not step.reachable:
         return "unreachable"
+    if step.aside:
+        return step.aside
     if step.moved:
         return step.state
     if step.unprepared:
@@ -34,6 +37,8 @@ def told(rollout: Rollout, step: HostStep) -> ReleaseRef | None:
 
 def reason(rollout: Rollout, step: HostStep) -> str:
     """Why the host is as it is, where there is something to say."""
+    if step.reachable and step.aside:
+        return f"{step.aside} by a person on the host; takes no part until that is taken back there"
     if step.moved and step.reachable:
         return step.reason
     if not step.reachable:
@@ -54,7 +59,7 @@ def progress(rollout: Rollout) -> tuple[int, int]:
     if rollout.state == "rolling_back":
         moved = [step for step in rollout.hosts if step.moved]
         return sum(step.back and step.state == "done" for step in moved), len(moved)
-    return sum(step.moved and step.state == "done" for step in rollout.hosts), len(rollout.hosts)
+    return sum(step.moved and step.state == "done" and not step.aside for step in rollout.hosts), len(rollout.hosts)
 
 
 def _waited_for(rollout: Rollout) -> list[HostStep]:
@@ -64,7 +69,7 @@ def _waited_for(rollout: Rollout) -> list[HostStep]:
         return [step for step in away if not step.prepared]
     if rollout.state != "running":
         return []
-    busy = any(step.reachable and step.moved and step.state not in AT_REST for step in rollout.hosts)
+    busy = any(hosts.takes_part(step) and step.moved and step.state not in AT_REST for step in rollout.hosts)
     return [] if busy else away
 
 

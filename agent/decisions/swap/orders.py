@@ -50,7 +50,9 @@ def _allowed(order: Order) -> Iterator[ReleaseRef]:
 
 
 def returns_to_stable(state: SwapState) -> bool:
-    """Whether this is the way back to stable, which is never given up."""
+    """Whether this is the way back to stable, or to what a person pinned, which is never given up."""
+    if state.pin is not None:
+        return True
     order, assignment = state.order, state.assignment
     if order is None or assignment is None:
         return False

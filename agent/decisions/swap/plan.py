@@ -12,40 +12,41 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from agent.decisions.swap import hand
+from agent.decisions.swap.hand import aim
 from agent.decisions.swap.orders import refusal, returns_to_stable
 from agent.decisions.swap.slots import LIVE, TypePlan, has_ended, plan_type
 from agent.decisions.swap.state import (
     AdminEnded,
     Assigned,
+    ByHand,
     Drain,
     Forget,
     InstanceView,
     Launch,
     Observed,
+    PinAsked,
     Prepare,
     Prepared,
+    RestartAsked,
     Restarted,
     Route,
     RunAdmin,
     Stop,
+    StopAsked,
     SwapAction,
     SwapDecision,
     SwapEvent,
     SwapState,
     Tick,
+    Undrain,
+    UnpinAsked,
     Wake,
 )
-from agent.model.assignment import (
-    AdminReport,
-    AppReport,
-    Assignment,
-    InstanceReport,
-    PreparedReport,
-    ReleaseRef,
-)
+from agent.model.assignment import AdminReport, Assignment, PreparedReport, ReleaseRef
 from agent.model.ids import ProcessName
 from agent.model.process import AppSpec, ProcessType
-from agent.model.units import Instant, Milliseconds
+from agent.model.units import Instant, Milliseconds, elapsed_ms
 
 WAIT_FOR_STARTING_MS: Final = 10_000
 """How long connections wait on the slot of an instance that is starting before they are answered 503 instead."""
@@ -53,48 +54,29 @@ WAIT_FOR_STARTING_MS: Final = 10_000
 
 def step(state: SwapState, event: SwapEvent, now: Instant) -> SwapDecision:
     """Take one event in, say what is to be stored and then done. Never raises for what a host can meet."""
-    if isinstance(event, Assigned):
-        refused = refusal(state, event)
-        if refused:
-            return SwapDecision(state=state, refused=refused)
-    before = state
-    state = _apply(state, event, now)
-    anew = isinstance(event, Restarted) or (isinstance(event, Assigned) and not _same_wish(before, event.assignment))
-    prepare = [Prepare(release=release) for release in releases(state.assignment)] if anew else []
-    state, forget = _forget(state, ended_too=anew)
+    refused = _refusal(state, event)
+    if refused:
+        return SwapDecision(state=state, refused=refused)
+    anew = _begins_anew(state, event)
+    state = hand.judged(_apply(state, event, now), now)
+    prepare = [Prepare(release=release) for release in releases(aim(state))] if anew else []
+    state, forget = _forget(state, now, ended_too=anew)
     state, admin = _admin(state)
     state, rest = _converge(state, now)
     return SwapDecision(state=state, actions=(*forget, *prepare, *admin, *rest))
 
 
-def report(state: SwapState) -> AppReport:
-    """What the coordinator is told. There must be an assignment."""
-    assignment = state.assignment
-    if assignment is None:
-        raise ValueError("nothing is assigned, so there is nothing to report")
-    return AppReport(
-        app=assignment.app,
-        environment=assignment.environment,
-        generation=assignment.generation,
-        release=assignment.release.name if assignment.release else None,
-        state=state.phase,
-        reason=state.reason,
-        prepared=state.prepared,
-        admin=state.admin,
-        instances=tuple(
-            InstanceReport(
-                process=view.process,
-                slot=view.slot,
-                release=view.release,
-                state=view.state,
-                pid=view.pid,
-                since_ms=view.since.wall_ms,
-                restarts=view.restarts,
-                detail=view.detail,
-            )
-            for view in state.instances
-        ),
-    )
+def _refusal(state: SwapState, event: SwapEvent) -> str:
+    if isinstance(event, Assigned):
+        return refusal(state, event)
+    return hand.refusal(state, event) if isinstance(event, ByHand) else ""
+
+
+def _begins_anew(state: SwapState, event: SwapEvent) -> bool:
+    """Whether what is to run is to be brought here and looked at as if for the first time."""
+    if isinstance(event, Assigned):
+        return state.pin is None and not _same_wish(state, event.assignment)
+    return isinstance(event, Restarted | PinAsked | UnpinAsked)
 
 
 # What an event changes
@@ -110,7 +92,7 @@ def _apply(state: SwapState, event: SwapEvent, now: Instant) -> SwapState:
             mine = state.admin is not None and state.admin.rollout == ended.rollout
             return replace(state, admin=ended) if mine else state
         case Observed(instances=instances):
-            return replace(state, instances=instances)
+            return hand.seen(replace(state, instances=instances), now)
         case Restarted():
             return replace(
                 state,
@@ -120,10 +102,12 @@ def _apply(state: SwapState, event: SwapEvent, now: Instant) -> SwapState:
                 armed=now,
                 done_instances=0,
                 all_ready_since=None,
-                draining=False,
+                renewal=state.renewal and replace(state.renewal, armed=now),
             )
-        case Drain():
-            return replace(state, draining=True)
+        case Drain() | Undrain():
+            return replace(state, draining=isinstance(event, Drain))
+        case RestartAsked() | StopAsked() | PinAsked() | UnpinAsked():
+            return hand.taken(state, event, now)
         case Tick():
             return state
 
@@ -132,13 +116,16 @@ def _assigned(state: SwapState, event: Assigned, now: Instant) -> SwapState:
     held, assignment = state.assignment, event.assignment
     if _same_wish(state, assignment):
         return replace(state, assignment=assignment)
+    sequence = max(state.sequence, event.order.sequence if event.order else 0)
+    if state.pin is not None:
+        return replace(state, assignment=assignment, order=event.order, sequence=sequence)
     same_release = held is not None and held.release == assignment.release
     wanted = releases(assignment)
     return replace(
         state,
         assignment=assignment,
         order=event.order,
-        sequence=max(state.sequence, event.order.sequence if event.order else 0),
+        sequence=sequence,
         spec=state.spec if same_release else None,
         phase="fetching" if assignment.release else "swapping",
         reason="",
@@ -146,17 +133,19 @@ def _assigned(state: SwapState, event: Assigned, now: Instant) -> SwapState:
         done_instances=0,
         all_ready_since=None,
         prepared=tuple(entry for entry in state.prepared if entry.release in wanted and not entry.failure),
+        halts=state.halts if same_release else (),
+        renewal=state.renewal if same_release else None,
     )
 
 
 def _prepared(state: SwapState, event: Prepared) -> SwapState:
-    if event.release not in releases(state.assignment):
+    assignment = aim(state)
+    if event.release not in releases(assignment):
         return state
     entry = PreparedReport(release=event.release, failure=event.failure)
     others = tuple(other for other in state.prepared if other.release != event.release)
     state = replace(state, prepared=(*others, entry))
-    assigned = state.assignment.release if state.assignment else None
-    if event.release != assigned:
+    if assignment is None or event.release != assignment.release:
         return state
     if event.failure:
         return replace(state, phase="failed", reason=event.failure)
@@ -179,7 +168,8 @@ def releases(assignment: Assignment | None) -> tuple[ReleaseRef, ...]:
 
 def _admin(state: SwapState) -> tuple[SwapState, list[SwapAction]]:
     """Begin the release command once: the stored state says that it runs before it does."""
-    admin = state.assignment.admin if state.assignment else None
+    assignment = aim(state)
+    admin = assignment.admin if assignment else None
     if admin is None or state.draining:
         return state, []
     if state.admin is not None and (state.admin.rollout == admin.rollout or state.admin.state == "running"):
@@ -193,22 +183,30 @@ def _admin(state: SwapState) -> tuple[SwapState, list[SwapAction]]:
 # What is done about it
 
 
-def _forget(state: SwapState, *, ended_too: bool) -> tuple[SwapState, list[SwapAction]]:
+def _forget(state: SwapState, now: Instant, *, ended_too: bool) -> tuple[SwapState, list[SwapAction]]:
     """Free the places of what has stopped. What ended by itself stays so, and in sight, until a newer assignment."""
-    release = state.assignment.release if state.assignment else None
+    assignment = aim(state)
+    release = assignment.release if assignment else None
     stopping = state.draining or release is None
     gone = [
         view
         for view in state.instances
         if view.state == "stopped"
-        and (ended_too or stopping or not has_ended(view) or (release and view.release != release.name))
+        and (
+            ended_too
+            or stopping
+            or not has_ended(view)
+            or (release and view.release != release.name)
+            or hand.is_over(state, view)
+        )
     ]
     actions: list[SwapAction] = [Forget(process=view.process, slot=view.slot) for view in gone]
+    state = hand.left(state, {(view.process, view.slot) for view in gone}, now)
     return replace(state, instances=tuple(view for view in state.instances if view not in gone)), actions
 
 
 def _converge(state: SwapState, now: Instant) -> tuple[SwapState, list[SwapAction]]:
-    assignment = state.assignment
+    assignment = aim(state)
     if assignment is None:
         return state, []
     if state.draining or assignment.release is None:
@@ -218,7 +216,8 @@ def _converge(state: SwapState, now: Instant) -> tuple[SwapState, list[SwapActio
             state = replace(state, phase="done", reason="")
         return state, actions
     if state.spec is None:
-        return _with_wake(*_perform(state, set(), [], now), now)
+        halted = {(one.process, one.slot) for one in state.instances if one.slot in hand.halted(state, one.process)}
+        return _with_wake(*_perform(state, halted, [], now), now)
     plans = _plans(state, state.spec, assignment)
     state = _judge(state, plans, assignment, now)
     stops, launches = _moves(state, plans, assignment)
@@ -243,6 +242,8 @@ def _plans(state: SwapState, spec: AppSpec, assignment: Assignment) -> dict[Proc
                 release.name,
                 own,
                 may_launch=all(plans[name].complete for name in process.after if name in plans),
+                halted=hand.halted(state, process.name),
+                renewed=hand.renewed(state, process.name),
             )
         waiting = [process for process in waiting if process.name not in plans]
     if all(plan.complete for plan in plans.values()):  # only now may types go that the new release does not have
@@ -263,7 +264,7 @@ def _judge(state: SwapState, plans: dict[ProcessName, TypePlan], assignment: Ass
         # A break so short that nobody looked in between shows only in the instance's own `since`.
         breaks = [view.since for view in new if view.state == "ready" and view.since.boot_id == now.boot_id]
         since = max([state.all_ready_since or now, *breaks], key=lambda moment: moment.boottime_ms)
-        settled = _elapsed(since, now) >= assignment.min_ready_ms and not old
+        settled = elapsed_ms(since, now) >= assignment.min_ready_ms and not old
         return replace(state, all_ready_since=since, phase="done" if settled else "settling", reason="")
     ready = sum(view.state == "ready" for view in new)
     if ready > state.done_instances:
@@ -283,7 +284,7 @@ def _failure(new: list[InstanceView], state: SwapState, assignment: Assignment, 
             return f"{name} has ended, and its restart policy leaves it so: {view.detail}"
         if view.crash_looping:
             return f"{name} keeps crashing ({view.restarts} restarts): {view.detail}"
-    if state.armed is not None and _elapsed(state.armed, now) >= assignment.deadline_ms:
+    if state.armed is not None and elapsed_ms(state.armed, now) >= assignment.deadline_ms:
         late = [view for view in new if view.state != "ready"]
         who = (
             f"{late[0].process}.{late[0].slot} is {late[0].state}: {late[0].detail}" if late else "old instances remain"
@@ -312,16 +313,17 @@ def _perform(
     state: SwapState, stops: set[tuple[ProcessName, int]], launches: list[tuple[ProcessName, int]], now: Instant
 ) -> tuple[SwapState, list[SwapAction]]:
     """Actions in their order: launch, then route without what is about to stop, then stop."""
-    assignment = state.assignment
+    assignment = aim(state)
     release = assignment.release if assignment else None
     actions: list[SwapAction] = []
+    stops = {(view.process, view.slot) for view in state.instances if view.state in LIVE}.intersection(stops)
     if release is not None:
         actions += [Launch(process=process, slot=slot, release=release) for process, slot in launches]
         fresh = tuple(
             InstanceView(process=process, slot=slot, release=release.name, state="starting", since=now, launched=now)
             for process, slot in launches
         )
-        state = replace(state, instances=(*state.instances, *fresh))
+        state = hand.left(replace(state, instances=(*state.instances, *fresh)), set(launches), now)
     stopping = tuple(
         replace(view, state="draining", since=now)
         if (view.process, view.slot) in stops and view.state in LIVE
@@ -342,7 +344,7 @@ def _routes(state: SwapState, now: Instant) -> Iterator[Route]:
             view.slot
             for view in sorted(own, key=lambda view: (-view.launched.boottime_ms, view.slot))
             if view.state == "starting"
-            and _elapsed(view.launched, now) < WAIT_FOR_STARTING_MS
+            and elapsed_ms(view.launched, now) < WAIT_FOR_STARTING_MS
             and _may_wait(state, name)
         )
         yield Route(process=name, admitted=admitted, waiting=() if admitted else waiting)
@@ -354,20 +356,15 @@ def _may_wait(state: SwapState, name: ProcessName) -> bool:
 
 
 def _with_wake(state: SwapState, actions: list[SwapAction], now: Instant) -> tuple[SwapState, list[SwapAction]]:
-    assignment = state.assignment
-    moments: list[Milliseconds] = []
+    assignment = aim(state)
+    moments: list[Milliseconds] = list(hand.deadline(state, now))
     if assignment is not None and state.phase == "settling" and state.all_ready_since is not None:
-        moments.append(assignment.min_ready_ms - _elapsed(state.all_ready_since, now))
+        moments.append(assignment.min_ready_ms - elapsed_ms(state.all_ready_since, now))
     if assignment is not None and state.phase == "swapping" and state.armed is not None:
-        moments.append(assignment.deadline_ms - _elapsed(state.armed, now))
+        moments.append(assignment.deadline_ms - elapsed_ms(state.armed, now))
     moments += [
-        WAIT_FOR_STARTING_MS - _elapsed(view.launched, now) for view in state.instances if view.state == "starting"
+        WAIT_FOR_STARTING_MS - elapsed_ms(view.launched, now) for view in state.instances if view.state == "starting"
     ]
     ahead = [moment for moment in moments if moment > 0]
     wake: list[SwapAction] = [Wake(at=now.after(min(ahead)))] if ahead else []
     return state, [*actions, *wake]
-
-
-def _elapsed(since: Instant, now: Instant) -> Milliseconds:
-    """Milliseconds of one boot; across boots nothing is known, and nothing has elapsed."""
-    return now.boottime_ms - since.boottime_ms if since.boot_id == now.boot_id else 0

@@ -14,6 +14,7 @@ from agent.model.ids import ReleaseName
 from agent.model.process import ProcessType
 
 LIVE: Final[frozenset[InstanceState]] = frozenset({"starting", "ready", "unready", "backoff", "exec_failed"})
+Slots = frozenset[int]
 _BEST_FIRST: Final[dict[InstanceState, int]] = {"ready": 0, "unready": 1, "starting": 2, "backoff": 3, "exec_failed": 4}
 
 
@@ -25,16 +26,29 @@ class TypePlan(Struct, frozen=True, kw_only=True):
 
 
 def plan_type(
-    process: ProcessType, wanted: int, release: ReleaseName, instances: tuple[InstanceView, ...], *, may_launch: bool
+    process: ProcessType,
+    wanted: int,
+    release: ReleaseName,
+    instances: tuple[InstanceView, ...],
+    *,
+    may_launch: bool,
+    halted: Slots = frozenset(),
+    renewed: Slots = frozenset(),
 ) -> TypePlan:
-    """What to do now for one type. `instances` are its own only; `may_launch` is False while its rank has to wait."""
+    """What to do now for one type. `instances` are its own only; `may_launch` is False while its rank has to wait.
+
+    Places of `halted` are emptied and stay empty; instances in places of `renewed` are old, whatever their release.
+    """
+    stopped_by_hand = [view.slot for view in instances if view.slot in halted and view.state in LIVE]
+    wanted = max(0, wanted - len(halted))
+    instances = tuple(view for view in instances if view.slot not in halted or view.state == "draining")
     live = [view for view in instances if view.state in LIVE]
-    new = _best_first([view for view in live if view.release == release])
-    old = _best_first([view for view in live if view.release != release])
+    new = _best_first([view for view in live if view.release == release and view.slot not in renewed])
+    old = _best_first([view for view in live if view.release != release or view.slot in renewed])
     surplus = new[wanted:]
     new = new[:wanted]
     ready = sum(view.state == "ready" for view in new)
-    missing = wanted - len(new) - sum(has_ended(view) for view in instances)
+    missing = wanted - len(new) - sum(has_ended(view) and view.slot not in renewed for view in instances)
     if process.swap == "start-first":
         started, retired = _start_first(process, wanted, new, old)
     elif may_launch:
@@ -42,10 +56,11 @@ def plan_type(
         started, retired = _stop_first(process, wanted, new, old, leaving)
     else:
         started, retired = 0, []  # what is stopped first could not be replaced yet
-    launch = _free_slots(instances, min(started, missing)) if may_launch else ()
+    taken = halted.union(view.slot for view in instances)
+    launch = _free_slots(taken, min(started, missing)) if may_launch else ()
     return TypePlan(
         launch=launch,
-        stop=tuple(sorted(view.slot for view in [*surplus, *retired])),
+        stop=tuple(sorted([*stopped_by_hand, *(view.slot for view in [*surplus, *retired])])),
         complete=ready == wanted and len(retired) == len(old),
     )
 
@@ -81,8 +96,7 @@ def _best_first(views: list[InstanceView]) -> list[InstanceView]:
     return sorted(views, key=lambda view: (_BEST_FIRST[view.state], view.slot))
 
 
-def _free_slots(instances: tuple[InstanceView, ...], count: int) -> tuple[int, ...]:
-    taken = {view.slot for view in instances}
+def _free_slots(taken: Slots, count: int) -> tuple[int, ...]:
     free: list[int] = []
     slot = 1
     while len(free) < count:

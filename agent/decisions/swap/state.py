@@ -9,7 +9,15 @@ for what no waiting mends (a wrong digest, an unknown release, a full disk).
 from msgspec import Struct
 from msgspec.structs import replace
 
-from agent.model.assignment import AdminReport, Assignment, HostState, InstanceState, PreparedReport, ReleaseRef
+from agent.model.assignment import (
+    AdminReport,
+    Assignment,
+    HostState,
+    InstanceState,
+    Overrides,
+    PreparedReport,
+    ReleaseRef,
+)
 from agent.model.ids import ProcessName, ReleaseName
 from agent.model.process import AppSpec
 from agent.model.release import Order
@@ -30,6 +38,35 @@ class InstanceView(Struct, frozen=True, kw_only=True):
     restarts: int = 0
     crash_looping: bool = False
     detail: str = ""
+
+
+class Renewal(Struct, frozen=True, kw_only=True):
+    """A restart that a person asked for: instances that are replaced by fresh ones of the same release."""
+
+    slots: tuple[tuple[ProcessName, int], ...] = ()
+    """Whose instances are still to be replaced; a slot leaves when its instance is gone, before another takes it."""
+    asked: Instant
+    armed: Instant
+    """When it began, or last came forward: its deadline counts from here."""
+    failure: str = ""
+    """Why it was given up; what it had not replaced yet was kept."""
+
+
+class Halt(Struct, frozen=True, kw_only=True):
+    """A place whose instance a person has stopped: nothing takes it until it is asked for again."""
+
+    process: ProcessName
+    slot: int
+    since: Instant
+
+
+class Pin(Struct, frozen=True, kw_only=True):
+    """The release to which a person on the host went back: it stays, whatever is assigned, until it is unpinned."""
+
+    release: ReleaseRef
+    overrides: Overrides = Overrides()
+    """Counts and addresses as they were: those of an assignment that does not count do not count either."""
+    since: Instant
 
 
 class SwapState(Struct, frozen=True, kw_only=True):
@@ -53,7 +90,12 @@ class SwapState(Struct, frozen=True, kw_only=True):
     admin: AdminReport | None = None
     instances: tuple[InstanceView, ...] = ()
     draining: bool = False
-    """The host itself is going away: everything is to stop, nothing to start."""
+    """The host itself is going away or drained: everything is to stop, nothing to start. At its start an agent sets it
+    anew, from the host's mark."""
+    renewal: Renewal | None = None
+    """The last restart that was asked for, over or not."""
+    halts: tuple[Halt, ...] = ()
+    pin: Pin | None = None
 
 
 def durable(state: SwapState) -> SwapState:
@@ -98,7 +140,37 @@ class Drain(Struct, frozen=True):
     """The host is being shut down or drained."""
 
 
-SwapEvent = Assigned | Prepared | AdminEnded | Observed | Tick | Restarted | Drain
+class Undrain(Struct, frozen=True):
+    """The host is to run what it is assigned again."""
+
+
+class RestartAsked(Struct, frozen=True, kw_only=True):
+    """A person wants fresh instances, and those back that were stopped; None: of every type, in every slot."""
+
+    process: ProcessName | None = None
+    slot: int | None = None
+
+
+class StopAsked(Struct, frozen=True, kw_only=True):
+    """A person wants instances gone, and to stay gone."""
+
+    process: ProcessName | None = None
+    slot: int | None = None
+
+
+class PinAsked(Struct, frozen=True, kw_only=True):
+    """A person goes back to a release, which the shell has verified on the host, and stays with it."""
+
+    release: ReleaseRef
+    spec: AppSpec
+
+
+class UnpinAsked(Struct, frozen=True):
+    """What is assigned counts again."""
+
+
+ByHand = RestartAsked | StopAsked | PinAsked | UnpinAsked
+SwapEvent = Assigned | Prepared | AdminEnded | Observed | Tick | Restarted | Drain | Undrain | ByHand
 
 
 # Actions, performed in the order in which they are listed
@@ -159,4 +231,4 @@ class SwapDecision(Struct, frozen=True, kw_only=True):
     state: SwapState
     actions: tuple[SwapAction, ...] = ()
     refused: str = ""
-    """Why an assignment was not accepted (stale, or not what its order allows); then nothing has changed."""
+    """Why an assignment (stale, or not what its order allows) or a person's wish was not taken; nothing has changed."""

@@ -179,7 +179,7 @@ def test_nobody_there_is_exit_6(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 MISTYPED = {
     "a verb": (["roolback"], "rollback"),
-    "another verb": (["stats"], "status"),
+    "another verb": (["satus"], "status"),
     "a verb of a group": (["rollout", "abrot"], "abort"),
 }
 

@@ -31,7 +31,9 @@ class Pace:
         if len(moving) > pace.batch:
             return f"{len(moving)} hosts move at once, a batch is {pace.batch}"
         healthy = [step for step in told if step.host in known and known[step.host].state != "failed"]
-        away = {step.host for step in rollout.hosts if not step.reachable or step.state == "failed"}
+        away = {
+            step.host for step in rollout.hosts if not step.reachable or (step.state == "failed" and not step.aside)
+        }
         if not rollout.gapless and not back:
             away |= moving
         if healthy and not back and len(away) > pace.max_unavailable:
@@ -46,4 +48,5 @@ def _newly(step: HostStep, before: HostStep | None) -> bool:
 
 
 def _lost(rollout: Rollout, step: HostStep) -> bool:
-    return not step.reachable and rollout.clock_ms - step.since_ms >= rollout.pace.deadline_ms
+    """Whether nobody waits for it: away too long, or set aside by a person."""
+    return bool(step.aside) or (not step.reachable and rollout.clock_ms - step.since_ms >= rollout.pace.deadline_ms)

@@ -1,5 +1,6 @@
 """What is said is so: a host that is done was ready long enough, an ended rollout has its hosts where it says."""
 
+from agent.decisions.swap.hand import aim
 from agent.model.ids import HostName, RolloutId
 from agent.model.rollout import Rollout
 from tests.simulation.machine import Machine
@@ -28,7 +29,7 @@ class HostVerdicts:
 
 
 def _unfinished(world: World, machine: Machine) -> str:
-    held = machine.state.assignment
+    held = aim(machine.state)
     if held is None or held.release is None:
         return ""
     now_ms = machine.now().boottime_ms
@@ -73,7 +74,7 @@ def _misjudged(world: World, rollout: Rollout) -> str:
     target = rollout.release if rollout.state == "done" else rollout.previous
     for step in rollout.hosts:
         machine = world.machines.get(step.host)
-        if machine is None or not step.reachable or not (step.moved or rollout.state == "done"):
+        if machine is None or not step.reachable or step.aside or not (step.moved or rollout.state == "done"):
             continue
         held = machine.state.assignment
         if held is None or held.release != target or held.generation < step.generation or machine.state.phase != "done":

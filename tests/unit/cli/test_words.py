@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.cli.by_hand import in_line
 from agent.cli.draft import free_name
-from agent.cli.logs import loose
 from agent.cli.progress import Lines, ending, exit_code
-from agent.cli.records import in_words, printable, read_record
+from agent.cli.records import printable
 from agent.cli.status import state
 from agent.client.answers import AppStatus, RolloutHost, RolloutMigration, RolloutShown
 from agent.local.load import percentiles
-from agent.model.ids import AppName, EnvironmentName, ReleaseName, is_release_name
+from agent.model.ids import AppName, EnvironmentName, HostName, ReleaseName, is_release_name
 
 NOW_S = 1_765_276_200  # 2025-12-09 10:30 UTC
 
@@ -125,8 +125,7 @@ RECORDS = {
 
 
 def shown(line: bytes) -> str:
-    record = read_record(line)
-    return in_words(record) if record is not None else loose(line)
+    return in_line(line, as_json=False)
 
 
 @pytest.mark.parametrize("case", RECORDS)
@@ -156,6 +155,10 @@ V1, V2 = ReleaseName("v1"), ReleaseName("v2")
 STATES = {
     "nothing is under way": (AppStatus(SHOP, LOCAL, V1, "stable", 2, 2), "stable"),
     "a rollout has begun": (AppStatus(SHOP, LOCAL, V1, "running", 2, 2, V2, 1, 3), "running to v2, 1 of 3 hosts"),
+    "a host is pinned": (
+        AppStatus(SHOP, LOCAL, V1, "stable", 2, 2, aside={HostName("h1"): "pinned"}),
+        "stable; h1 is pinned",
+    ),
     "it goes back": (AppStatus(SHOP, LOCAL, V1, "rolling_back", 2, 2, V2, 0, 1), "rolling back from v2, 0 of 1 hosts"),
 }
 

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from agent.decisions.swap import plan
+from agent.decisions.swap.report import report
 from agent.decisions.swap.state import (
     AdminEnded,
     Assigned,
@@ -127,10 +128,10 @@ def test_the_end_of_another_rollouts_command_is_not_taken() -> None:
 
 def test_a_report_is_the_whole_truth() -> None:
     """The coordinator reads which release, how far, and every instance."""
-    report = plan.report(after(assigned("v1", 4), *BOTH, Observed(instances=(view("v1", "ready"),))))
-    assert (report.generation, report.release, report.state) == (4, "v1", "done")
-    assert [(one.name, one.state) for one in report.instances] == [("web.1", "ready")]
-    assert {entry.release.name for entry in report.prepared} == {"v1", "v2"}
+    said = report(after(assigned("v1", 4), *BOTH, Observed(instances=(view("v1", "ready"),))))
+    assert (said.generation, said.release, said.state) == (4, "v1", "done")
+    assert [(one.name, one.state) for one in said.instances] == [("web.1", "ready")]
+    assert {entry.release.name for entry in said.prepared} == {"v1", "v2"}
 
 
 states: st.SearchStrategy[InstanceState] = st.sampled_from(

@@ -50,6 +50,8 @@ class Case(Struct, frozen=True, kw_only=True):
     order: SwapOrder = "start-first"
     surge: int = 1
     may_launch: bool = True
+    halted: tuple[int, ...] = ()
+    renewed: tuple[int, ...] = ()
 
 
 CASES: dict[str, Case] = {
@@ -86,6 +88,27 @@ CASES: dict[str, Case] = {
     ),
     "stop-first: one by one": Case(wanted=2, there="new ready, old ready", order="stop-first", stop=(2,)),
     "what ended by itself is not replaced": Case(wanted=1, there="new stopped!"),
+    "a restart begins with one beside the old": Case(
+        wanted=2, there="new ready, new ready", renewed=(1, 2), launch=(3,)
+    ),
+    "a restart of one leaves the other alone": Case(
+        wanted=2, there="new ready, new ready, new ready", renewed=(1,), stop=(1,), complete=True
+    ),
+    "a restart of what ended by itself starts it": Case(wanted=1, there="new stopped!", renewed=(1,), launch=(2,)),
+    "stop-first: a restart takes one after the other": Case(
+        wanted=2, there="new ready, new ready", order="stop-first", renewed=(1, 2), stop=(2,)
+    ),
+    "stop-first: its rank waits, and so does its restart": Case(
+        wanted=1, there="new ready", order="stop-first", renewed=(1,), may_launch=False
+    ),
+    "what is stopped by hand goes, and nothing takes its place": Case(
+        wanted=2, there="new ready, new ready", halted=(2,), stop=(2,), complete=True
+    ),
+    "a place that was emptied by hand stays empty": Case(wanted=3, there="new ready", halted=(2,), launch=(3,)),
+    "what is stopped by hand drains": Case(wanted=1, there="new draining", halted=(1,), complete=True),
+    "a type that is stopped by hand is swapped without a start": Case(
+        wanted=1, there="old ready", halted=(1,), stop=(1,), complete=True
+    ),
 }
 
 
@@ -93,7 +116,15 @@ CASES: dict[str, Case] = {
 def test_decides(case: Case) -> None:
     """Each situation leads to what is written beside it."""
     process = ProcessType(name=WEB, command="bin/web", swap=case.order, surge=case.surge)
-    found = plan_type(process, case.wanted, ReleaseName("new"), views(case.there), may_launch=case.may_launch)
+    found = plan_type(
+        process,
+        case.wanted,
+        ReleaseName("new"),
+        views(case.there),
+        may_launch=case.may_launch,
+        halted=frozenset(case.halted),
+        renewed=frozenset(case.renewed),
+    )
     assert found == TypePlan(launch=case.launch, stop=case.stop, complete=case.complete)
 
 
@@ -108,6 +139,8 @@ class Host:
             )
             for slot, (release, state) in enumerate(there, 1)
         }
+        self.halted: set[int] = set()
+        self.renewed: set[int] = set()
 
     def ready(self) -> int:
         return sum(view.state == "ready" for view in self.there.values())
@@ -117,8 +150,15 @@ class Host:
 
     def step(self, *, may_launch: bool = True) -> TypePlan:
         plan = plan_type(
-            self.process, self.wanted, ReleaseName("new"), tuple(self.there.values()), may_launch=may_launch
+            self.process,
+            self.wanted,
+            ReleaseName("new"),
+            tuple(self.there.values()),
+            may_launch=may_launch,
+            halted=frozenset(self.halted),
+            renewed=frozenset(self.renewed),
         )
+        assert not self.halted.intersection(plan.launch), "what a person stopped was started"
         for slot in plan.stop:
             self.there[slot] = replace(self.there[slot], state="draining")
         for slot in plan.launch:
@@ -133,16 +173,21 @@ class Host:
         if self.there:
             slot = data.draw(st.sampled_from(sorted(self.there)))
             if self.there[slot].state == "draining":
-                del self.there[slot]
+                self.go(slot)
             else:
                 state: InstanceState = data.draw(st.sampled_from(sorted(LIVE)))
                 self.there[slot] = replace(self.there[slot], state=state)
+
+    def go(self, slot: int) -> None:
+        """It is gone: who takes its place is a fresh instance."""
+        del self.there[slot]
+        self.renewed.discard(slot)
 
     def thrive(self) -> None:
         """What drains is gone, what is new becomes ready."""
         for slot, view in list(self.there.items()):
             if view.state == "draining":
-                del self.there[slot]
+                self.go(slot)
             elif view.release == "new":
                 self.there[slot] = replace(view, state="ready")
 
@@ -169,6 +214,33 @@ def test_no_decision_takes_ready_instances_below_what_is_wanted(data: st.DataObj
         host.step(may_launch=data.draw(st.booleans()))
         assert host.ready() >= min(before, host.wanted)
         host.happen(data)
+
+
+@given(st.data(), hosts)
+def test_a_restart_takes_no_ready_instances_away(data: st.DataObject, host: Host) -> None:
+    """Start-first: a restart of any of them, at any moment, never lowers the number of ready ones below the wanted."""
+    host.process = replace(host.process, swap="start-first")
+    for _ in range(10):
+        host.renewed |= set(data.draw(st.lists(st.sampled_from(sorted(host.there)) if host.there else st.nothing())))
+        before = host.ready()
+        host.step(may_launch=data.draw(st.booleans()))
+        assert host.ready() >= min(before, host.wanted)
+        host.happen(data)
+
+
+@given(st.data(), hosts)
+def test_a_restart_comes_to_an_end_and_what_is_stopped_stays_so(data: st.DataObject, host: Host) -> None:
+    """Where fresh instances become ready, each is replaced once; stopped places are empty in the end."""
+    places = st.lists(st.integers(1, 6), max_size=3).map(set)
+    host.halted = data.draw(places)
+    host.renewed = data.draw(places) & host.there.keys() - host.halted
+    for _ in range(30):
+        host.step()
+        host.thrive()
+    assert host.step() == TypePlan(complete=True)
+    assert not host.renewed
+    assert not host.halted & host.there.keys()
+    assert len(host.there) == max(0, host.wanted - len(host.halted))
 
 
 @given(st.data(), hosts)

@@ -1,0 +1,107 @@
+"""What a person asks of the agent on a host, beside any coordinator: shown, ordered, followed to its end.
+
+Rules: it is always said that this host's agent has answered; with `--json` the answer is JSON alone. Needs no command
+line library: `rollway agent VERB` and `rollway VERB` both come here.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from agent.cli.moments import ago, read_iso
+from agent.cli.output import remark, show, show_json, show_table, words
+from agent.cli.records import in_words, printable, read_record
+from agent.client.agent import Agent
+from agent.client.answers import Instance
+from agent.errors import FailedError
+from agent.linux.clock import now
+from agent.model.units import Milliseconds
+from agent.wire.control import Row
+
+COLUMNS: Final = ("HOST", "APP", "ENV", "RELEASE", "INSTANCE", "PID", "STATE", "SINCE", "RESTARTS", "WHY")
+NAMED_MAX: Final = 8
+
+
+def show_instances(instances: Sequence[Instance | Row], *, as_json: bool) -> None:
+    """The rows of `ps`, whoever gave them."""
+    if as_json:
+        show_json(instances)
+        return
+    now_ms = now().wall_ms
+    rows = [
+        [
+            *(one.host, one.app, one.environment, one.release, one.instance, one.pid, words(one.state)),
+            *(ago(read_iso(one.since), now_ms), one.restarts, one.detail),
+        ]
+        for one in instances
+    ]
+    show_table(COLUMNS, rows)
+
+
+def ps(agent: Agent, app: str | None, environment: str | None, *, as_json: bool) -> None:
+    rows = agent.ask("GET", "/v1/instances", list[Row], {"app": app, "environment": environment})
+    show_instances(rows, as_json=as_json)
+    say_who(agent)
+
+
+def log_lines(
+    agent: Agent, app: str, environment: str | None, process: str | None, slot: int | None, *, lines: int, follow: bool
+) -> Iterator[bytes]:
+    """Records as they come."""
+    query = {"app": app, "environment": environment, "process": process, "slot": slot, "lines": lines}
+    return agent.lines("/v1/logs", {**query, "follow": int(follow)})
+
+
+def in_line(line: bytes, *, as_json: bool) -> str:
+    """A record as it is shown."""
+    record = None if as_json else read_record(line)
+    text = line.decode(errors="replace").rstrip("\n")
+    return in_words(record) if record is not None else text if as_json else printable(text)
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """What is to be done, to which instances."""
+
+    verb: Literal["restart", "stop"]
+    app: str
+    environment: str | None
+    instances: tuple[str, int | None] | None = None
+    timeout_ms: Milliseconds | None = None
+
+    @property
+    def query(self) -> dict[str, object]:
+        process, slot = self.instances or (None, None)
+        return {
+            "app": self.app,
+            "environment": self.environment,
+            "process": process,
+            "slot": slot,
+            "timeout_ms": self.timeout_ms,
+        }
+
+
+def give(agent: Agent, order: Order) -> int:
+    """Have it done and tell how far it is, until it is; FailedError where it does not come to its end."""
+    told = ""
+    for progress in agent.progress(f"/v1/{order.verb}", order.query):
+        text = waiting(progress.left)
+        if progress.left and text != told:
+            told = text
+            show(text)
+        if progress.failure:
+            raise FailedError(
+                f"cannot {order.verb}: {progress.failure}", "See `rollway agent ps` and `rollway agent logs`."
+            )
+    show("restarted" if order.verb == "restart" else "stopped; `rollway restart` starts it again")
+    say_who(agent)
+    return 0
+
+
+def waiting(left: Sequence[str]) -> str:
+    more = f" and {len(left) - NAMED_MAX} more" if len(left) > NAMED_MAX else ""
+    return f"waiting for {len(left)}: {', '.join(left[:NAMED_MAX])}{more}"
+
+
+def say_who(agent: Agent) -> None:
+    remark(f"rollway: answered by this host's agent ({agent.socket}), for this host alone")

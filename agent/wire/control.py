@@ -1,0 +1,70 @@
+"""The words of the agent's own socket: what it answers to `rollway` on its host, as JSON, one object per line.
+
+Rules: both ends are of one installation, but perhaps not of one age while it is upgraded: fields have defaults, and
+what is not known is passed over.
+"""
+
+from typing import Final
+
+from msgspec import Struct
+
+from agent.model.assignment import InstanceState
+from agent.model.ids import AppName, EnvironmentName, HostName, ProcessName, ReleaseName
+
+SOCKET: Final = "agent.sock"
+"""Its name in the agent's run folder."""
+GROUP: Final = "rollway"
+"""Whose members may speak with the agent, beside root and the agent's own user."""
+BEAT_S: Final = 5.0
+"""A `Progress` comes at least so often."""
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """One instance, as `ps --json` shows it; the same shape as a coordinator's."""
+
+    host: HostName
+    app: AppName
+    environment: EnvironmentName
+    release: ReleaseName
+    process: ProcessName
+    instance: str
+    pid: int | None
+    state: InstanceState
+    since: str
+    restarts: int
+    detail: str = ""
+
+
+class Link(Struct, frozen=True):
+    """Whether the agent is connected to a coordinator, and since when; 0: it never was otherwise."""
+
+    up: bool = False
+    since_ms: int = 0
+
+
+class AgentStatus(Struct, frozen=True, kw_only=True):
+    """What the agent says of itself."""
+
+    host: HostName
+    version: str
+    pid: int
+    since_ms: int
+    drained: bool = False
+    linked: bool = False
+    link_since_ms: int = 0
+
+
+class WentBack(Struct, frozen=True, kw_only=True):
+    """The release to which an app was pinned, or released."""
+
+    environment: EnvironmentName
+    release: ReleaseName | None
+
+
+class Progress(Struct, frozen=True, kw_only=True):
+    """How far something is that takes its time; the last one is `done` or has a `failure`."""
+
+    left: tuple[str, ...] = ()
+    """What is waited for, by name."""
+    done: bool = False
+    failure: str = ""

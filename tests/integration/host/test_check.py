@@ -1,0 +1,77 @@
+"""`rollway agent check`: what a person reads who does not know what is wrong."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.host import checks
+from agent.host.checks import Answer, Finding
+from agent.model.roles import AgentSettings
+from agent.wire.control import AgentStatus
+from tests.integration.host.test_process import agent, chosen
+from tests.integration.host.verbs import rollway, write_settings
+
+__all__ = ["chosen"]
+
+DAY_S = 86_400
+NOW_S = 1_765_276_200.0
+SEEN: dict[str, tuple[Callable[[], Finding], bool, str]] = {
+    "an agent that is drained": (
+        lambda: checks.agent(AgentStatus(host="h1", version="1", pid=7, since_ms=0, drained=True)), False, "drained"  # type: ignore[arg-type]
+    ),
+    "a link that is up": (
+        lambda: checks.link(
+            AgentStatus(host="h1", version="1", pid=7, since_ms=0, linked=True, link_since_ms=1_765_276_200_000)  # type: ignore[arg-type]
+        ),
+        True,
+        "connected since 2025-12-09 10:30:00Z",
+    ),
+    "one coordinator of two answers": (
+        lambda: checks.coordinators([Answer("https://a", reason="does not answer"), Answer("https://b", NOW_S)]),
+        True,
+        "https://a does not answer; https://b answers",
+    ),
+    "no coordinator answers": (
+        lambda: checks.coordinators([Answer("https://a", reason="does not answer: refused")]), False, "refused"
+    ),
+    "a clock a minute ahead": (lambda: checks.time([Answer("https://a", NOW_S - 60)], NOW_S), False, "60 s ahead"),
+    "a clock a minute behind": (lambda: checks.time([Answer("https://a", NOW_S + 60)], NOW_S), False, "60 s behind"),
+    "a clock that is right": (lambda: checks.time([Answer("https://a", NOW_S - 0.7)], NOW_S), True, "as the coord"),
+    "a clock that nobody can tell": (lambda: checks.time([Answer("https://a")], NOW_S), True, "not compared"),
+    "a certificate of a week": (lambda: checks.certificate(NOW_S + 8 * DAY_S, NOW_S), True, "until 2025-12-17"),
+    "a certificate of a day": (lambda: checks.certificate(NOW_S + DAY_S, NOW_S), False, "until 2025-12-10"),
+    "a certificate that is over": (lambda: checks.certificate(NOW_S - DAY_S, NOW_S), False, "expired 2025-12-08"),
+    "a disk with room": (lambda: checks.disk(Path("/x"), 5 << 30, 99 << 30), True, "5.0 GiB free of 99.0 at /x"),
+    "a disk that is nearly full": (lambda: checks.disk(Path("/x"), 99 << 20, 99 << 30), False, "0.1 GiB free"),
+    "a small disk that is half full": (lambda: checks.disk(Path("/x"), 99 << 20, 200 << 20), True, "0.1 GiB free"),
+    "no cgroup v2": (lambda: checks.controllers(None), True, "no cgroup v2"),
+    "controllers that are missing": (lambda: checks.controllers(frozenset({"cpu"})), True, "without memory, pids"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SEEN.values(), ids=list(SEEN))
+def test_each_thing_is_judged(case: tuple[Callable[[], Finding], bool, str]) -> None:
+    """Well or not, in words that say what was seen; what is not well says what to do."""
+    found, well, says = case[0](), case[1], case[2]
+    assert found.well is well
+    assert says in found.found
+
+
+def test_a_host_is_checked_with_a_living_and_with_a_dead_agent(chosen: AgentSettings, tmp_path: Path) -> None:
+    """No coordinator: 1, what runs goes on; no agent: 6, and the rest is looked at all the same; wrong settings: 2."""
+    file = write_settings(chosen, tmp_path / "agent.toml")
+    with agent(chosen) as started:
+        started.until("agent started")
+        said = rollway("agent", "check", "--config", file, code=1).stdout
+        assert f"[+] agent: pid {started.process.pid}, version" in said
+        assert "[-] link: not connected" in said
+        assert "[-] coordinator: https://127.0.0.1:1 does not answer: Connection refused" in said
+        assert "[+] certificate: valid until" in said
+        assert "[+] disk: " in said
+    found = json.loads(rollway("agent", "check", "--json", "--config", file, code=6).stdout)
+    assert [one["check"] for one in found if not one["well"]] == ["agent", "coordinator"]
+    assert all(one["what_to_do"] for one in found if not one["well"])
+    file.write_text('name = "h1"\ncoordinator = "https://c"\n')
+    assert "[-] settings:" in rollway("agent", "check", "--config", file, code=2).stdout

@@ -1,0 +1,196 @@
+"""`rollway agent drain`: by the living agent and in the place of a dead one, on a shutdown and by hand."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+from msgspec import Struct
+from msgspec.structs import replace
+
+from agent.host import drained, orphans
+from agent.linux import clock, procfs
+from agent.model.process import StopPolicy
+from agent.model.roles import AgentSettings
+from tests.integration.host.test_process import DEADLINE_S, agent, chosen, deployed, release_at
+from tests.integration.host.verbs import rollway, write_settings
+
+__all__ = ["chosen", "deployed"]
+
+
+@pytest.fixture
+def file(chosen: AgentSettings, tmp_path: Path) -> Path:
+    return write_settings(chosen, tmp_path / "agent.toml")
+
+
+class Manager:
+    """What a service manager hears."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.bind(str(path))
+
+    def heard(self) -> list[bytes]:
+        """All that has come."""
+        found = []
+        try:
+            while True:
+                found.append(self._socket.recv(4096))
+        except BlockingIOError:
+            return found
+
+
+def test_a_drained_host_stays_drained_whatever_agent_is_started_until_it_is_told(
+    chosen: AgentSettings, deployed: int, file: Path, tmp_path: Path
+) -> None:
+    """Drain ends when nothing runs and asks systemd for time; a next agent starts nothing; undrain brings all back."""
+    manager = Manager(tmp_path / "notify")
+    with agent(chosen) as first:
+        first.until("ready")
+        done = rollway("agent", "drain", "--config", file, NOTIFY_SOCKET=str(manager.path))
+        assert done.stdout.splitlines()[0] in (
+            "draining 1: shop.production.web.1",
+            "draining 2: shop.production, shop.production.web.1",
+        )
+        assert done.stdout.splitlines()[-1] == "drained by the agent"
+        assert {b"EXTEND_TIMEOUT_USEC=30000000", b"STATUS=drained"} <= set(b"\n".join(manager.heard()).split(b"\n"))
+        with pytest.raises(ConnectionRefusedError):
+            release_at(deployed)
+        rollway("agent", "drain", "--config", file)
+        first.process.kill()
+        first.process.wait(DEADLINE_S)
+    with agent(chosen) as second:
+        second.until("agent started")
+        assert second.ask("/readyz") == (503, "host: drained: see `rollway agent undrain`\n")
+        assert second.ask("/apps/shop/readyz") == (503, "draining\n")
+        rollway("agent", "undrain", "--config", file)
+        second.until("ready")
+        assert release_at(deployed) == "v1"
+        assert second.ask("/readyz")[0] == 200
+
+
+def test_a_drain_with_a_dead_agent_drains_by_its_records(chosen: AgentSettings, deployed: int, file: Path) -> None:
+    """After kill -9 of the agent the app gets its notice and its signal, and no agent starts it until undrain."""
+    with agent(chosen) as first:
+        pid = first.until("started")["pid"]
+        first.until("ready")
+        first.process.kill()
+        first.process.wait(DEADLINE_S)
+    assert isinstance(pid, int)
+    assert procfs.start_time(pid) is not None
+    done = rollway("agent", "drain", "--config", file)
+    assert "no agent runs" in done.stderr
+    assert done.stdout.splitlines() == ["draining 1: shop.production.web.1", "drained by the records"]
+    with pytest.raises(ConnectionRefusedError):
+        release_at(deployed)
+    assert drained.is_there(Path(chosen.run_dir))
+    assert rollway("agent", "undrain", "--config", file).stdout.endswith("the next agent starts what is assigned\n")
+    with agent(chosen) as second:
+        second.until("ready")
+        assert release_at(deployed) == "v1"
+
+
+def test_after_the_next_boot_everything_runs_again(chosen: AgentSettings, deployed: int) -> None:
+    """The mark of a drain counts in the boot in which it was made, in no other."""
+    run_dir = Path(chosen.run_dir)
+    run_dir.mkdir(exist_ok=True)
+    (run_dir / drained.NAME).write_bytes(msgspec.json.encode(drained.Mark("an earlier boot", 1)))
+    with agent(chosen) as started:
+        started.until("ready")
+        assert release_at(deployed) == "v1"
+
+
+def test_where_no_agent_ever_was_there_is_nothing_to_drain(chosen: AgentSettings, tmp_path: Path) -> None:
+    """A host that is shut down before it was set up is not held up."""
+    file = write_settings(replace(chosen, state_dir=str(tmp_path / "nowhere")), tmp_path / "agent.toml")
+    assert "nothing to drain" in rollway("agent", "drain", "--config", file).stdout
+
+
+class Life(Struct):
+    """How a process takes its end, and how its drain went."""
+
+    script: str
+    says: str
+    """What it wrote until it ended."""
+    by_sigkill: bool
+
+
+LIVES = {
+    "the notice is there before the signal, which comes once": Life(
+        'trap "test -e $ROLLWAY_DRAIN_FILE && echo noticed; exit" TERM; echo up; while :; do read x <$0.fifo; done',
+        "noticed\n",
+        by_sigkill=False,
+    ),
+    "one that stays, and what it has started, is killed after its grace": Life(
+        'trap "echo no" TERM; (trap "" TERM; setsid sleep 60) & echo up; while :; do read x <$0.fifo; done',
+        "no\n",
+        by_sigkill=True,
+    ),
+}
+
+
+@contextmanager
+def orphan(life: Life, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process with the record that an agent wrote for it."""
+    notice = folder / "run" / "i" / "shop.production.web.1" / "drain"
+    notice.parent.mkdir(parents=True)
+    script = folder / "life"
+    script.write_text(life.script)
+    os.mkfifo(f"{script}.fifo")
+    mark = f"ROLLWAY_DRAIN_FILE={notice}"
+    environ = {"ROLLWAY_DRAIN_FILE": str(notice), "PATH": os.environ["PATH"]}
+    with subprocess.Popen(
+        ["/bin/sh", script], env=environ, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        record = {
+            "key": {"app": "shop", "environment": "production", "process": "web", "slot": 1},
+            "boot_id": clock.boot_id(),
+            "mark": mark,
+            "pid": process.pid,
+            "start_time": procfs.start_time(process.pid),
+            "instance": {"type": {"stop": msgspec.to_builtins(StopPolicy(linger_ms=0, grace_ms=300))}, "machine": {}},
+        }
+        records = folder / "run" / "records"
+        records.mkdir()
+        (records / "shop.production.web.1.json").write_bytes(msgspec.json.encode(record))
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("life", LIVES.values(), ids=list(LIVES))
+def test_each_instance_has_the_drain_that_its_agent_would_have_given_it(life: Life, tmp_path: Path) -> None:
+    """Notice, signal to the main process, grace, SIGKILL to the whole tree; nothing is left, no record either."""
+    told: list[tuple[str, ...]] = []
+    with orphan(life, tmp_path) as process:
+        found = orphans.find(tmp_path / "run")
+        assert anyio.run(orphans.drain, found, tmp_path / "run", told.append) == ()
+        assert process.stdout is not None
+        assert process.stdout.read() == life.says
+        assert (process.wait(DEADLINE_S) == -signal.SIGKILL) is life.by_sigkill
+        assert procfs.tree(process.pid, process.pid, f"ROLLWAY_DRAIN_FILE={found[0].tree.mark}") == []
+    assert told == [("shop.production.web.1",), ()]
+    assert list((tmp_path / "run" / "records").iterdir()) == []
+
+
+RECORDS = {
+    "half a record": b'{"key": "shop.production.web.1", "boot_id"',
+    "another boot's": msgspec.json.encode({"key": "x", "boot_id": "1", "mark": "ROLLWAY_DRAIN_FILE=/x", "pid": 1}),
+    "a mark that would match others": msgspec.json.encode({"boot_id": clock.boot_id(), "mark": "PATH=/bin", "pid": 1}),
+}
+
+
+@pytest.mark.parametrize("record", RECORDS.values(), ids=list(RECORDS))
+def test_a_record_that_names_nothing_for_sure_ends_nothing(record: bytes, tmp_path: Path) -> None:
+    """What cannot be read, or is of another boot, is left alone."""
+    (tmp_path / "run" / "records").mkdir(parents=True)
+    (tmp_path / "run" / "records" / "shop.production.web.1.json").write_bytes(record)
+    assert orphans.find(tmp_path / "run") == []
