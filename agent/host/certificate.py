@@ -28,7 +28,8 @@ from agent.model.roles import TlsFiles
 Key = ec.EllipticCurvePrivateKey
 LOOK_S_MAX: Final = 3600.0
 """The wall clock may jump: it is looked at so often."""
-AGAIN_S_MIN: Final = 10.0
+AGAIN_S: Final = 600.0
+"""After how long it is tried again: the last third of a certificate's life has room for thousands of tries."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -77,18 +78,21 @@ def checked(pem: str, name: str, key: ec.EllipticCurvePublicKey) -> bytes:
 
 
 async def keep_renewed(tls: TlsFiles, coordinators: Sequence[str], context: ssl.SSLContext) -> None:
-    """Renew the certificate of `context` in time, for ever; the link takes it at its next connection."""
+    """Renew the certificate of `context` in time, for ever; the link takes it at its next connection.
+
+    Whatever is wrong with the files or the coordinator is said and tried again: no app may feel it.
+    """
     while True:
-        wait_s = _renewal_in_s(_certificate(tls))
-        if wait_s > 0:
-            await anyio.sleep(min(wait_s, LOOK_S_MAX))
-            continue
+        wait_s = AGAIN_S
         try:
-            await _renew(tls, coordinators, context)
-        except (RollwayError, OSError) as error:
-            left_s = max(0.0, _left_s(_certificate(tls)))
-            log.warning("cannot renew the certificate", reason=str(error), days_left=round(left_s / 86_400, 1))
-            await anyio.sleep(min(LOOK_S_MAX, max(AGAIN_S_MIN, left_s / 10)))
+            due_in_s = _renewal_in_s(_certificate(tls))
+            if due_in_s > 0:
+                wait_s = min(due_in_s, LOOK_S_MAX)
+            else:
+                await _renew(tls, coordinators, context)
+        except (RollwayError, OSError, ValueError) as error:
+            log.warning("cannot renew the certificate", reason=str(error))
+        await anyio.sleep(wait_s)
 
 
 async def _renew(tls: TlsFiles, coordinators: Sequence[str], context: ssl.SSLContext) -> None:

@@ -56,7 +56,7 @@ def serving() -> Iterator[FakeCoordinator]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_PUT = answer  # noqa: N815 - http.server's names
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815 - http.server's names
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

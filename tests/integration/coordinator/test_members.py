@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from agent.client.answers import HostTokenMade
 from agent.coordinator import ca
@@ -335,6 +336,20 @@ async def test_a_certificate_is_renewed_before_it_ends(
     new = read(tls)
     assert new.public_key() == old.public_key()
     assert new.not_valid_after_utc - new.not_valid_before_utc > timedelta(days=89)
+
+
+async def test_a_certificate_that_cannot_be_renewed_ends_nothing(fleet: Fleet, tmp_path: Path) -> None:
+    """A certificate's file that is damaged, or a coordinator that is away, is said; the agent goes on."""
+    await joined(tmp_path, await new_token(fleet), "damaged")
+    tls = settings(tmp_path, "damaged").tls
+    used = client_context(tls)
+    certified_for(fleet, tls, "agent", timedelta(seconds=60))
+    away = replace(tls, certificate=str(tmp_path / "damaged" / "agent.toml"))
+    with capture_logs() as said, anyio.move_on_after(0.5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(certificate.keep_renewed, tls, ["https://127.0.0.1:1"], used)
+            tasks.start_soon(certificate.keep_renewed, away, [fleet.url], used)
+    assert [event["event"] for event in said] == ["cannot renew the certificate"] * 2
 
 
 async def test_tokens_and_decisions_outlive_the_coordinator(tmp_path: Path) -> None:
