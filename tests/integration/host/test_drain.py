@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,6 +96,25 @@ def test_a_drain_with_a_dead_agent_drains_by_its_records(chosen: AgentSettings, 
     with agent(chosen) as second:
         second.until("ready")
         assert release_at(deployed) == "v1"
+
+
+def test_a_drain_goes_on_when_its_agent_dies_in_the_middle(chosen: AgentSettings, deployed: int, file: Path) -> None:
+    """Begun by the agent and ended in its place: nothing is left, exit 0."""
+    with agent(chosen) as first:
+        pid = first.until("started")["pid"]
+        first.until("ready")
+        assert isinstance(pid, int)
+        os.kill(pid, signal.SIGSTOP)  # its drain cannot end while the agent lives
+        words = [sys.executable, "-m", "agent", "agent", "drain", "--config", str(file)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]) as drain:
+            assert drain.stdout is not None
+            assert drain.stdout.readline().startswith("draining ")
+            first.process.kill()
+            os.kill(pid, signal.SIGCONT)
+            said = drain.stdout.read().splitlines()
+        assert (drain.returncode, said[-1]) == (0, "drained by the records")
+    with pytest.raises(ConnectionRefusedError):
+        release_at(deployed)
 
 
 def test_after_the_next_boot_everything_runs_again(chosen: AgentSettings, deployed: int) -> None:
