@@ -72,7 +72,10 @@ class Agent(Struct, frozen=True):
         """Order something and give how far it is, until it is done; AgentGoneError where the agent ends before."""
         last = Progress()
         for line in self._lines("POST", path, query):
-            last = msgspec.json.decode(line, type=Progress)
+            try:
+                last = msgspec.json.decode(line, type=Progress)
+            except msgspec.DecodeError:
+                break  # it was cut off
             yield last
         if not (last.done or last.failure):
             raise self._gone("it ended in the middle of its answer")

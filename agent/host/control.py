@@ -1,8 +1,8 @@
 """The agent's own socket: what a person on the host may ask and order while no coordinator answers.
 
 Rules: a connection is answered for root, the agent's own user, and members of the group `rollway`, by the kernel's word
-alone; bodies are bounded; what takes its time answers line by line and goes on when nobody listens any more. Not
-handled here: what is decided of it (`decisions.swap`).
+alone; what is meant stands in the query, and no body is read; what takes its time answers line by line and goes on when
+nobody listens any more. Not handled here: what is decided of it (`decisions.swap`).
 """
 
 import os
@@ -39,7 +39,6 @@ from agent.wire.tailed import records
 
 ANSWERS_WITHIN_S: Final = 2.0
 SHUTDOWN_S: Final = 0.5
-BODY_BYTES_MAX: Final = 16 * 1024
 DIGITS_MAX: Final = 12
 
 
@@ -67,6 +66,7 @@ class Control:
         """`link` tells how the agent stands with its coordinator."""
         runner = web.AppRunner(
             application(host, self._group, link),
+            access_log=None,
             shutdown_timeout=SHUTDOWN_S,
             handler_cancellation=True,
             **RUNNER_LIMITS,
@@ -86,7 +86,7 @@ class Control:
 
 def application(host: Host, group: int | None, link: Callable[[], Link]) -> web.Application:
     routes = Routes(host, link)
-    made = web.Application(middlewares=[errors_as_json, _only_for(group)], client_max_size=BODY_BYTES_MAX)
+    made = web.Application(middlewares=[errors_as_json, _only_for(group)])
     made.router.add_get("/v1/status", routes.status)
     made.router.add_get("/v1/instances", routes.instances)
     made.router.add_get("/v1/logs", routes.logs)
@@ -180,7 +180,7 @@ class Routes:
 
     async def undrain(self, _request: web.Request) -> web.StreamResponse:
         try:
-            await self._host.undrain()
+            self._host.undrain()
         except OSError as error:
             raise FailedError(
                 f"cannot undrain: {error.strerror}: {error.filename}", "Correct it, and try again."

@@ -1,7 +1,7 @@
 """The mark of a host that a person, or its shutdown, has drained: while it is there an agent starts nothing.
 
 Rules: it outlives agents and ends with the boot: a host that comes up again runs what it is assigned. Written by the
-agent, or by whoever drains in a dead agent's place; taken away by `rollway agent undrain`. Blocking: call in a thread.
+agent, or by whoever drains in a dead agent's place; taken away by `rollway agent undrain`.
 """
 
 from pathlib import Path

@@ -179,15 +179,15 @@ class Host:
     async def stay_drained(self) -> None:
         """Begin to stop everything, and start nothing again, by no agent of this boot, before `undrain`."""
         self.drained = True
+        self._put_all(Drain())
         try:
             await to_thread.run_sync(drained.put, self._run_dir)
         except OSError as error:
             log.error("an agent that is started anew will not know that the host is drained", reason=str(error))  # noqa: TRY400
-        self._put_all(Drain())
 
-    async def undrain(self) -> None:
-        """Run again what is assigned. Raises OSError while the mark cannot be taken away."""
-        await to_thread.run_sync(drained.take_away, self._run_dir)
+    def undrain(self) -> None:
+        """Run again what is assigned. Raises OSError while the mark cannot be taken away. At once: whole or not."""
+        drained.take_away(self._run_dir)
         self.drained = False
         self._put_all(Undrain())
 
@@ -252,10 +252,12 @@ def _quarantined(path: Path, reason: str) -> None:
 
 
 def _patience_ms(states: Iterable[SwapState]) -> Milliseconds:
+    """The longest that a drain may take: of types that wait for each other, one after the other."""
     longest = StopPolicy().linger_ms + StopPolicy().grace_ms
     for state in states:
         over = state.assignment.linger_ms if state.assignment is not None else None
-        for process in state.spec.processes if state.spec is not None else ():
-            linger_ms = over if over is not None else process.stop.linger_ms
-            longest = max(longest, linger_ms + process.stop.grace_ms)
+        processes = state.spec.processes if state.spec is not None else ()
+        each = [(process.stop.linger_ms if over is None else over) + process.stop.grace_ms for process in processes]
+        in_turn = any(process.after for process in processes)
+        longest = max(longest, sum(each) if in_turn else max(each, default=0))
     return longest

@@ -32,8 +32,10 @@ from agent.decisions.process.state import (
     Tick,
     Wake,
 )
+from agent.decisions.swap.slots import leave_first
 from agent.linux import atomic, cgroup, clock, pidfd
 from agent.linux.killtree import Tree, end_tree
+from agent.model.ids import ProcessName
 from agent.model.process import StopPolicy
 from agent.model.units import Instant, Milliseconds
 from agent.supervisor.folder import Folder
@@ -46,6 +48,7 @@ Tell = Callable[[tuple[str, ...]], None]
 
 
 class _Type(Struct, frozen=True):
+    after: tuple[ProcessName, ...] = ()
     stop: StopPolicy = StopPolicy()
     listen: tuple[str, ...] = ()
 
@@ -72,10 +75,20 @@ class Orphan(Struct, frozen=True):
     start_time: int
     terms: Terms
     linger_ms: Milliseconds | None
+    after: tuple[ProcessName, ...] = ()
 
     @property
     def name(self) -> str:
         return self.record.stem
+
+    @property
+    def app(self) -> str:
+        """App and environment."""
+        return self.name.rsplit(".", 2)[0]
+
+    @property
+    def process(self) -> ProcessName:
+        return ProcessName(self.name.rpartition(".")[0].rpartition(".")[2])
 
 
 def find(run_dir: Path) -> list[Orphan]:
@@ -84,20 +97,28 @@ def find(run_dir: Path) -> list[Orphan]:
 
 
 async def drain(orphans: Sequence[Orphan], run_dir: Path, tell: Tell) -> tuple[str, ...]:
-    """Drain all at once, telling what is left; the names of what outlived even SIGKILL."""
-    left = [orphan.name for orphan in orphans]
+    """Drain all apps at once, each in its order, telling what is left; the names of what outlived even SIGKILL."""
+    left = list(orphans)
     survived: list[str] = []
 
     async def one(orphan: Orphan) -> None:
         if await _Drain(orphan, run_dir).run():
             survived.append(orphan.name)
-        left.remove(orphan.name)
-        tell(tuple(left))
+        left.remove(orphan)
+        tell(tuple(one.name for one in left))
 
-    tell(tuple(left))
+    async def app(name: str) -> None:
+        while own := [orphan for orphan in left if orphan.app == name]:
+            first = leave_first({orphan.process: orphan.after for orphan in own})
+            async with anyio.create_task_group() as turn:
+                for orphan in own:
+                    if orphan.process in first:
+                        turn.start_soon(one, orphan)
+
+    tell(tuple(orphan.name for orphan in left))
     async with anyio.create_task_group() as tasks:
-        for orphan in orphans:
-            tasks.start_soon(one, orphan)
+        for name in sorted({orphan.app for orphan in orphans}):
+            tasks.start_soon(app, name)
     return tuple(survived)
 
 
@@ -191,4 +212,5 @@ def _orphan(path: Path, record: _Record) -> Orphan:
         start_time=record.start_time or 0,
         terms=Terms(stop=kept.type.stop, listens=bool(kept.type.listen)),
         linger_ms=kept.linger_ms,
+        after=kept.type.after,
     )

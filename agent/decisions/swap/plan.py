@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from agent.decisions.swap import hand
 from agent.decisions.swap.hand import aim
 from agent.decisions.swap.orders import refusal, returns_to_stable
-from agent.decisions.swap.slots import LIVE, TypePlan, has_ended, plan_type
+from agent.decisions.swap.slots import LIVE, TypePlan, has_ended, leave_first, plan_type
 from agent.decisions.swap.state import (
     AdminEnded,
     Assigned,
@@ -210,7 +210,8 @@ def _converge(state: SwapState, now: Instant) -> tuple[SwapState, list[SwapActio
     if assignment is None:
         return state, []
     if state.draining or assignment.release is None:
-        stops = {(view.process, view.slot) for view in state.instances if view.state in LIVE}
+        after = {view.process: _after(state, view.process) for view in state.instances}
+        stops = {(view.process, view.slot) for view in state.instances if view.process in leave_first(after)}
         state, actions = _perform(state, stops, [], now)
         if assignment.release is None and not state.instances:
             state = replace(state, phase="done", reason="")
@@ -223,6 +224,11 @@ def _converge(state: SwapState, now: Instant) -> tuple[SwapState, list[SwapActio
     stops, launches = _moves(state, plans, assignment)
     state, actions = _perform(state, stops, launches, now)
     return _with_wake(state, actions, now)
+
+
+def _after(state: SwapState, name: ProcessName) -> tuple[ProcessName, ...]:
+    process = state.spec.process(name) if state.spec else None
+    return process.after if process is not None else ()
 
 
 def _plans(state: SwapState, spec: AppSpec, assignment: Assignment) -> dict[ProcessName, TypePlan]:

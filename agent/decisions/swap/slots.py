@@ -4,13 +4,14 @@ Pure functions of what is wanted and what the supervisor sees. "New" is an insta
 side of a swap that is: going back to stable keeps every instance of stable that still runs.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Struct
 
 from agent.decisions.swap.state import InstanceView
 from agent.model.assignment import InstanceState
-from agent.model.ids import ReleaseName
+from agent.model.ids import ProcessName, ReleaseName
 from agent.model.process import ProcessType
 
 LIVE: Final[frozenset[InstanceState]] = frozenset({"starting", "ready", "unready", "backoff", "exec_failed"})
@@ -85,6 +86,14 @@ def _stop_first(
     if len(old) > wanted - len(new):
         may_stop = max(may_stop, len(old) + len(new) - wanted)
     return max(0, started), old[max(0, len(old) - may_stop) :] if may_stop else []
+
+
+def leave_first(after: Mapping[ProcessName, tuple[ProcessName, ...]]) -> frozenset[ProcessName]:
+    """Of types that are there, each with those that it starts after: which stop first. Starting, reversed."""
+    needed = {name for names in after.values() for name in names}
+    return frozenset(
+        after.keys() - needed or after
+    )  # settings refuse cycles; a cycle must not hang a host all the same
 
 
 def has_ended(view: InstanceView) -> bool:

@@ -15,7 +15,17 @@ from anyio import to_thread
 from msgspec.structs import replace
 from pyrage import x25519
 
-from agent.decisions.swap.state import AdminEnded, Assigned, Drain, Observed, Prepared, SwapEvent, Tick
+from agent.decisions.swap.state import (
+    AdminEnded,
+    Assigned,
+    Drain,
+    Observed,
+    Prepared,
+    RestartAsked,
+    SwapEvent,
+    Tick,
+    Undrain,
+)
 from agent.host.inbox import Inbox
 from agent.host.launch import addresses
 from agent.host.tails import tail
@@ -168,7 +178,7 @@ async def test_a_log_reader_gets_the_last_lines_and_then_each_new_one(
 
 
 async def test_the_inbox_keeps_the_newest_of_each_level_and_every_answer() -> None:
-    """Looks and assignments replace each other, an older assignment never a newer one; answers all arrive."""
+    """Looks, assignments, drains replace each other, an older one never a newer; every answer and wish arrives."""
     inbox, wish = Inbox(), Wish()
     older, newer = wish.for_(None), wish.for_(None)
     answers: list[SwapEvent] = [
@@ -176,6 +186,9 @@ async def test_the_inbox_keeps_the_newest_of_each_level_and_every_answer() -> No
     ]
     answers.append(AdminEnded(report=AdminReport(rollout=RolloutId("r1"), state="failed")))
     given = [Observed(instances=()), Assigned(assignment=newer, order=None), *answers, Tick(), Drain()]
+    given += [RestartAsked(), RestartAsked(process=ProcessName("web"))]
+    inbox.put(Undrain())
+    given.insert(0, given.pop(given.index(Drain())))  # it has the place of the one that it replaces
     for event in (*given, *given, Assigned(assignment=older, order=None)):
         inbox.put(event)
     assert [await inbox.take() for _ in given] == given

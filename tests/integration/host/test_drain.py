@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,6 +98,25 @@ def test_a_drain_with_a_dead_agent_drains_by_its_records(chosen: AgentSettings, 
         assert release_at(deployed) == "v1"
 
 
+def test_a_drain_goes_on_when_its_agent_dies_in_the_middle(chosen: AgentSettings, deployed: int, file: Path) -> None:
+    """Begun by the agent and ended in its place: nothing is left, exit 0."""
+    with agent(chosen) as first:
+        pid = first.until("started")["pid"]
+        first.until("ready")
+        assert isinstance(pid, int)
+        os.kill(pid, signal.SIGSTOP)  # its drain cannot end while the agent lives
+        words = [sys.executable, "-m", "agent", "agent", "drain", "--config", str(file)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]) as drain:
+            assert drain.stdout is not None
+            assert drain.stdout.readline().startswith("draining ")
+            first.process.kill()
+            os.kill(pid, signal.SIGCONT)
+            said = drain.stdout.read().splitlines()
+        assert (drain.returncode, said[-1]) == (0, "drained by the records")
+    with pytest.raises(ConnectionRefusedError):
+        release_at(deployed)
+
+
 def test_after_the_next_boot_everything_runs_again(chosen: AgentSettings, deployed: int) -> None:
     """The mark of a drain counts in the boot in which it was made, in no other."""
     run_dir = Path(chosen.run_dir)
@@ -137,48 +157,61 @@ LIVES = {
 
 
 @contextmanager
-def orphan(life: Life, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process with the record that an agent wrote for it."""
-    notice = folder / "run" / "i" / "shop.production.web.1" / "drain"
+def orphan(
+    script: str, folder: Path, process: str = "web", after: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs `script`, with the record that an agent wrote for it."""
+    key = f"shop.production.{process}.1"
+    notice = folder / "run" / "i" / key / "drain"
     notice.parent.mkdir(parents=True)
-    script = folder / "life"
-    script.write_text(life.script)
-    os.mkfifo(f"{script}.fifo")
+    program = folder / process
+    program.write_text(script)
+    os.mkfifo(f"{program}.fifo")
     mark = f"ROLLWAY_DRAIN_FILE={notice}"
     environ = {"ROLLWAY_DRAIN_FILE": str(notice), "PATH": os.environ["PATH"]}
     with subprocess.Popen(
-        ["/bin/sh", script], env=environ, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "up\n"
+        ["/bin/sh", program], env=environ, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "up\n"
+        kept = {"after": after, "stop": msgspec.to_builtins(StopPolicy(linger_ms=0, grace_ms=300))}
         record = {
-            "key": {"app": "shop", "environment": "production", "process": "web", "slot": 1},
+            "key": {"app": "shop", "environment": "production", "process": process, "slot": 1},
             "boot_id": clock.boot_id(),
             "mark": mark,
-            "pid": process.pid,
-            "start_time": procfs.start_time(process.pid),
-            "instance": {"type": {"stop": msgspec.to_builtins(StopPolicy(linger_ms=0, grace_ms=300))}, "machine": {}},
+            "pid": running.pid,
+            "start_time": procfs.start_time(running.pid),
+            "instance": {"type": kept, "machine": {}},
         }
         records = folder / "run" / "records"
-        records.mkdir()
-        (records / "shop.production.web.1.json").write_bytes(msgspec.json.encode(record))
-        yield process
-        process.kill()
+        records.mkdir(exist_ok=True)
+        (records / f"{key}.json").write_bytes(msgspec.json.encode(record))
+        yield running
+        running.kill()
 
 
 @pytest.mark.parametrize("life", LIVES.values(), ids=list(LIVES))
 def test_each_instance_has_the_drain_that_its_agent_would_have_given_it(life: Life, tmp_path: Path) -> None:
     """Notice, signal to the main process, grace, SIGKILL to the whole tree; nothing is left, no record either."""
     told: list[tuple[str, ...]] = []
-    with orphan(life, tmp_path) as process:
+    with orphan(life.script, tmp_path) as process:
         found = orphans.find(tmp_path / "run")
         assert anyio.run(orphans.drain, found, tmp_path / "run", told.append) == ()
+        assert procfs.tree(process.pid, process.pid, found[0].tree.mark) == []
         assert process.stdout is not None
         assert process.stdout.read() == life.says
         assert (process.wait(DEADLINE_S) == -signal.SIGKILL) is life.by_sigkill
-        assert procfs.tree(process.pid, process.pid, f"ROLLWAY_DRAIN_FILE={found[0].tree.mark}") == []
     assert told == [("shop.production.web.1",), ()]
     assert list((tmp_path / "run" / "records").iterdir()) == []
+
+
+def test_a_type_stops_before_those_that_it_needs(tmp_path: Path) -> None:
+    """The order of starting, reversed, in the place of a dead agent too."""
+    says = 'trap "echo $0 >>{}; exit" TERM; echo up; while :; do read x <$0.fifo; done'.format(tmp_path / "order")
+    with orphan(says, tmp_path, "db"), orphan(says, tmp_path, "web", after=("db",)):
+        found = orphans.find(tmp_path / "run")
+        assert anyio.run(orphans.drain, found, tmp_path / "run", lambda _names: None) == ()
+    assert [Path(line).name for line in (tmp_path / "order").read_text().splitlines()] == ["web", "db"]
 
 
 RECORDS = {
