@@ -5,7 +5,8 @@ Any coordinator will do: each is asked in turn until one has it. Not handled her
 """
 
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final, TypeVar
@@ -76,7 +77,8 @@ class Fetcher:
                 try:
                     async with http.get(f"{url}/agent/v1/{path}", ssl=self._tls, allow_redirects=False) as response:
                         if response.ok:
-                            return await use(response)
+                            with _cut_off(response):
+                                return await use(response)
                         missing += response.status == HTTPStatus.NOT_FOUND
                         reasons.append(f"{url} answered {response.status} {response.reason}")
                 except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
@@ -85,3 +87,14 @@ class Fetcher:
         if missing == len(self._coordinators):
             raise NotFoundError(f"cannot fetch {path}: {told}", "It was never stored, or was pruned.")
         raise UnreachableError(f"cannot fetch {path}: {told}", "It is tried again.")
+
+
+@contextmanager
+def _cut_off(response: aiohttp.ClientResponse) -> Iterator[None]:
+    """End a download that is not wanted any more at once: a TLS goodbye would wait for all that is still under way."""
+    try:
+        yield
+    finally:
+        connection = response.connection  # None once everything was read
+        if connection is not None and connection.transport is not None:
+            connection.transport.abort()

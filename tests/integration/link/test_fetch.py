@@ -41,6 +41,8 @@ async def _archive(request: web.Request) -> web.StreamResponse:
             await response.prepare(request)
             while request.transport is not None and not request.transport.is_closing():
                 await response.write(ARCHIVE)
+                # A write to a connection that is lost does not wait, and the loop would never learn of the loss.
+                await anyio.lowlevel.checkpoint()
             return response
         case "gone":
             return web.Response(status=404)
