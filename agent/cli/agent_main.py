@@ -45,8 +45,9 @@ def run(words: Sequence[str]) -> int:
         epilog=EXAMPLE,
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
-    for name, module in VERBS.items():
-        verb = importlib.import_module(module)
+    named = words[:1] if words and words[0] in VERBS else VERBS
+    for name in named:
+        verb = importlib.import_module(VERBS[name])
         parser_of_verb = verbs.add_parser(name, help=verb.SUMMARY, description=verb.__doc__, allow_abbrev=False)
         verb.add_arguments(parser_of_verb)
         parser_of_verb.set_defaults(run=verb.run)

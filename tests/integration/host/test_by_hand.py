@@ -42,7 +42,8 @@ WORKER = ProcessType(
 
 
 def app(port: int, *, count: int = 2) -> AppSpec:
-    return AppSpec(app=APP, processes=(web(f"{LISTEN}:{port}", count=count), WORKER))
+    kind = web(f"{LISTEN}:{port}", count=count, stop=StopPolicy(linger_ms=1_000, grace_ms=3_000))
+    return AppSpec(app=APP, processes=(kind, WORKER))
 
 
 @asynccontextmanager

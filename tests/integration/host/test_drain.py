@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -19,7 +19,7 @@ from agent.host import drained, orphans
 from agent.linux import clock, procfs
 from agent.model.process import StopPolicy
 from agent.model.roles import AgentSettings
-from tests.integration.host.test_process import DEADLINE_S, agent, chosen, deployed, release_at
+from tests.integration.host.test_process import DEADLINE_S, Agent, agent, chosen, deployed, release_at
 from tests.integration.host.verbs import rollway, write_settings
 
 __all__ = ["chosen", "deployed"]
@@ -28,6 +28,17 @@ __all__ = ["chosen", "deployed"]
 @pytest.fixture
 def file(chosen: AgentSettings, tmp_path: Path) -> Path:
     return write_settings(chosen, tmp_path / "agent.toml")
+
+
+@contextmanager
+def killed_with_its_instances(chosen: AgentSettings) -> Iterator[Agent]:
+    """An agent at whose end nothing is to be seen any more."""
+    with agent(chosen) as started:
+        yield started
+    for event in started.seen:
+        if event.get("event") == "started":
+            with suppress(ProcessLookupError):
+                os.kill(int(str(event["pid"])), signal.SIGKILL)
 
 
 class Manager:
@@ -67,7 +78,7 @@ def test_a_drained_host_stays_drained_whatever_agent_is_started_until_it_is_told
         rollway("agent", "drain", "--config", file)
         first.process.kill()
         first.process.wait(DEADLINE_S)
-    with agent(chosen) as second:
+    with killed_with_its_instances(chosen) as second:
         second.until("agent started")
         assert second.ask("/readyz") == (503, "host: drained: see `rollway agent undrain`\n")
         assert second.ask("/apps/shop/readyz") == (503, "draining\n")
@@ -93,7 +104,7 @@ def test_a_drain_with_a_dead_agent_drains_by_its_records(chosen: AgentSettings, 
         release_at(deployed)
     assert drained.is_there(Path(chosen.run_dir))
     assert rollway("agent", "undrain", "--config", file).stdout.endswith("the next agent starts what is assigned\n")
-    with agent(chosen) as second:
+    with killed_with_its_instances(chosen) as second:
         second.until("ready")
         assert release_at(deployed) == "v1"
 
@@ -122,7 +133,7 @@ def test_after_the_next_boot_everything_runs_again(chosen: AgentSettings, deploy
     run_dir = Path(chosen.run_dir)
     run_dir.mkdir(exist_ok=True)
     (run_dir / drained.NAME).write_bytes(msgspec.json.encode(drained.Mark("an earlier boot", 1)))
-    with agent(chosen) as started:
+    with killed_with_its_instances(chosen) as started:
         started.until("ready")
         assert release_at(deployed) == "v1"
 
