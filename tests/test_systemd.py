@@ -41,7 +41,7 @@ PROMISES = {
     "the agent comes back however often it ends": ("rollway-agent", "Unit", "StartLimitIntervalSec", "0"),
     "the agent is started when it says so": ("rollway-agent", "Service", "Type", "notify"),
     "only the agent itself is killed with its unit": ("rollway-agent", "Service", "KillMode", "process"),
-    "sockets, pidfds and rings survive the agent": ("rollway-agent", "Service", "FileDescriptorStoreMax", "4096"),
+    "sockets, pidfds and rings survive the agent": ("rollway-agent", "Service", "FileDescriptorStoreMax", "16384"),
     "no log line is dropped by a rate limit": ("rollway-agent", "Service", "LogRateLimitIntervalSec", "0"),
     "instances have a cgroup subtree of their own": ("rollway-apps", "Service", "Delegate", "yes"),
     "the apps stop before the agent that drains them": ("rollway-apps", "Unit", "After", "rollway-agent.service"),

@@ -27,7 +27,7 @@ DELAYS_S: Final = (0.2, 10.0)
 """Before it is started again: the first time, and at most."""
 PROGRAM: Final = (sys.executable, "-P", "-m", "agent")
 _HEALTHY_S: Final = 5.0
-_STORE_MAX: Final = 4096
+_STORE_MAX: Final = 16_384
 _FDS_A_MESSAGE: Final = 4
 _PACKAGE: Final = Path(agent.__file__).parent.parent
 

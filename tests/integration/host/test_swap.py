@@ -15,6 +15,7 @@ from subprocess import PIPE, Popen
 import pytest
 from anyio import to_thread
 
+from agent.linux import procfs
 from agent.model.process import AppSpec, ProcessType
 from agent.model.release import ConfigValue
 from tests.integration.host.rig import DEADLINE_S, running
@@ -215,6 +216,22 @@ async def test_a_taken_port_names_who_has_it(tmp_path: Path, source: FolderSourc
     assert report.state == "failed"
     assert f"cannot listen on {LISTEN}:{port}: pid {pid} (" in report.reason
     assert "web.1 cannot start" in report.reason
+
+
+async def test_an_assignment_that_the_first_agent_never_saw_moves_what_it_left(
+    tmp_path: Path, source: FolderSource, port: int
+) -> None:
+    """What was ordered while there was no agent is done by the next one, instance by instance as always."""
+    wish, spec = Wish(), app(web(f"{LISTEN}:{port}"))
+    async with running(tmp_path, source, drain=False) as rig:
+        before = await rig.until_done(wish.for_(source.add("v1", spec)))
+    async with running(tmp_path, source) as rig:
+        report = await rig.until_done(wish.for_(source.add("v2", spec)))
+        assert (report.state, report.reason) == ("done", "")
+        assert {view.release for view in report.instances} == {"v2"}
+        assert (await to_thread.run_sync(get, port))["release"] == "v2"
+        left = [procfs.process(view.pid or 0) for view in before.instances]
+        assert all(found is None or found.state == "Z" for found in left)
 
 
 async def test_a_procfile_type_binds_its_own_port(tmp_path: Path, source: FolderSource, port: int) -> None:
