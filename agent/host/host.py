@@ -75,6 +75,8 @@ class Host:
             on_state=self._on_state,
         )
         self.loaded = False
+        self.stops_for_good = False
+        """Whether what the service manager keeps for a next agent will be lost."""
         self.drained = False
         """Whether the host was drained until further notice: nothing is started."""
 
@@ -87,6 +89,8 @@ class Host:
                 await self._watch_for_strangers()
         finally:
             for actor in self._actors.values():
+                if self.stops_for_good:
+                    actor.routes.leave_spares()
                 actor.routes.close()
 
     async def _bring_back(self) -> None:

@@ -145,6 +145,7 @@ class Agent:
                 if ending.drain.is_set():
                     await self._drain()
                 else:
+                    self._host.stops_for_good = await service.stops_for_good()
                     service.notify(Notice(stopping=True, status="leaving the instances as they are"))
                     log.info("agent ends, its instances run on")
             tasks.cancel_scope.cancel()

@@ -174,6 +174,19 @@ class Routes:
         for name_in_store in given_up:
             await to_thread.run_sync(self._store.drop, name_in_store)
 
+    def leave_spares(self) -> None:
+        """Give up, before the service manager does so in an order of its own, every socket that no instance holds.
+
+        For an agent that is stopped for good: its store is emptied after it, and the kernel would renumber the groups
+        under the program. Waits for the manager.
+        """
+        for held in self._types.values():
+            for opened in held.groups.values():
+                for slot in sorted(opened.names.keys() - held.bound.keys(), reverse=True):
+                    self._store.drop(opened.names[slot])
+                    self._store.barrier()
+                    opened.group.leave(slot)
+
     def close(self) -> None:
         """Close every group, whoever uses it, once no task of the host is left; so does the end of the process."""
         for held in self._types.values():

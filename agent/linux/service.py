@@ -20,6 +20,7 @@ from anyio.abc import TaskStatus
 from agent.errors import RefusedError
 from agent.wire import sdnotify
 
+SYSTEMCTL_WITHIN_S: Final = 2.0
 LIFELINE: Final = "lifeline"
 """A pipe, handed over under this name, whose other end a parent holds: its end is the parent's, however that came."""
 
@@ -77,6 +78,25 @@ def notify(notice: sdnotify.Notice) -> None:
             sock.sendto(sdnotify.build(notice), socket.MSG_DONTWAIT, f"\0{path[1:]}" if path[0] == "@" else path)
         except OSError as error:
             log.warning("cannot tell the service manager", reason=str(error))
+
+
+async def stops_for_good() -> bool:
+    """Whether systemd stops this service and does not restart it: then (before version 254) it empties the FD store."""
+    if "INVOCATION_ID" not in os.environ:
+        return False
+    unit = _own_unit()
+    with anyio.move_on_after(SYSTEMCTL_WITHIN_S):
+        try:
+            listed = await anyio.run_process(["systemctl", "list-jobs", "--no-legend", "--plain", unit], check=False)
+        except OSError as error:
+            log.warning("cannot ask systemd what it does", reason=str(error))
+            return False
+        return any(line.split()[2:3] == ["stop"] for line in listed.stdout.decode().splitlines())
+    return False
+
+
+def _own_unit() -> str:
+    return Path("/proc/self/cgroup").read_text().strip().rpartition("/")[2]
 
 
 def is_held(state_dir: Path) -> bool:

@@ -149,6 +149,26 @@ class Group:
             self._attach()
         return False
 
+    def leave(self, slot: int) -> None:
+        """Close a socket that gets no traffic, or the parked one, and keep everybody else's: for good, no way back.
+
+        The kernel gives the leaver's place to the last of the group. Where the last gets traffic it gets none for as
+        long as that takes, if there is another to take it.
+        """
+        last, admitted = self._order[-1], self._traffic
+        if slot not in self._order:
+            self._members.pop(slot).close()
+            return
+        if last != slot and last in admitted.weights and len(admitted.weights) > 1:
+            self._traffic = Traffic({one: weight for one, weight in admitted.weights.items() if one != last})
+            self._attach()
+            self._traffic = admitted
+        self._members.pop(slot).close()
+        self._order[self._order.index(slot)] = last
+        self._order.pop()
+        if self._order:
+            self._attach()
+
     def inodes(self) -> set[int]:
         """By which the kernel names the group's own sockets; whoever else listens there gets connections too."""
         return {sockets.inode(member) for member in self._members.values()}
@@ -164,12 +184,12 @@ class Group:
         built = bpf.program(
             [bpf.Share(index[slot], weight) for slot, weight in sorted(traffic.weights.items()) if slot in index],
             count=len(self._order),
-            parked=index[PARKED],
+            parked=index.get(PARKED, 0),  # 0: nobody can be sent away any more
             otherwise=None if traffic.waiting is None else index.get(traffic.waiting),
             alone={slot: place for slot, place in index.items() if slot != PARKED},
             sticky=traffic.sticky,
         )
-        reuseport.attach(self._members[PARKED], bpf.encode(built))
+        reuseport.attach(self._members[self._order[0]], bpf.encode(built))
 
     def _kernel_order(self) -> list[int]:
         """Ask each index which socket it is; where no answer comes what is left over is taken in the known order."""

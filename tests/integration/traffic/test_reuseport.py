@@ -154,6 +154,21 @@ def test_the_next_agent_finds_out_the_order(group: Group) -> None:
         assert answered(next_agents, 5, alone_address(slot)) == {slot: 5}
 
 
+@pytest.mark.parametrize("admitted", [(5,), (0, 5), (2, 3)], ids=str)
+def test_sockets_leave_and_nobody_is_sent_astray(group: Group, admitted: tuple[int, ...]) -> None:
+    """Spare sockets and the parked one are given up one by one: after each, connections reach who was admitted."""
+    for slot in range(6):
+        group.slot_socket(slot)
+    group.admit(Traffic(dict.fromkeys(admitted, 1)))
+    for slot in sorted({PARKED, *range(6)} - set(admitted), reverse=True):
+        group.leave(slot)
+        assert set(answered(group, 30)) <= set(admitted)
+    next_agents = Group.adopt(group.address, group.members, admitted, group.traffic)
+    assert answered(next_agents, 10, alone_address(admitted[-1])) == {admitted[-1]: 10}
+    assert set(answered(next_agents, 60)) == set(admitted)
+    next_agents.accept_and_close(PARKED)
+
+
 def test_the_order_is_found_while_an_app_accepts(group: Group) -> None:
     """Finding out the order needs no quiet: queues that are full of connections do not confuse it."""
     for slot in range(6):
