@@ -29,7 +29,7 @@ from agent.host.tails import tail
 from agent.link import tls
 from agent.link.dial import Dialer
 from agent.link.fetch import Fetcher
-from agent.linux import clock, fdstore, service, sockets, spawn, unixsocket
+from agent.linux import cgroup, clock, fdstore, service, sockets, spawn, unixsocket
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.journal import Journal
 from agent.model.address import parse_address
@@ -90,6 +90,7 @@ class Agent:
         self._sockets = [_listen(text) for text in settings.http_listen]
         self._link = Link()
         self._control = Control(run_dir, unixsocket.group_id(GROUP))
+        apps = cgroup.of_apps()
         self._supervisor = Supervisor(
             run_dir=run_dir,
             outlet=stdout,
@@ -97,6 +98,8 @@ class Agent:
             inherited=inherited,
             on_change=self._instance_changed,
             on_event=_on_event,
+            cgroup_root=apps,
+            has_room=lambda: apps is None or cgroup.take_over(apps),
             drops_logs=settings.logs_on_full == "drop",
             ring_bytes=settings.ring_bytes,
             rlimits=spawn.raise_open_files(),

@@ -2,13 +2,21 @@
 
 Rules: only folders below the one found by `detect` are touched; a leaf holds processes, the folders above it hold
 none. `remove` waits for nothing: a leaf that is not empty stays (False). Other failures are OSErrors.
+
+An agent that is `rollway-agent.service` has its instances in the cgroup of `rollway-apps.service` (`of_apps`), which is
+delegated to it: below its own, controllers that are on for them would keep systemd from starting it again.
 """
 
 import errno
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
+AGENT_UNIT: Final = "rollway-agent.service"
+APPS_UNIT: Final = "rollway-apps.service"
+HOLDER: Final = "holder"
+"""The leaf of the process that holds the unit of the apps up. No instance has this name: theirs have dots."""
+CONTROLLERS: Final = ("cpu", "memory", "pids")
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
@@ -26,6 +34,42 @@ def detect() -> Path | None:
     usable = (probe / "cgroup.kill").exists() and os.access(own / "cgroup.procs", os.W_OK)
     probe.rmdir()
     return own if usable else None
+
+
+def of_apps() -> Path | None:
+    """Give the folder, there or not, of `rollway-apps.service` if this is `rollway-agent.service` in the same slice."""
+    mount, own = _mounted_at(), PurePosixPath(_own_path())
+    if mount is None or own.name != AGENT_UNIT:
+        return None
+    return mount / own.relative_to("/").with_name(APPS_UNIT)
+
+
+def take_over(unit: Path) -> bool:
+    """Make a delegated unit's folder ready for leaves: its process in one of its own, the controllers switched on.
+
+    False while the unit does not run. May be done again; a controller that the host does not have stays off.
+    """
+    holder = unit / HOLDER
+    try:
+        holder.mkdir(exist_ok=True)
+        for pid in filter(None, pids(unit)):  # 0 would be ourselves: it stands for one that is seen from elsewhere only
+            _move(pid, holder)
+        if not pids(holder):
+            return False
+        has = set(_read(unit / "cgroup.controllers").split()) - set(switched_on(unit))
+        for controller in CONTROLLERS:
+            if controller in has:
+                write(unit, "cgroup.subtree_control", f"+{controller}")
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV, errno.EBUSY):
+            return False  # not started, just gone, or a process came in between
+        raise
+    return True
+
+
+def switched_on(folder: Path) -> tuple[str, ...]:
+    """Which controllers are on for the leaves of a folder."""
+    return tuple(_read(folder / "cgroup.subtree_control").split())
 
 
 def controllers() -> frozenset[str] | None:
@@ -82,6 +126,14 @@ def remove(leaf: Path) -> bool:
             return False
         raise
     return True
+
+
+def _move(pid: int, leaf: Path) -> None:
+    try:
+        write(leaf, "cgroup.procs", str(pid))
+    except OSError as error:
+        if error.errno != errno.ESRCH:  # it ended
+            raise
 
 
 def _mounted_at() -> Path | None:

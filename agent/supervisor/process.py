@@ -34,6 +34,9 @@ from agent.wire.logline import LogLines, Source
 
 READ_OUT_S: Final = 5.0
 """So long the output of a process that is gone may wait for its reader."""
+ROOM_S: Final = 10.0
+"""So long a start waits for the unit of all instances, which at boot systemd starts right after the agent."""
+ROOM_AGAIN_S: Final = 0.05
 
 
 class Surroundings(Struct, frozen=True, kw_only=True):
@@ -47,6 +50,8 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     jitter: Callable[[], float]
     """Draws in 0..1."""
     cgroup_root: Path | None = None
+    has_room: Callable[[], bool] = lambda: True
+    """Whether leaves can be made below `cgroup_root` by now; blocking, may fail with OSError."""
     rlimits: Rlimits = {}
     """What instances have in place of the agent's own limits."""
 
@@ -174,7 +179,7 @@ async def start(around: Surroundings, plan: Plan, tasks: TaskGroup) -> Process |
     pipes: list[Pipe] = []
     Marks(around.logs.journal(plan.key)).begin()
     try:
-        process = await to_thread.run_sync(_start, around, plan, pipes)
+        process = await _start_in_room(around, plan, pipes)
     except OSError as error:
         process = ExecFailure(errno=error.errno or errno.EIO, what=error.filename or str(error))
     except ValueError as error:
@@ -184,6 +189,15 @@ async def start(around: Surroundings, plan: Plan, tasks: TaskGroup) -> Process |
         return process
     process.read(tasks, plan.release, plan.tap)
     return process
+
+
+async def _start_in_room(around: Surroundings, plan: Plan, pipes: list[Pipe]) -> Process | ExecFailure:
+    with anyio.move_on_after(ROOM_S) as waiting:
+        while not await to_thread.run_sync(around.has_room):  # noqa: ASYNC110 - systemd starts it, and tells nobody
+            await anyio.sleep(ROOM_AGAIN_S)
+    if not waiting.cancelled_caught:
+        return await to_thread.run_sync(_start, around, plan, pipes)
+    return ExecFailure(errno=errno.ENOENT, what=f"{around.cgroup_root}, of a unit that is not started")
 
 
 def _start(around: Surroundings, plan: Plan, pipes: list[Pipe]) -> Process | ExecFailure:

@@ -51,6 +51,7 @@ class Supervisor:
         drops_logs: bool = False,
         ring_bytes: int = journal.KEPT_BYTES,
         cgroup_root: Path | None = None,
+        has_room: Callable[[], bool] = lambda: True,
         rlimits: Rlimits | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -63,6 +64,7 @@ class Supervisor:
             inherited=inherited,
             jitter=jitter,
             cgroup_root=cgroup_root,
+            has_room=has_room,
             rlimits=rlimits or {},
         )
         self._on_change = on_change
