@@ -6,7 +6,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check fmt bench setup lock clean requires-demo requires-test
+.PHONY: help demo test check fmt bench setup wheels lock clean requires-demo requires-test
 
 VENV := .venv
 RUN := $(VENV)/bin
@@ -14,6 +14,10 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.rollway-setup
 # Interpreters for the venv, the first that works: `make PYTHON=/usr/bin/python3.12 setup` names another.
 PYTHON ?= python3.11 python3 python3.13 python3.12
+# Where `make wheels` puts what hosts install, for Debian 12's Python on this machine's architecture.
+WHEELS ?= dist/wheels
+HOSTS := --implementation cp --python-version 3.11 --only-binary :all: --platform manylinux2014_$(shell uname -m) \
+    $(foreach glibc,17 24 26 27 28 31 34 35 36,--platform manylinux_2_$(glibc)_$(shell uname -m))
 # Extra words for pytest or a benchmark: `make test ARGS="-k swap"`.
 ARGS ?=
 
@@ -27,6 +31,10 @@ have-nodejs = command -v node
 have-iproute2 = command -v ip
 have-curl = command -v curl
 have-systemd = command -v systemd-analyze
+have-systemd-container = command -v systemd-nspawn
+have-mmdebstrap = command -v mmdebstrap
+have-e2fsprogs = command -v debugfs
+have-qemu-system-x86 = command -v qemu-system-x86_64
 
 # $(call require,PACKAGE ...): installs the missing ones as root on Debian, else stops and names them.
 define require
@@ -48,6 +56,7 @@ help:
 	@echo "make check   lint, format, types, who imports whom, the tidy rules, the lock"
 	@echo "make fmt     format, and fix what can be fixed by itself"
 	@echo "make bench   the benchmarks"
+	@echo "make wheels  $(WHEELS): Rollway and all that it needs, for hosts without a network"
 	@echo "make setup   the virtual environment in $(VENV), from requirements.lock"
 	@echo "make lock    resolve requirements.lock anew from pyproject.toml (needs uv)"
 	@echo "make clean   remove everything that make made"
@@ -56,7 +65,7 @@ demo: requires-demo $(STAMP)
 	@$(RUN)/rollway demo $(ARGS)
 
 test: requires-test check
-	@$(RUN)/python -m pytest -n 2 $(ARGS)
+	@$(RUN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 check: requires-demo $(STAMP)
 	@$(RUN)/ruff check --quiet
@@ -79,7 +88,7 @@ requires-demo:
 	@$(call require,python3-venv git)
 
 requires-test:
-	@$(call require,python3-venv git nodejs iproute2 systemd curl)
+	@$(call require,python3-venv git nodejs iproute2 systemd curl systemd-container mmdebstrap e2fsprogs qemu-system-x86)
 
 # An interrupted or foreign venv is made anew; a good one only gets what changed.
 $(STAMP): requirements.lock pyproject.toml | requires-demo
@@ -96,10 +105,20 @@ $(STAMP): requirements.lock pyproject.toml | requires-demo
 	@$(RUN)/python -m pip install -qq --disable-pip-version-check --no-input --no-deps --no-build-isolation -e .
 	@touch $@
 
+# Only what requirements-hosts.lock names, and only with the digests that stand there.
+wheels: requires-demo $(STAMP)
+	@rm -rf $(WHEELS)
+	@$(RUN)/python -m pip download -qq --disable-pip-version-check --no-input --no-deps --require-hashes $(HOSTS) \
+	    -d $(WHEELS) -r requirements-hosts.lock
+	@$(RUN)/python -m pip wheel -qq --disable-pip-version-check --no-input --no-deps --no-build-isolation -w $(WHEELS) .
+	@echo "$(WHEELS): $$(ls $(WHEELS) | wc -l) wheels, $$(du -sh $(WHEELS) | cut -f 1)"
+
 lock:
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
 	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml \
 	    --extra all --group test --group dev -o requirements.lock
+	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml \
+	    --extra all --constraints requirements.lock -o requirements-hosts.lock
 
 clean:
 	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,8 +1,9 @@
-"""requirements.lock says what pyproject.toml says. Checked offline: names, versions, hashes; nothing resolved anew."""
+"""The locks say what pyproject.toml says. Checked offline: names, versions, hashes; nothing resolved anew."""
 
 import re
 import tomllib
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -71,9 +72,22 @@ def test_the_lock_is_up_to_date() -> None:
     assert not found, "run make lock:\n" + "\n".join(found)
 
 
-def test_the_lock_names_no_address() -> None:
-    """The lock fits every index, mirror or folder of wheels: it names none."""
-    assert "://" not in (ROOT / "requirements.lock").read_text()
+def test_hosts_get_what_was_tested() -> None:
+    """What `make wheels` gathers for hosts is all that Rollway itself asks for, as the whole lock has it."""
+    whole, hosts = (pins((ROOT / name).read_text()) for name in ("requirements.lock", "requirements-hosts.lock"))
+    tables = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = tables["project"]
+    asked = chain(project["dependencies"], *project["optional-dependencies"].values())
+    names = {canonicalize_name(Requirement(text).name) for text in asked} - {"rollway"}
+    assert names <= hosts.keys()
+    assert [name for name, pin in hosts.items() if name not in whole or whole[name].version != pin.version] == []
+    assert [name for name, pin in hosts.items() if not pin.hashed] == []
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-hosts.lock"])
+def test_a_lock_names_no_address(lock: str) -> None:
+    """A lock fits every index, mirror or folder of wheels: it names none."""
+    assert "://" not in (ROOT / lock).read_text()
 
 
 PYPROJECT = """
