@@ -1,0 +1,96 @@
+"""Real hosts as a person runs them: installed, joined, swapped, shut down, without power, without a network."""
+
+import pytest
+
+from tests.hosts.fleet import Fleet, instances
+from tests.hosts.machines import Host, wait_for
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("fleet")]
+UNITS = "/sys/fs/cgroup/system.slice"
+
+
+def started(host: Host) -> str:
+    """What would change if anything of the host's units or apps had been started anew."""
+    return f"{host.show('rollway-agent', 'MainPID')} {host.show('rollway-apps', 'MainPID')} {instances(host)}"
+
+
+def test_an_agent_needs_no_database_and_no_command_line_library(fleet: Fleet) -> None:
+    """What is installed for an agent, and runs, has neither click nor rich, neither SQLAlchemy nor Alembic."""
+    host = fleet.hosts[0]
+    listed = host.run("/opt/rollway/bin/pip", "list", "--format=freeze", "--disable-pip-version-check").stdout.lower()
+    assert "rollway==" in listed
+    assert [name for name in ("click", "rich", "sqlalchemy", "alembic") if name in listed] == []
+    assert host.show("rollway-agent", "ActiveState") == "active"
+
+
+def test_instances_live_in_the_unit_of_the_apps(fleet: Fleet) -> None:
+    """Each instance has a cgroup of its own in rollway-apps.service; in the agent's own unit is the agent alone."""
+    host = fleet.hosts[0]
+    agent = host.show("rollway-agent", "MainPID")
+    assert host.read(f"{UNITS}/rollway-agent.service/cgroup.procs").split() == [agent]
+    assert host.read(f"{UNITS}/rollway-apps.service/cgroup.procs").split() == []
+    leaves = [host.read(f"{UNITS}/rollway-apps.service/hello.production.web.{slot}/cgroup.procs") for slot in (1, 2)]
+    assert sorted(int(leaf) for leaf in leaves) == instances(host)
+    assert host.read(f"{UNITS}/rollway-apps.service/holder/cgroup.procs").split() == [
+        host.show("rollway-apps", "MainPID")
+    ]
+
+
+def test_a_swap_is_not_felt(fleet: Fleet) -> None:
+    """Hosts go to another release, one by one, and back, while users ask all of them: no request fails."""
+    with fleet.load() as users:
+        users.wait_for(fresh=100, kept=100)
+        fleet.swap()
+        fleet.swap()
+        seen = users.end()
+    assert (seen["failed"], seen["reasons"]) == (0, [])
+
+
+def test_stopping_the_apps_drains_them(fleet: Fleet) -> None:
+    """`systemctl stop rollway-apps` finishes what is in hand, whether the agent lives or not; start brings all back."""
+    host = fleet.hosts[1]
+    for does, drained in (("start", "drained by the agent"), ("stop", "drained by the records")):
+        host.run("systemctl", does, "rollway-agent")
+        agent = host.show("rollway-agent", "MainPID")
+        with fleet.asked(host) as user:
+            host.run("systemctl", "stop", "rollway-apps")
+            assert fleet.version in user.communicate()[0]
+        assert drained in host.journal("rollway-apps")
+        assert (instances(host), host.show("rollway-agent", "MainPID")) == ([], agent)
+        assert host.show("rollway-apps", "Result") == "success"
+        host.run("systemctl", "start", "rollway-agent", "rollway-apps")
+        fleet.serves(host)
+    fleet.connects(host)
+
+
+def test_a_host_that_is_cut_off_serves_on(fleet: Fleet) -> None:
+    """Without the network nothing on a host changes; when it is back the agent is, by itself."""
+    host = fleet.hosts[0]
+    before = started(host)
+    host.cut()
+    wait_for("the coordinator misses it", lambda: not fleet.is_connected(host), explain=fleet.log)
+    assert fleet.version in host.run("curl", "-s", "http://127.0.0.1:8080/").stdout
+    host.heal()
+    fleet.connects(host)
+    assert started(host) == before
+
+
+def test_a_reboot_brings_back_what_ran(fleet: Fleet) -> None:
+    """A host that was shut down, and one that lost its power, serve again after boot while the coordinator is away."""
+    first, second = fleet.hosts
+    fleet.stop()
+    with fleet.asked(first) as user:
+        first.stop()
+        assert fleet.version in user.communicate()[0], "what was in hand is finished before the host is off"
+    second.crash()
+    first.boot()
+    second.boot()
+    for host in fleet.hosts:
+        fleet.serves(host)
+        assert host.show("rollway-agent", "NRestarts") == "0"
+    fleet.start()
+    for host in fleet.hosts:
+        fleet.connects(host)
+    with fleet.load() as users:
+        fleet.swap()
+        assert users.end()["failed"] == 0

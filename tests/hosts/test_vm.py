@@ -1,0 +1,51 @@
+"""Cgroup v2 with the controllers on, as every real Debian 12 host has it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.hosts.fleet import Fleet
+from tests.hosts.vm import run_as_vm
+
+SCRIPT = """
+until_so() {
+    for _ in $(seq 300); do if "$@"; then return; fi; sleep 0.2; done
+    echo "not so: $*"; journalctl -b -n 40; exit 1
+}
+serves() { curl -sm 5 http://127.0.0.1:8080/ | grep -q version; }
+pid() { systemctl show -P MainPID rollway-agent; }
+runs_anew() { test "$(systemctl show -P SubState rollway-agent)" = running && test "$(pid)" != "$was"; }
+instances() { cat hello.production.web.*/cgroup.procs | tr '\\n' ' '; }
+cd /sys/fs/cgroup/system.slice
+until_so serves
+cd rollway-apps.service
+echo "on: $(cat cgroup.subtree_control)"
+echo "bounded: $(ls hello.production.web.1/memory.max hello.production.web.1/pids.max | wc -l)"
+echo "before: $(instances)"
+was=$(pid); kill -KILL $was; until_so runs_anew; echo "killed: $(instances)"
+serves && echo "serves: yes"
+echo "failed: $(journalctl -b --no-pager | grep -c -e 219/CGROUP -e 'Failed with result .resources' || true)"
+"""
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.xdist_group("virtual machine")
+def test_an_agent_comes_back_where_controllers_are_on(fleet: Fleet, tmp_path: Path) -> None:
+    """With memory and pids controllers on for the instances, a killed agent starts again and they live on.
+
+    The disk of a host that serves is booted without a network: what ran comes back without the coordinator.
+    """
+    host = fleet.hosts[1]
+    host.stop()
+    try:
+        printed = run_as_vm(host, SCRIPT, tmp_path)
+    finally:
+        host.boot()
+    said = dict(line.split(": ", 1) for line in printed.splitlines() if ": " in line)
+    assert {"memory", "pids"} <= set(said["on"].split()), printed
+    assert said["bounded"] == "2", printed
+    assert len(said["before"].split()) == 2, printed
+    assert said["before"] == said["killed"], printed
+    assert (said["serves"], said["failed"]) == ("yes", "0"), printed
+    fleet.serves(host)
+    fleet.connects(host)
