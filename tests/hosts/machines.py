@@ -113,8 +113,9 @@ class Host:
         return self.run("cat", path).stdout
 
     def journal(self, unit: str = "rollway-agent") -> str:
-        """What a unit has said since the host was switched on."""
-        return self.run("journalctl", "-b", "--no-pager", "-o", "cat", "-u", unit, code=None).stdout
+        """What a unit has said itself, without the lines of apps, since the host was switched on."""
+        said = self.run("journalctl", "-b", "--no-pager", "-o", "cat", "-u", unit, code=None).stdout
+        return "".join(line for line in said.splitlines(keepends=True) if '"stream":' not in line)
 
     def show(self, unit: str, what: str) -> str:
         """A property of a unit."""
