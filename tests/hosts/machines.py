@@ -80,7 +80,9 @@ class Host:
         assert self._nspawn is None, f"{self.name} is on"
         words = ["systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}", f"--machine={self._namespace}",
                  f"--hostname={self.name}", "--register=no", "--keep-unit", "--resolv-conf=off", "--link-journal=no",
-                 f"--network-namespace-path=/run/netns/{self._namespace}", "--console=read-only"]  # fmt: skip
+                 f"--network-namespace-path=/run/netns/{self._namespace}", "--console=read-only",
+                 # A container may not look into other processes by default; a host may.
+                 "--system-call-filter=pidfd_getfd"]  # fmt: skip
         words += [f"--bind-ro={source}:{target}" for source, target in self._binds.items()]
         with (self._folder / "console.log").open("ab") as console:
             self._nspawn = subprocess.Popen(
