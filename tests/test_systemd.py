@@ -40,6 +40,7 @@ PROMISES = {
     "the agent comes back whenever it ends": ("rollway-agent", "Service", "Restart", "always"),
     "the agent comes back however often it ends": ("rollway-agent", "Unit", "StartLimitIntervalSec", "0"),
     "the agent is started when it says so": ("rollway-agent", "Service", "Type", "notify"),
+    "an agent whose loop hangs is replaced": ("rollway-agent", "Service", "WatchdogSec", "30s"),
     "only the agent itself is killed with its unit": ("rollway-agent", "Service", "KillMode", "process"),
     "sockets, pidfds and rings survive the agent": ("rollway-agent", "Service", "FileDescriptorStoreMax", "16384"),
     "no log line is dropped by a rate limit": ("rollway-agent", "Service", "LogRateLimitIntervalSec", "0"),
@@ -71,7 +72,7 @@ def test_an_app_inherits_nothing_of_the_agents_unit() -> None:
     """The agent's unit sets only what ends with the agent: no sandbox, limit, user or umask for apps to get."""
     stays_with_the_agent = {
         "Type", "NotifyAccess", "ExecStart", "Restart", "RestartSec", "KillMode", "TimeoutStopSec",
-        "FileDescriptorStoreMax", "LogRateLimitIntervalSec", "Environment",
+        "FileDescriptorStoreMax", "LogRateLimitIntervalSec", "Environment", "WatchdogSec",
     }  # fmt: skip
     assert set(read("rollway-agent.service")["Service"]) - stays_with_the_agent == set()
 

@@ -24,6 +24,7 @@ from agent.host import certificate, health
 from agent.host.control import Control
 from agent.host.host import Host
 from agent.host.keys import HostKey
+from agent.host.pulse import Pulse
 from agent.host.routes import refuse_taken
 from agent.host.tails import tail
 from agent.link import tls
@@ -39,6 +40,7 @@ from agent.model.roles import AgentSettings
 from agent.supervisor.launchable import InstanceKey
 from agent.supervisor.supervisor import Supervisor
 from agent.telemetry import events
+from agent.telemetry.metrics import Metrics, Seen
 from agent.telemetry.output import OWN_JOURNAL, Stdout
 from agent.web.bounds import RUNNER_LIMITS
 from agent.web.health import Health
@@ -48,6 +50,7 @@ from agent.wire.sdnotify import Notice
 
 FLUSH_S: Final = 2.0
 HTTP_SHUTDOWN_S: Final = 1.0
+STRANDED: Final = "stranded connections were closed"
 ORPHANED_S: Final = 10.0
 """So long an agent whose `rollway up` was killed waits for another before it drains."""
 
@@ -82,7 +85,9 @@ class Agent:
     """All parts of one agent. Constructing it takes the lock and the ports, or raises RollwayError."""
 
     def __init__(self, settings: AgentSettings, stdout: Stdout, store: FdStore, inherited: Inherited) -> None:
-        self._store, self._inherited = store, inherited
+        self._store, self._inherited, self._stdout = store, inherited, stdout
+        self._metrics = Metrics()
+        self._pulse = Pulse(self._metrics.lagged, self._status)
         self._state_dir, run_dir = _folders(settings)
         self._lock = service.hold(self._state_dir, "an agent")
         key = HostKey.of(Path(settings.age_key))
@@ -97,7 +102,7 @@ class Agent:
             store=store,
             inherited=inherited,
             on_change=self._instance_changed,
-            on_event=_on_event,
+            on_event=self._on_event,
             cgroup_root=apps,
             has_room=lambda: apps is None or cgroup.take_over(apps),
             drops_logs=settings.logs_on_full == "drop",
@@ -124,6 +129,7 @@ class Agent:
         )
         self._health = Health(
             {
+                "event loop": self._pulse.fault,
                 "stored state": lambda: "" if self._host.loaded else "not loaded yet",
                 "host": lambda: "drained: see `rollway agent undrain`" if self._host.drained else "",
             }
@@ -139,6 +145,7 @@ class Agent:
             await tasks.start(self._host.run)
             await to_thread.run_sync(self._drop_what_nobody_took)
             tasks.start_soon(self._dialer.run)
+            tasks.start_soon(self._pulse.run)
             tasks.start_soon(certificate.keep_renewed, self._settings.tls, self._settings.coordinators, self._tls)
             self._health.started = True
             async with self._control.serving(self._host, lambda: self._link):
@@ -178,12 +185,34 @@ class Agent:
         self._link = Link(connected, clock.now().wall_ms)
         log.info("link", connected=connected)
 
+    def _on_event(self, key: InstanceKey, event: str, details: Mapping[str, str | int]) -> None:
+        if event == STRANDED:
+            self._metrics.stranded(key.app, key.environment, int(details["connections"]))
+        log.info(event, app=key.app, env=key.environment, instance=key.name, **details)
+
+    def _status(self) -> str:
+        """One line for `systemctl status`."""
+        found = [one.state for app in self._host.reports() for one in app.instances]
+        link = "linked" if self._link.up else "no coordinator"
+        return f"{found.count('ready')} of {len(found)} instances ready, {link}"
+
+    async def _metrics_text(self) -> bytes:
+        seen = Seen(
+            version=version("rollway"),
+            apps=self._host.reports(),
+            connected=self._link.up,
+            unsent_bytes=self._stdout.unsent_bytes,
+            sent_bytes=self._stdout.sent_bytes,
+            lost_records=self._stdout.lost_records,
+        )
+        return await to_thread.run_sync(self._metrics.text, seen)
+
     def _report(self, apps: tuple[AppReport, ...]) -> None:
         self._dialer.report(apps)
 
     @asynccontextmanager
     async def _http(self) -> AsyncIterator[None]:
-        application = health.application(self._host, self._health)
+        application = health.application(self._host, self._health, self._metrics_text)
         runner = web.AppRunner(application, shutdown_timeout=HTTP_SHUTDOWN_S, **RUNNER_LIMITS)
         await runner.setup()
         try:
@@ -239,7 +268,3 @@ def _hello(settings: AgentSettings, key: HostKey) -> Hello:
         environments=settings.environments,
         address=settings.address or "",
     )
-
-
-def _on_event(key: InstanceKey, event: str, details: Mapping[str, str | int]) -> None:
-    log.info(event, app=key.app, env=key.environment, instance=key.name, **details)
