@@ -143,6 +143,7 @@ class Agent:
             tasks.start_soon(service.watch_lifeline, ending, self._inherited.take(service.LIFELINE), ORPHANED_S)
             await tasks.start(self._supervisor.run)
             await tasks.start(self._host.run)
+            await self._supervisor.until_taken_up()
             await to_thread.run_sync(self._drop_what_nobody_took)
             tasks.start_soon(self._dialer.run)
             tasks.start_soon(self._pulse.run)
