@@ -54,6 +54,11 @@ class Rollouts:
         self._actors: dict[RolloutId, Actor] = {}
         self._tasks: TaskGroup
 
+    @property
+    def under_way(self) -> int:
+        """How many."""
+        return len(self._actors)
+
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Go on with what is stored, then with what comes, until cancelled."""
         async with anyio.create_task_group() as self._tasks:

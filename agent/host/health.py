@@ -1,4 +1,4 @@
-"""The agent's HTTP: its own health, and for each app whether a balancer may send to this host."""
+"""The agent's HTTP: its own health and metrics, and for each app whether a balancer may send to this host."""
 
 from aiohttp import web
 
@@ -6,9 +6,10 @@ from agent.errors import NotFoundError
 from agent.host.host import Host
 from agent.web.errors import errors_as_json
 from agent.web.health import Health
+from agent.web.metrics import Exposition
 
 
-def application(host: Host, health: Health) -> web.Application:
+def application(host: Host, health: Health, metrics: Exposition) -> web.Application:
     async def app_readyz(request: web.Request) -> web.Response:
         """200 while every listening type has an instance that is ready, else 503 with the reason."""
         app = request.match_info["app"]
@@ -20,4 +21,5 @@ def application(host: Host, health: Health) -> web.Application:
     application = web.Application(middlewares=[errors_as_json])
     application.router.add_get("/apps/{app}/readyz", app_readyz)
     health.add_routes(application)
+    metrics.add_routes(application)
     return application

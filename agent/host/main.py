@@ -24,6 +24,7 @@ from agent.host import certificate, health
 from agent.host.control import Control
 from agent.host.host import Host
 from agent.host.keys import HostKey
+from agent.host.metrics import Metrics
 from agent.host.routes import refuse_taken
 from agent.host.tails import tail
 from agent.link import tls
@@ -40,8 +41,10 @@ from agent.supervisor.launchable import InstanceKey
 from agent.supervisor.supervisor import Supervisor
 from agent.telemetry import events
 from agent.telemetry.output import OWN_JOURNAL, Stdout
+from agent.telemetry.pulse import Pulse
 from agent.web.bounds import RUNNER_LIMITS
 from agent.web.health import Health
+from agent.web.metrics import Exposition
 from agent.wire.control import GROUP, Link
 from agent.wire.messages import PROTOCOL, Hello
 from agent.wire.sdnotify import Notice
@@ -97,13 +100,15 @@ class Agent:
             store=store,
             inherited=inherited,
             on_change=self._instance_changed,
-            on_event=_on_event,
+            on_event=self._on_event,
             cgroup_root=apps,
             has_room=lambda: apps is None or cgroup.take_over(apps),
             drops_logs=settings.logs_on_full == "drop",
             ring_bytes=settings.ring_bytes,
             rlimits=spawn.raise_open_files(),
         )
+        self._metrics = Metrics(self._supervisor, stdout, lambda: self._link.up)
+        self._pulse = Pulse(self._status)
         self._host = Host(
             settings,
             supervisor=self._supervisor,
@@ -124,7 +129,7 @@ class Agent:
         )
         self._health = Health(
             {
-                "stored state": lambda: "" if self._host.loaded else "not loaded yet",
+                "stored-state": lambda: "" if self._host.loaded else "not loaded yet",
                 "host": lambda: "drained: see `rollway agent undrain`" if self._host.drained else "",
             }
         )
@@ -141,8 +146,9 @@ class Agent:
             tasks.start_soon(self._dialer.run)
             tasks.start_soon(certificate.keep_renewed, self._settings.tls, self._settings.coordinators, self._tls)
             self._health.started = True
+            tasks.start_soon(self._pulse.run)
             async with self._control.serving(self._host, lambda: self._link):
-                service.notify(Notice(ready=True, status="running"))
+                service.notify(Notice(ready=True))
                 log.info("agent started", state_dir=str(self._state_dir), pid=os.getpid())
                 await ending.asked.wait()
                 if ending.drain.is_set():
@@ -154,8 +160,8 @@ class Agent:
             tasks.cancel_scope.cancel()
 
     async def _drain(self) -> None:
-        service.notify(Notice(stopping=True, status="draining"))
         self._health.draining = True
+        service.notify(Notice(stopping=True, status=self._status()))
         if await self._host.drain():
             log.info("drained")
         else:
@@ -174,6 +180,13 @@ class Agent:
     def _instance_changed(self, app: AppName, environment: EnvironmentName) -> None:
         self._host.instance_changed(app, environment)
 
+    def _status(self) -> str:
+        return f"{'draining; ' if self._health.draining else ''}{self._metrics.status()}"
+
+    def _on_event(self, key: InstanceKey, event: str, details: Mapping[str, str | int]) -> None:
+        self._metrics.heard(key, event, details)
+        log.info(event, app=key.app, env=key.environment, instance=key.name, **details)
+
     def _linked(self, connected: bool) -> None:  # noqa: FBT001 - one fact
         self._link = Link(connected, clock.now().wall_ms)
         log.info("link", connected=connected)
@@ -183,7 +196,8 @@ class Agent:
 
     @asynccontextmanager
     async def _http(self) -> AsyncIterator[None]:
-        application = health.application(self._host, self._health)
+        exposition = Exposition(lambda: (*self._metrics.collect(), *self._pulse.lag.collect()))
+        application = health.application(self._host, self._health, exposition)
         runner = web.AppRunner(application, shutdown_timeout=HTTP_SHUTDOWN_S, **RUNNER_LIMITS)
         await runner.setup()
         try:
@@ -239,7 +253,3 @@ def _hello(settings: AgentSettings, key: HostKey) -> Hello:
         environments=settings.environments,
         address=settings.address or "",
     )
-
-
-def _on_event(key: InstanceKey, event: str, details: Mapping[str, str | int]) -> None:
-    log.info(event, app=key.app, env=key.environment, instance=key.name, **details)

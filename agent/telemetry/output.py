@@ -39,6 +39,8 @@ class Stdout:
         self._bound = bound_bytes
         self._waiting: dict[Journal, None] = {}
         self._lost = 0
+        self.lost_total = 0
+        """Records that found no room among the own events, or nobody who reads."""
         self._changed = anyio.Event()
         self.offer(self.own)
 
@@ -86,7 +88,7 @@ class Stdout:
     def put(self, record: bytes) -> None:
         """Take one line or count it as lost; never waits. Twice the bound, so that events pass waiting records."""
         if self.own.unsent + len(record) > 2 * self._bound:
-            self._lost += 1
+            self._lose(1)
             return
         self.own.append(record)
         self.offer(self.own)
@@ -109,11 +111,15 @@ class Stdout:
             except OSError as error:
                 if error.errno not in _NOBODY_READS:
                     raise
-                self._lost += journal.next_unsent(left).count(b"\n")
+                self._lose(journal.next_unsent(left).count(b"\n"))
                 journal.skip(left)
                 return False
             self._tell()
         return True
+
+    def _lose(self, records: int) -> None:
+        self._lost += records
+        self.lost_total += records
 
     def _tell_lost(self) -> None:
         if self._lost and not self._waiting:
