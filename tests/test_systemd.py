@@ -40,10 +40,10 @@ PROMISES = {
     "the agent comes back whenever it ends": ("rollway-agent", "Service", "Restart", "always"),
     "the agent comes back however often it ends": ("rollway-agent", "Unit", "StartLimitIntervalSec", "0"),
     "the agent is started when it says so": ("rollway-agent", "Service", "Type", "notify"),
+    "an agent whose loop hangs is replaced": ("rollway-agent", "Service", "WatchdogSec", "30s"),
     "only the agent itself is killed with its unit": ("rollway-agent", "Service", "KillMode", "process"),
     "sockets, pidfds and rings survive the agent": ("rollway-agent", "Service", "FileDescriptorStoreMax", "16384"),
     "no log line is dropped by a rate limit": ("rollway-agent", "Service", "LogRateLimitIntervalSec", "0"),
-    "an agent whose loop is stuck is restarted": ("rollway-agent", "Service", "WatchdogSec", "30s"),
     "instances have a cgroup subtree of their own": ("rollway-apps", "Service", "Delegate", "yes"),
     "the apps stop before the agent that drains them": ("rollway-apps", "Unit", "After", "rollway-agent.service"),
     "stopping the apps drains them": ("rollway-apps", "Service", "ExecStop", "/usr/bin/rollway agent drain"),
@@ -56,7 +56,7 @@ PROMISES = {
     "an app cannot speak for the unit of all apps": ("rollway-apps", "Service", "NotifyAccess", "exec"),
     "an instance out of memory stops no other": ("rollway-apps", "Service", "OOMPolicy", "continue"),
     "all instances together have no task limit": ("rollway-apps", "Service", "TasksMax", "infinity"),
-    "a coordinator whose loop is stuck is restarted": ("rollway-coordinator", "Service", "WatchdogSec", "60s"),
+    "a coordinator whose loop hangs is restarted": ("rollway-coordinator", "Service", "WatchdogSec", "60s"),
     "the coordinator comes back whenever it ends": ("rollway-coordinator", "Service", "Restart", "always"),
     "the coordinator comes back however often it ends": ("rollway-coordinator", "Unit", "StartLimitIntervalSec", "0"),
 }
@@ -73,7 +73,7 @@ def test_an_app_inherits_nothing_of_the_agents_unit() -> None:
     """The agent's unit sets only what ends with the agent: no sandbox, limit, user or umask for apps to get."""
     stays_with_the_agent = {
         "Type", "NotifyAccess", "ExecStart", "Restart", "RestartSec", "KillMode", "TimeoutStopSec",
-        "WatchdogSec", "FileDescriptorStoreMax", "LogRateLimitIntervalSec", "Environment",
+        "FileDescriptorStoreMax", "LogRateLimitIntervalSec", "Environment", "WatchdogSec",
     }  # fmt: skip
     assert set(read("rollway-agent.service")["Service"]) - stays_with_the_agent == set()
 

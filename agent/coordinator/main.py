@@ -80,11 +80,12 @@ async def serve(settings: CoordinatorSettings, database: Database, lifeline: int
 
 async def _serve(settings: CoordinatorSettings, database: Database, lifeline: int | None) -> None:
     identity.prepare(settings)
-    ending, health = service.Ending(), Health({})
+    ending = service.Ending()
     sockets = [_listen(text) for text in settings.listen]
     server = await Server.open(settings, database)
     context = server_context(settings.tls)
-    pulse = Pulse(lambda: _status(server))
+    pulse = Pulse(lambda _late_s: None, lambda: _status(server))
+    health = Health({"event-loop": pulse.fault})
     async with anyio.create_task_group() as tasks:
         await tasks.start(service.watch_signals, ending)
         tasks.start_soon(service.watch_lifeline, ending, lifeline)

@@ -31,7 +31,8 @@ class Left(Struct, frozen=True, kw_only=True):
     place: int
     slot: int
     socket: socket.socket
-    name: str
+    name: str = ""
+    """Under which the store has it; empty: it has not."""
 
 
 def name_of(key: AppKey, process: ProcessName, address: Address, place: int, slot: int) -> str:
@@ -50,7 +51,7 @@ def from_store(inherited: Inherited, key: AppKey) -> Iterator[Left]:
             yield Left(process=process, address=address, place=place, slot=slot, socket=held, name=name)
 
 
-def from_instances(key: AppKey, records: Iterable[Record], known: Iterable[Left]) -> Iterator[Left]:
+def from_instances(records: Iterable[Record], known: Iterable[Left]) -> Iterator[Left]:
     """The sockets of living instances that are not known already."""
     have = {(left.process, left.address, left.slot) for left in known}
     for place, record in enumerate(records):
@@ -59,15 +60,7 @@ def from_instances(key: AppKey, records: Iterable[Record], known: Iterable[Left]
             where = (record.key.process, address, record.key.slot)
             held = _held_by(record, address) if where not in have else None
             if held is not None:
-                name = name_of(key, record.key.process, address, place, record.key.slot)
-                yield Left(
-                    process=record.key.process,
-                    address=address,
-                    place=place,
-                    slot=record.key.slot,
-                    socket=held,
-                    name=name,
-                )
+                yield Left(process=record.key.process, address=address, place=place, slot=record.key.slot, socket=held)
 
 
 def _read(name: str, key: AppKey) -> tuple[ProcessName, Address, int, int] | None:

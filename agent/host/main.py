@@ -17,14 +17,13 @@ from typing import Final
 import anyio
 import structlog
 from aiohttp import web
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from agent.errors import FailedError
 from agent.host import certificate, health
 from agent.host.control import Control
 from agent.host.host import Host
 from agent.host.keys import HostKey
-from agent.host.metrics import Metrics
 from agent.host.routes import refuse_taken
 from agent.host.tails import tail
 from agent.link import tls
@@ -40,17 +39,18 @@ from agent.model.roles import AgentSettings
 from agent.supervisor.launchable import InstanceKey
 from agent.supervisor.supervisor import Supervisor
 from agent.telemetry import events
+from agent.telemetry.metrics import Metrics, Seen
 from agent.telemetry.output import OWN_JOURNAL, Stdout
 from agent.telemetry.pulse import Pulse
 from agent.web.bounds import RUNNER_LIMITS
 from agent.web.health import Health
-from agent.web.metrics import Exposition
 from agent.wire.control import GROUP, Link
 from agent.wire.messages import PROTOCOL, Hello
 from agent.wire.sdnotify import Notice
 
 FLUSH_S: Final = 2.0
 HTTP_SHUTDOWN_S: Final = 1.0
+STRANDED: Final = "stranded connections were closed"
 ORPHANED_S: Final = 10.0
 """So long an agent whose `rollway up` was killed waits for another before it drains."""
 
@@ -85,7 +85,9 @@ class Agent:
     """All parts of one agent. Constructing it takes the lock and the ports, or raises RollwayError."""
 
     def __init__(self, settings: AgentSettings, stdout: Stdout, store: FdStore, inherited: Inherited) -> None:
-        self._store, self._inherited = store, inherited
+        self._store, self._inherited, self._stdout = store, inherited, stdout
+        self._metrics, self._one_scrape = Metrics(), CapacityLimiter(1)
+        self._pulse = Pulse(self._metrics.lagged, self._status)
         self._state_dir, run_dir = _folders(settings)
         self._lock = service.hold(self._state_dir, "an agent")
         key = HostKey.of(Path(settings.age_key))
@@ -107,8 +109,6 @@ class Agent:
             ring_bytes=settings.ring_bytes,
             rlimits=spawn.raise_open_files(),
         )
-        self._metrics = Metrics(self._supervisor, stdout, lambda: self._link.up)
-        self._pulse = Pulse(self._status)
         self._host = Host(
             settings,
             supervisor=self._supervisor,
@@ -129,6 +129,7 @@ class Agent:
         )
         self._health = Health(
             {
+                "event-loop": self._pulse.fault,
                 "stored-state": lambda: "" if self._host.loaded else "not loaded yet",
                 "host": lambda: "drained: see `rollway agent undrain`" if self._host.drained else "",
             }
@@ -144,11 +145,11 @@ class Agent:
             await tasks.start(self._host.run)
             await to_thread.run_sync(self._drop_what_nobody_took)
             tasks.start_soon(self._dialer.run)
+            tasks.start_soon(self._pulse.run)
             tasks.start_soon(certificate.keep_renewed, self._settings.tls, self._settings.coordinators, self._tls)
             self._health.started = True
-            tasks.start_soon(self._pulse.run)
             async with self._control.serving(self._host, lambda: self._link):
-                service.notify(Notice(ready=True))
+                service.notify(Notice(ready=True, status="running"))
                 log.info("agent started", state_dir=str(self._state_dir), pid=os.getpid())
                 await ending.asked.wait()
                 if ending.drain.is_set():
@@ -160,8 +161,8 @@ class Agent:
             tasks.cancel_scope.cancel()
 
     async def _drain(self) -> None:
+        service.notify(Notice(stopping=True, status="draining"))
         self._health.draining = True
-        service.notify(Notice(stopping=True, status=self._status()))
         if await self._host.drain():
             log.info("drained")
         else:
@@ -180,24 +181,38 @@ class Agent:
     def _instance_changed(self, app: AppName, environment: EnvironmentName) -> None:
         self._host.instance_changed(app, environment)
 
-    def _status(self) -> str:
-        return f"{'draining; ' if self._health.draining else ''}{self._metrics.status()}"
-
-    def _on_event(self, key: InstanceKey, event: str, details: Mapping[str, str | int]) -> None:
-        self._metrics.heard(key, event, details)
-        log.info(event, app=key.app, env=key.environment, instance=key.name, **details)
-
     def _linked(self, connected: bool) -> None:  # noqa: FBT001 - one fact
         self._link = Link(connected, clock.now().wall_ms)
         log.info("link", connected=connected)
+
+    def _on_event(self, key: InstanceKey, event: str, details: Mapping[str, str | int]) -> None:
+        if event == STRANDED:
+            self._metrics.stranded(key.app, key.environment, int(details["connections"]))
+        log.info(event, app=key.app, env=key.environment, instance=key.name, **details)
+
+    def _status(self) -> str:
+        """One line for `systemctl status`."""
+        found = [one.state for app in self._host.reports() for one in app.instances]
+        link = "linked" if self._link.up else "no coordinator"
+        return f"{found.count('ready')} of {len(found)} instances ready, {link}"
+
+    async def _metrics_text(self) -> bytes:
+        seen = Seen(
+            version=version("rollway"),
+            apps=self._host.reports(),
+            connected=self._link.up,
+            unsent_bytes=self._stdout.unsent_bytes,
+            sent_bytes=self._stdout.sent_bytes,
+            lost_records=self._stdout.lost_records,
+        )
+        return await to_thread.run_sync(self._metrics.text, seen, limiter=self._one_scrape)
 
     def _report(self, apps: tuple[AppReport, ...]) -> None:
         self._dialer.report(apps)
 
     @asynccontextmanager
     async def _http(self) -> AsyncIterator[None]:
-        exposition = Exposition(lambda: (*self._metrics.collect(), *self._pulse.lag.collect()))
-        application = health.application(self._host, self._health, exposition)
+        application = health.application(self._host, self._health, self._metrics_text)
         runner = web.AppRunner(application, shutdown_timeout=HTTP_SHUTDOWN_S, **RUNNER_LIMITS)
         await runner.setup()
         try:

@@ -83,7 +83,7 @@ class Routes:
     async def adopt(self, inherited: Inherited, records: list[Record], spec: AppSpec | None) -> None:
         """Take over every group of an earlier agent, as it stood; who was ready goes on getting connections."""
         lefts = list(adopt.from_store(inherited, self._key))
-        lefts += await to_thread.run_sync(lambda: list(adopt.from_instances(self._key, records, lefts)))
+        lefts += await to_thread.run_sync(lambda: list(adopt.from_instances(records, lefts)))
         types = {process.name: process for process in (spec.processes if spec else ())}
         for record in records:
             if (kept := record.instance) is not None and kept.addresses:
@@ -99,7 +99,7 @@ class Routes:
             group = await to_thread.run_sync(
                 Group.adopt, address, members, list(members), Traffic(dict.fromkeys(here, 1))
             )
-            opened = _Open(group, {left.slot: left.name for left in found})
+            opened = _Open(group, {left.slot: left.name for left in found if left.name})
             held.groups[address] = opened
             await self._keep(opened, name, address)
             self._tasks.start_soon(partial(opened.run, http=name in types and _speaks_http(types[name])))

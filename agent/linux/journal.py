@@ -21,7 +21,8 @@ _MAGIC: Final = b"rollway1"
 _HEAD: Final = struct.Struct("=8sQQI")  # magic, end, start, length of the note that follows
 _FIRST: Final = memfd.PAGE_BYTES  # the head has a page of its own, which is never given back
 _STEP_BYTES: Final = 128 * 1024
-_LOOK_BACK_BYTES: Final = 1024 * 1024
+_LOOK_BACK_BYTES: Final = 512 * 1024
+"""So much before the position stays: a record that is sent in part is whole in it, to be seen and to be sent again."""
 
 
 class Journal:
@@ -113,7 +114,7 @@ class Journal:
 
     def _trim(self) -> None:
         """Give back what is sent and beyond what is kept; the head says so before it is gone."""
-        start = memfd.page_floor(min(self._sent, self._end - self._kept_bytes))
+        start = memfd.page_floor(min(self._sent - _LOOK_BACK_BYTES, self._end - self._kept_bytes))
         if start - self._start >= _STEP_BYTES:
             before, self._start = self._start, start
             self._commit()

@@ -22,6 +22,7 @@ from agent.errors import RefusedError
 from agent.wire import sdnotify
 
 SYSTEMCTL_WITHIN_S: Final = 2.0
+HEARD_WITHIN_S: Final = 1.0
 LIFELINE: Final = "lifeline"
 """A pipe, handed over under this name, whose other end a parent holds: its end is the parent's, however that came."""
 
@@ -70,13 +71,18 @@ async def watch_lifeline(ending: Ending, fd: int | None, patience_s: float = 0) 
 
 
 def notify(notice: sdnotify.Notice) -> None:
-    """Send `notice` to $NOTIFY_SOCKET; without one, or with nobody there, nothing."""
+    """Send `notice` to $NOTIFY_SOCKET; without one, or with nobody there, nothing.
+
+    A manager whose queue is full, perhaps of what we had it keep, is waited for a little: a READY that is lost is never
+    said again.
+    """
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.settimeout(HEARD_WITHIN_S)
         try:
-            sock.sendto(sdnotify.build(notice), socket.MSG_DONTWAIT, f"\0{path[1:]}" if path[0] == "@" else path)
+            sock.sendto(sdnotify.build(notice), f"\0{path[1:]}" if path[0] == "@" else path)
         except OSError as error:
             log.warning("cannot tell the service manager", reason=str(error))
 

@@ -93,14 +93,6 @@ class Marks:
         return self._FORM.pack(*(value for mark in marks for value in (mark.used, mark.inside, mark.dropped)))
 
 
-class Totals(Struct):
-    """What became of the output of all instances since this agent began."""
-
-    records: int = 0
-    size_bytes: int = 0
-    dropped: int = 0
-
-
 class Follower:
     """Somebody who reads along. Bounded: records that come while it is full are counted and left out."""
 
@@ -143,7 +135,6 @@ class Logs:
     ) -> None:
         self.drops: Final = drops
         """Whether what finds no room is dropped and counted, instead of keeping its writer waiting."""
-        self.totals: Final = Totals()
         self._kept_bytes: Final = kept_bytes
         self._outlet: Final = outlet
         self._store: Final = store
@@ -186,8 +177,6 @@ class Logs:
 
     def committed(self, key: InstanceKey, records: bytes) -> None:
         """Show to followers, and have sent, what was just committed."""
-        self.totals.records += records.count(b"\n")
-        self.totals.size_bytes += len(records)
         for follower in self._followers:
             if follower.matches(key):
                 follower.offer(records)
@@ -301,9 +290,7 @@ class Stream:
         used = self._pipe.taken - self._lines.rest_bytes
         dropped = self._marks[self._pipe.name].dropped
         if not has_room:
-            lost = records.count(b"\n")
-            dropped += lost
-            self._logs.totals.dropped += lost
+            dropped += records.count(b"\n")
             records = b""
         elif dropped and (records or is_last):
             records = self._lines.gap(dropped, clock.timestamp()) + records

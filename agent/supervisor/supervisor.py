@@ -8,7 +8,7 @@ handled here: which release, and traffic.
 
 import itertools
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -28,7 +28,7 @@ from agent.model.units import Milliseconds
 from agent.supervisor import oneoff
 from agent.supervisor.instance import Instance
 from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey, Launchable
-from agent.supervisor.logs import Follower, Logs, Outlet, Totals, matching
+from agent.supervisor.logs import Follower, Logs, Outlet, matching
 from agent.supervisor.process import Surroundings, kept_names
 from agent.supervisor.records import Record, Records, Unreadable
 
@@ -133,14 +133,6 @@ class Supervisor:
     def views(self, app: AppName, environment: EnvironmentName) -> tuple[InstanceView, ...]:
         views = [one.view for key, one in self._instances.items() if (key.app, key.environment) == (app, environment)]
         return tuple(sorted(views, key=lambda view: (view.process, view.slot)))
-
-    def every_view(self) -> Iterator[tuple[InstanceKey, InstanceView]]:
-        """Of all instances of the host."""
-        return ((key, one.view) for key, one in self._instances.items())
-
-    @property
-    def log_totals(self) -> Totals:
-        return self._around.logs.totals
 
     def tail(
         self,

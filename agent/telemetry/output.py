@@ -39,8 +39,9 @@ class Stdout:
         self._bound = bound_bytes
         self._waiting: dict[Journal, None] = {}
         self._lost = 0
-        self.lost_total = 0
-        """Records that found no room among the own events, or nobody who reads."""
+        self.sent_bytes = 0
+        self.lost_records = 0
+        """In all its life; `_lost` are those of which no record tells yet."""
         self._changed = anyio.Event()
         self.offer(self.own)
 
@@ -88,10 +89,15 @@ class Stdout:
     def put(self, record: bytes) -> None:
         """Take one line or count it as lost; never waits. Twice the bound, so that events pass waiting records."""
         if self.own.unsent + len(record) > 2 * self._bound:
-            self._lose(1)
+            self._lost += 1
+            self.lost_records += 1
             return
         self.own.append(record)
         self.offer(self.own)
+
+    @property
+    def unsent_bytes(self) -> int:
+        return sum(journal.unsent for journal in self._waiting)
 
     async def flush(self) -> None:
         """Wait until everything is sent."""
@@ -107,19 +113,19 @@ class Stdout:
         left = journal.unsent
         while left > 0:
             try:
-                left -= await way.send(journal, min(left, _SLICE_BYTES))
+                sent = await way.send(journal, min(left, _SLICE_BYTES))
+                left -= sent
+                self.sent_bytes += sent
             except OSError as error:
                 if error.errno not in _NOBODY_READS:
                     raise
-                self._lose(journal.next_unsent(left).count(b"\n"))
+                lost = journal.next_unsent(left).count(b"\n")
+                self._lost += lost
+                self.lost_records += lost
                 journal.skip(left)
                 return False
             self._tell()
         return True
-
-    def _lose(self, records: int) -> None:
-        self._lost += records
-        self.lost_total += records
 
     def _tell_lost(self) -> None:
         if self._lost and not self._waiting:

@@ -1,66 +1,65 @@
-"""The pulse of a role's event loop: how late it is, measured all the time, and the watchdog that asks after it.
+"""A role's pulse: how late its event loop is, and its word to systemd's watchdog that the loop still turns.
 
-A task of the loop sleeps for a moment, again and again, and sees how much later than it asked it goes on: so late does
-everything else on this loop. From there alone the service manager is told that the role lives (WATCHDOG_USEC of
-sd_watchdog_enabled(3), at half the interval): a loop that is stuck says nothing and is restarted. What it was stuck in
-is on standard error then, for the manager ends it by SIGABRT.
+Rules: the word comes out of the loop itself, well within the time that systemd allows (sd_watchdog_enabled(3)), so that
+a role whose loop hangs is killed and followed by another, which is felt by nobody. It is killed by SIGABRT, and then
+says on standard error where it hung. One line of what the role does is told when it has changed.
 """
 
 import faulthandler
+import math
 import os
-import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
 import anyio
-from prometheus_client import Histogram
 
 from agent.linux import service
 from agent.wire.sdnotify import Notice
 
 BEAT_S: Final = 0.5
-_BUCKETS_S: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LATE_S: Final = 2.0
+"""A loop that was so late within the last beats is not well."""
+_REMEMBERED: Final = 20
 
 
 class Pulse:
-    """`run` is its owner's task. `status` says in one line what the role does; a change of it is told."""
+    """`run` is its owner's task."""
 
-    def __init__(self, status: Callable[[], str], environ: Mapping[str, str] = os.environ) -> None:
-        self.lag: Final = Histogram(
-            "rollway_loop_lag_seconds",
-            "How much later than due the event loop got to what it was to do.",
-            buckets=_BUCKETS_S,
-            registry=None,
-        )
-        self._status: Final = status
-        self._told = ""
-        self._interval_s: Final = _watchdog_s(environ)
-        self._beat_s: Final = min(BEAT_S, self._interval_s / 2) if self._interval_s else BEAT_S
+    def __init__(self, lagged: Callable[[float], None], status: Callable[[], str]) -> None:
+        self._lagged = lagged
+        self._status = status
+        self._recent = [0.0] * _REMEMBERED
+        self._said = ""
 
     async def run(self) -> None:
-        """Beat, until cancelled."""
-        if self._interval_s:
+        patience_s = watchdog_s(os.environ, os.getpid())
+        beat_s = BEAT_S if patience_s is None else min(BEAT_S, patience_s / 4)
+        beats, told_s = 0, -math.inf
+        if patience_s is not None:
             faulthandler.enable()
-        pinged_s = float("-inf")
         while True:
-            now_s = time.monotonic()
-            if self._interval_s and now_s - pinged_s >= self._interval_s / 2 - self._beat_s / 2:
+            due = anyio.current_time() + beat_s
+            await anyio.sleep_until(due)
+            late_s = anyio.current_time() - due
+            self._lagged(late_s)
+            self._recent[beats % _REMEMBERED] = late_s
+            beats += 1
+            if patience_s is not None and anyio.current_time() - told_s >= patience_s / 4:
+                told_s = anyio.current_time()
                 service.notify(Notice(watchdog="ping"))
-                pinged_s = now_s
-            self._tell()
-            await anyio.sleep(self._beat_s)
-            self.lag.observe(max(0.0, time.monotonic() - now_s - self._beat_s))
+            if (status := self._status()) != self._said:
+                self._said = status
+                service.notify(Notice(status=status))
 
-    def _tell(self) -> None:
-        status = self._status()
-        if status != self._told:
-            self._told = status
-            service.notify(Notice(status=status))
+    def fault(self) -> str:
+        """Empty while the loop is well; otherwise how late it was."""
+        worst_s = max(self._recent)
+        return f"it was {worst_s:.1f} s late" if worst_s > LATE_S else ""
 
 
-def _watchdog_s(environ: Mapping[str, str]) -> float:
-    """After how long without a word the service manager restarts this process; 0: never."""
-    interval, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
-    if not interval.isdigit() or pid not in ("", str(os.getpid())):
-        return 0.0
-    return int(interval) / 1_000_000
+def watchdog_s(environ: Mapping[str, str], pid: int) -> float | None:
+    """How long systemd waits for a word, in seconds; None where it waits for none, or for another process's."""
+    text, whose = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", str(pid))
+    if not text.isdigit() or int(text) == 0 or whose != str(pid):
+        return None
+    return int(text) / 1_000_000

@@ -80,7 +80,9 @@ class Host:
         assert self._nspawn is None, f"{self.name} is on"
         words = ["systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}", f"--machine={self._namespace}",
                  f"--hostname={self.name}", "--register=no", "--keep-unit", "--resolv-conf=off", "--link-journal=no",
-                 f"--network-namespace-path=/run/netns/{self._namespace}", "--console=read-only"]  # fmt: skip
+                 f"--network-namespace-path=/run/netns/{self._namespace}", "--console=read-only",
+                 # A container may not look into other processes by default; a host may.
+                 "--system-call-filter=pidfd_getfd"]  # fmt: skip
         words += [f"--bind-ro={source}:{target}" for source, target in self._binds.items()]
         with (self._folder / "console.log").open("ab") as console:
             self._nspawn = subprocess.Popen(
@@ -113,8 +115,9 @@ class Host:
         return self.run("cat", path).stdout
 
     def journal(self, unit: str = "rollway-agent") -> str:
-        """What a unit has said since the host was switched on."""
-        return self.run("journalctl", "-b", "--no-pager", "-o", "cat", "-u", unit, code=None).stdout
+        """What a unit has said itself, without the lines of apps, since the host was switched on."""
+        said = self.run("journalctl", "-b", "--no-pager", "-o", "cat", "-u", unit, code=None).stdout
+        return "".join(line for line in said.splitlines(keepends=True) if '"stream":' not in line)
 
     def show(self, unit: str, what: str) -> str:
         """A property of a unit."""

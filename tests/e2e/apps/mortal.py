@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 
+from agent.host import converge
 from agent.host.assignments import States
 from agent.host.converge import Actor
 from agent.host.routes import Routes
@@ -65,7 +66,7 @@ watch(Instance, "_perform", lambda _self, action, _tasks: f"instance {type(actio
 watch(Actor, "_perform", lambda _self, action, _verified: f"swap {type(action).__name__}")
 watch(FdStore, "_say", lambda _self, notice, *_fds: "store " + ("put" if notice.fd_store else "drop or barrier"))
 for owner, methods in {
-    Actor: ("_adopt_instances",),
+    converge: ("take_up",),
     Group: ("_attach",),
     Instance: ("_remember", "_first"),
     Journal: ("_commit", "append", "send", "_trim"),

@@ -180,4 +180,6 @@ def is_full(started: Agent) -> bool:
 
 
 def restarts(started: Agent) -> str:
-    return "\n".join(line for line in started.ask("/metrics")[1].splitlines() if line.startswith("rollway_restarts_"))
+    return "\n".join(
+        line for line in started.ask("/metrics")[1].splitlines() if line.startswith("rollway_instance_restarts{")
+    )

@@ -1,5 +1,6 @@
 """The agent as a process of its own: started, asked, stopped and killed from outside."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -14,11 +15,16 @@ from pathlib import Path
 
 import anyio
 import msgspec
+import psutil
 import pytest
 import trustme
 from msgspec.structs import replace
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
-from agent.model.process import AppSpec
+from agent.model.ids import ProcessName
+from agent.model.process import AppSpec, ProcessType
 from agent.model.roles import AgentSettings, TlsFiles
 from tests.integration.host.rig import running, settings
 from tests.integration.host.source import APP, FolderSource, Wish, free_port, web
@@ -209,6 +215,92 @@ def test_the_service_manager_hears_of_ready_and_stopping(chosen: AgentSettings, 
                     os.close(fd)
             assert b"FDSTORE=1\nFDNAME=agent-journal\nFDPOLL=0" in said
             os.kill(started.process.pid, signal.SIGTERM)
-            while b"STOPPING=1" not in manager.recv(4096):
-                pass
+            assert b"STOPPING=1" in manager.recv(4096)
             started.until("agent ends, its instances run on")
+
+
+def test_metrics_tell_what_runs_and_how_late_the_loop_is(chosen: AgentSettings, deployed: int) -> None:
+    """/metrics is Prometheus text: instances by state, restarts, the link, the loop's lag, the process itself."""
+    with agent(chosen) as started:
+        started.until("ready")
+        found: list[Sample] = []
+        families: dict[str, Metric] = {}
+        while not found:
+            status, text = started.ask("/metrics")
+            assert status == 200
+            families = {family.name: family for family in text_string_to_metric_families(text)}
+            found = [one for one in families["rollway_instances"].samples if one.labels["state"] == "ready"]
+        assert (found[0].value, found[0].labels["app"]) == (1.0, "shop")
+        assert families["rollway_link_connected"].samples[0].value == 0
+        assert families["rollway_output_sent_bytes"].samples[0].value > 0
+        assert families["process_open_fds"].samples[0].value > 10
+        assert {"rollway_loop_lag_seconds", "rollway_instance_restarts", "rollway_stranded_connections"} <= set(
+            families
+        )
+        os.kill(started.process.pid, signal.SIGINT)
+        started.until("drained")
+
+
+def test_a_loop_that_hangs_tells_the_watchdog_nothing(chosen: AgentSettings, tmp_path: Path) -> None:
+    """The watchdog hears from the loop as long as it turns, nothing while it stands; killed, the agent says where."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(DEADLINE_S)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+
+        def hear_until(word: bytes) -> bytes:
+            said = b""
+            while word not in said:
+                said, fds, _, _ = socket.recv_fds(manager, 4096, 4)
+                for fd in fds:
+                    os.close(fd)
+            return said
+
+        with agent(chosen, env=environment) as started:
+            assert b"0 of 0 instances ready, no coordinator" in hear_until(b"STATUS=0 of")
+            for _ in range(3):
+                hear_until(b"WATCHDOG=1")
+            os.kill(started.process.pid, signal.SIGSTOP)
+            manager.settimeout(2)
+            with contextlib.suppress(TimeoutError):  # only silence ends this
+                while True:
+                    manager.recv(4096)
+            os.kill(started.process.pid, signal.SIGCONT)
+            manager.settimeout(DEADLINE_S)
+            hear_until(b"WATCHDOG=1")
+            os.kill(started.process.pid, signal.SIGABRT)  # as the watchdog does
+            assert started.process.wait(DEADLINE_S) == -signal.SIGABRT
+            told = started.process.stderr.read().decode()
+            assert "Fatal Python error: Aborted" in told
+            assert "agent/host/main.py" in told
+
+
+def test_output_that_nobody_takes_stalls_nothing_but_its_writers(chosen: AgentSettings, tmp_path: Path) -> None:
+    """With the agent's stdout stuck and an app that floods it, probes go on, the agent answers, memory is bounded."""
+    (tmp_path / "source").mkdir()
+    source, port = FolderSource(tmp_path / "source"), free_port()
+    flood = ProcessType(name=ProcessName("flood"), command="/bin/sh -c 'while :; do head -c 65536 /dev/zero; done'")
+    ref = source.add("v1", AppSpec(app=APP, processes=(web(f"{HOST}:{port}", count=1), flood)))
+
+    async def deploy() -> None:
+        async with running(tmp_path, source) as rig:
+            await rig.until_done(Wish().for_(ref))
+
+    anyio.run(deploy)
+    with agent(chosen) as started:
+        started.until("agent started")
+        while started.ask("/apps/shop/readyz")[0] != 200:
+            pass
+        before = psutil.Process(started.process.pid).memory_info().rss
+        for _ in range(200):
+            assert started.ask("/livez")[0] == 200
+        _, text = started.ask("/metrics")
+        assert psutil.Process(started.process.pid).memory_info().rss - before < 64 << 20
+        (sent,) = [line for line in text.splitlines() if line.startswith("rollway_output_unsent_bytes ")]
+        assert 1 << 19 < float(sent.split()[1]) < 1 << 23
+        assert started.ask("/apps/shop/readyz")[0] == 200
+        started.process.kill()
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if one.environ().get("ROLLWAY_DRAIN_FILE", "").startswith(str(tmp_path)):
+                one.kill()

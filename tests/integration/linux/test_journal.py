@@ -76,6 +76,22 @@ def test_a_record_that_was_sent_in_part_is_completed_or_sent_again() -> None:
         os.close(fd)
 
 
+def test_a_cut_at_the_end_of_a_page_is_seen_however_much_waits() -> None:
+    """A position in the middle of a record is known as such, wherever it is, though most before it was given back."""
+    out = os.open(os.devnull, os.O_WRONLY)
+    journal = Journal.create("test", kept_bytes=10_000)
+    record = b"x" * 8_191 + b"\n"
+    for _ in range(300):
+        journal.append(record)
+    journal.send(out, 256 * 8_192 + memfd.PAGE_BYTES)
+    assert journal.inside_record
+    assert adopted(journal).inside_record
+    journal.send_record_again()
+    assert adopted(journal).next_unsent(8_192) == record
+    os.close(out)
+    journal.close()
+
+
 @pytest.mark.parametrize(
     ("head", "place"),
     {

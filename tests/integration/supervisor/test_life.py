@@ -44,7 +44,7 @@ async def test_what_ignores_its_signal_is_killed_after_the_grace(house: House) -
     """An app that will not end is killed, with all that it started, when its grace is over."""
     stop = StopPolicy(linger_ms=0, grace_ms=200)
     key = house.launch(script("trap '' TERM; echo up; while :; do sleep 1; done", stop=stop))
-    await house.until(lambda: "up" in house.messages())
+    await house.until(lambda: "up" in house.messages() and house.view().state == "ready")
     pid = house.view().pid
     ended = await house.end(key)
     assert "outlived its grace" in house.texts()
