@@ -92,7 +92,7 @@ class Actor:
                     await self._commit(decision)
                 wake_s = self._committed(decision)
             except RollwayError as error:
-                log.exception("a rollout could not be stored", rollout=self.rollout.id)
+                log.error("a rollout could not be stored", rollout=self.rollout.id, reason=str(error))  # noqa: TRY400 - the disk's fault
                 waiting.error = error
                 if waiting.answered is None:
                     self._waiting.setdefault(_place(waiting.event), waiting)
