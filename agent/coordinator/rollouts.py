@@ -95,7 +95,7 @@ class Rollouts:
         """Raises RefusedError where the rollout's state does not know the word, NotFoundError."""
         if (actor := self._actors.get(rollout)) is not None:
             return await actor.say(word)
-        refused = step(await self.get(rollout), word, clock.now().wall_ms).refused
+        refused = step(await self.get(rollout), word, clock.now()).refused
         raise RefusedError(refused, "See `rollway rollout show`.")
 
     async def converge(self, app: AppName, environment: EnvironmentName, only: HostName | None = None) -> None:

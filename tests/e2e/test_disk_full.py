@@ -1,6 +1,5 @@
 """A disk that is full under a whole fleet, in the middle of a rollout: nobody feels it, and all goes on by itself."""
 
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +7,9 @@ from typing import Final
 
 import pytest
 
-from tests.e2e.fleet import ROOT, Fleet, fleet, rollway_command, wait_for
+from tests.e2e.fleet import Fleet, fleet, wait_for
 from tests.e2e.load import load
+from tests.e2e.test_coordinator_killed import swap
 from tests.e2e.test_lives import deploy, plain
 from tests.integration.disk.conftest import Disk
 
@@ -48,7 +48,7 @@ def test_a_rollout_waits_for_room_and_goes_on(disk: Disk, tmp_path: Path) -> Non
             assert f"cannot store in {tmp_path}/up/" in refused.stderr
             assert "Free space" in refused.stderr
             disk.free()
-            with swap(one) as command:
+            with swap(one, APP, "v2") as command:
                 assert command.stdout is not None
                 while ": running" not in command.stdout.readline():
                     pass
@@ -62,9 +62,3 @@ def test_a_rollout_waits_for_room_and_goes_on(disk: Disk, tmp_path: Path) -> Non
             seen = users.end()
         assert one.releases(APP) == {"v2"}
     assert seen["failed"] == seen["cut"] == 0, seen["reasons"]
-
-
-def swap(one: Fleet) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "ROLLWAY_CONFIG": str(one.folder / "up" / "client.toml"), "PYTHONPATH": str(ROOT)}
-    words = rollway_command("swap", APP, "local", "v2")
-    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
