@@ -19,10 +19,11 @@ import msgspec
 from anyio import to_thread
 from anyio.abc import TaskStatus
 
+from agent.linux import fifo
 from agent.linux.journal import Journal
 
 BOUND_BYTES: Final = 1 << 20
-_SLICE_BYTES: Final = 1 << 18
+_SLICE_BYTES: Final = 1 << 20
 _POLL_S: Final = 1.0
 _NOBODY_READS: Final = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EIO, errno.ENOSPC}
 _NO_SENDFILE: Final = {errno.EINVAL, errno.ENOSYS}
@@ -203,7 +204,9 @@ def _way_out(fd: int) -> _Way:
         return _SocketWay(fd)
     if stat.S_ISFIFO(kind):
         try:
-            return _Way(os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+            own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            fifo.enlarge(own, BOUND_BYTES)
+            return _Way(own)
         except OSError:
             pass  # Another user's pipe, or its reader is gone already: the thread finds out which.
     return _ThreadWay(fd)

@@ -37,10 +37,23 @@ LINES: dict[str, tuple[bytes, list[dict[str, object]]]] = {
     "a JSON array is text": (b"[1]\n", [{"message": "[1]"}]),
     "half a JSON object is text": (b'{"a":1\n', [{"message": '{"a":1'}]),
     "two JSON objects are text": (b"{}{}\n", [{"message": "{}{}"}]),
+    "two JSON objects of which one has a field of ours are text": (
+        b'{"a":1}{"ts":1}\n',
+        [{"message": '{"a":1}{"ts":1}'}],
+    ),
     "a JSON object that is no UTF-8 is text": (
         b'{"a":"\xff"}\n',
         [{"message": '{"a":"\\xff"}', "invalid_utf8": True}],
     ),
+    "what only together would be an object a line is text": (
+        b'{"a":\n{"b":1}}\n{"c":1}{"d":1}\n',
+        [{"message": '{"a":'}, {"message": '{"b":1}}'}, {"message": '{"c":1}{"d":1}'}],
+    ),
+    "an object among text, text among objects": (
+        b'a\n{"b":1}\n{"c":1}\n{"d":1\n',
+        [{"message": "a"}, {"b": 1}, {"c": 1}, {"message": '{"d":1'}],
+    ),
+    "a delete character stays": (b"a\x7f\nb\n", [{"message": "a\x7f"}, {"message": "b"}]),
     "the end without a newline is marked": (
         b"a\nlast words",
         [{"message": "a"}, {"message": "last words", "partial": True}],
@@ -73,6 +86,26 @@ def test_no_byte_is_lost(data: bytes, cut: int, bound_bytes: int) -> None:
     assert b"".join(map(written, records(data, cut, bound_bytes))) == data
 
 
+PARTS = (
+    b"\n", b"\n", b"\n", b"x", b" ", b"\t", b"\r", b"\x7f", b"\xff", "ö".encode(), b'"', b"\\", b"\\n", b"{", b"}",
+    b"}\n{", b"{}", b"{ }", b'{"a":1}', b'{"a":1}\n', b'{"b":{}}\n', b'{"a":', b'{"a":\n', b'{"ts":1}', b'{"a":"\xff"}',
+    b'{"\\u0074s":1}\n', b'{"a":[{"b":1},\n{"c":1}]}\n', b'"}\n{"', b'{"a":"\x01"}\n', b'{"c":1}{"d":1}\n',
+)  # fmt: skip
+
+
+@given(
+    st.lists(st.tuples(st.lists(st.sampled_from(PARTS), max_size=6).map(b"".join), st.sampled_from((1, 1, 1, 2, 600)))),
+    st.integers(5, 40),
+)
+def test_many_lines_at_once_give_the_records_of_each(runs: list[tuple[bytes, int]], bound_bytes: int) -> None:
+    """Whether an app's lines come in one large chunk or byte by byte, their records are the same to the byte."""
+    data = b"".join(lines * count for lines, count in runs)[:20_000]
+    for bound in (bound_bytes, 64 * 1024):
+        whole, slow = LogLines(SOURCE, bound), LogLines(SOURCE, bound)
+        assert whole.feed(data, TS) == b"".join(slow.feed(data[at : at + 1], TS) for at in range(len(data)))
+        assert (whole.rest_bytes, whole.inside) == (slow.rest_bytes, slow.inside)
+
+
 def written(record: dict[str, object]) -> bytes:
     message = str(record["message"]).encode()
     if "invalid_utf8" in record:
@@ -100,6 +133,14 @@ def test_the_rest_of_a_long_line_is_not_taken_for_json() -> None:
         '{"a":1}',
         "next",
     ]
+
+
+def test_a_long_line_goes_on_where_an_earlier_agent_left_it() -> None:
+    """Who takes up a stream inside a line takes its rest for text, and the next line for what it is."""
+    lines = LogLines(SOURCE, inside=True)
+    found = [json.loads(record) for record in lines.feed(b'{"a":1}\n{"b":1}\n', TS).splitlines()]
+    assert found == [WHO | {"message": '{"a":1}'}, WHO | {"b": 1}]
+    assert not lines.inside
 
 
 def test_an_object_nested_beyond_reason_is_one_record() -> None:

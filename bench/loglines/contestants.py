@@ -1,0 +1,150 @@
+"""How each supervisor is started with one program, and where its lines come out: each in the way that it is meant for.
+
+Rollway is the whole agent, as its unit starts it: its environment, its assignment from its state, no coordinator; the
+lines are JSON records on its stdout, which is a pipe. The others write files, as they do, on the same file system.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from bench.loglines.setup import Peer
+from tests.e2e.fleet import ROOT, Fleet, fleet
+from tests.e2e.repositories import repository
+
+UNIT: Final = ROOT / "systemd" / "rollway-agent.service"
+APP: Final = "bench"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """`command` runs in the foreground. `files` lists its logs, oldest first; without it they come on its stdout."""
+
+    name: str
+    version: str
+    sink: str
+    command: list[str]
+    env: dict[str, str]
+    files: Callable[[], list[Path]] | None = None
+    stop_by_interrupt: bool = False
+
+
+def supervisord(folder: Path, peer: Peer, words: list[str]) -> Contestant:
+    log = folder / "out.log"
+    (folder / "s.conf").write_text(
+        f"[supervisord]\nnodaemon=true\nlogfile=/dev/null\nlogfile_maxbytes=0\npidfile={folder}/pid\n"
+        f"[program:writer]\ncommand={shlex.join(words)}\nstartsecs=0\nredirect_stderr=true\n"
+        f"stdout_logfile={log}\nstdout_logfile_maxbytes=0\n"
+    )
+    command = [str(peer.folder / "supervisord"), "-c", str(folder / "s.conf")]
+    return Contestant("supervisord", peer.version, "raw to a file", command, {}, lambda: [log])
+
+
+def circus(folder: Path, peer: Peer, words: list[str]) -> Contestant:
+    log = folder / "out.log"
+    ends = "".join(f"{name}=ipc://{folder}/{name}\n" for name in ("endpoint", "pubsub_endpoint"))
+    (folder / "c.ini").write_text(
+        f"[circus]\n{ends}[watcher:writer]\ncmd={shlex.join(words)}\nnumprocesses=1\ncopy_env=true\n"
+        f"stdout_stream.class=FileStream\nstdout_stream.filename={log}\n"
+    )
+    command = [str(peer.folder / "circusd"), "--log-level", "error", str(folder / "c.ini")]
+    return Contestant("circus", peer.version, "FileStream", command, {}, lambda: [log])
+
+
+def svlogd(folder: Path, peer: Peer, words: list[str]) -> Contestant:
+    logs = _services(folder, words, f"{peer.folder}/svlogd -tt -b 65536")
+    (logs / "config").write_text("s268435455\nn100\n")
+    path = {"PATH": f"{peer.folder}:{os.environ['PATH']}"}
+    command = [str(peer.folder / "runsv"), str(folder / "sv" / "writer")]
+    return Contestant("svlogd", peer.version, "files, time stamps", command, path, lambda: _rotated(logs))
+
+
+def s6_log(folder: Path, peer: Peer, words: list[str]) -> Contestant:
+    logs = _services(folder, words, f"{peer.folder}/s6-log n100 s268435455 T")
+    libraries = next((peer.folder.parent / "lib").glob("*/libs6.so*")).parent
+    env = {"PATH": f"{peer.folder}:{os.environ['PATH']}", "LD_LIBRARY_PATH": str(libraries)}
+    # As s6-svscan does it, whose path to s6-supervise is fixed: two of these with a pipe in between.
+    pair = (shlex.join(["s6-supervise", str(service)]) for service in (folder / "sv/writer", folder / "sv/writer/log"))
+    command = ["/bin/sh", "-c", " | ".join(pair)]
+    return Contestant("s6-log", peer.version, "files, time stamps", command, env, lambda: _rotated(logs))
+
+
+def pm2(folder: Path, peer: Peer, words: list[str], log_type: str = "") -> Contestant:
+    log, name, sink = folder / "out.log", "pm2", "raw to a file"
+    if log_type:
+        # A record is what node read at once: the line at its end goes on in the next one, and is counted as lost.
+        name, sink = f"pm2-{log_type}", "JSON to a file, a record a chunk"
+    app = {
+        "name": "writer", "script": words[0], "args": words[1:], "interpreter": "none", "log_type": log_type,
+        "out_file": str(log), "error_file": "/dev/null", "merge_logs": True,
+    }  # fmt: skip
+    (folder / "e.json").write_text(json.dumps({"apps": [app]}))
+    command = [str(peer.folder / "pm2-runtime"), "start", str(folder / "e.json")]
+    return Contestant(name, peer.version, sink, command, {"PM2_HOME": str(folder / "home")}, lambda: [log])
+
+
+PEERS: Final[dict[str, Callable[[Path, Peer, list[str]], Contestant]]] = {
+    "supervisord": supervisord,
+    "circus": circus,
+    "svlogd": svlogd,
+    "s6-log": s6_log,
+    "pm2": pm2,
+    "pm2-json": partial(pm2, log_type="json"),
+}
+
+
+def _services(folder: Path, words: list[str], logger: str) -> Path:
+    """A service folder with a log service, as runit and s6 both have it; gives where the logs lie."""
+    logs, service = folder / "logs", folder / "sv" / "writer"
+    logs.mkdir()
+    (service / "log").mkdir(parents=True)
+    for path, command in ((service, shlex.join(words)), (service / "log", f"{logger} {logs}")):
+        (path / "run").write_text(f"#!/bin/sh\nexec {command}\n")
+        (path / "run").chmod(0o755)
+    return logs
+
+
+def _rotated(logs: Path) -> list[Path]:
+    return [*sorted(logs.glob("@*")), *logs.glob("current")]
+
+
+@contextmanager
+def rollway(folder: Path, words: list[str], net: str | None) -> Iterator[Contestant]:
+    """A host to which a coordinator has assigned the program; both have ended, the host has its assignment."""
+    settings = f'app = "{APP}"\n[process.writer]\ncommand = {json.dumps(shlex.join(words))}\n'
+    source = repository(folder / "r", {"v1": {"rollway.toml": settings}})
+    with fleet(folder, hosts=1, net=net) as one:
+        one.rollway("build", str(source), "--ref", "v1")
+        one.rollway("release", "create", APP, "local", "--ref", "v1", "--path", str(source), "--name", "v1")
+        one.rollway("swap", APP, "local", "v1")
+        config = _agent_file(one)
+    command = [sys.executable, "-P", "-m", "agent", "agent", "run", "--config", str(config)]
+    env = {"PYTHONPATH": str(ROOT)} | _environment_of_the_unit()
+    yield Contestant("rollway", _commit(), "JSON to a pipe", command, env, stop_by_interrupt=True)
+
+
+def _agent_file(one: Fleet) -> Path:
+    (found,) = (one.folder / "up" / "hosts").glob("*/agent.toml")
+    return found
+
+
+def _environment_of_the_unit() -> dict[str, str]:
+    lines = [line for line in UNIT.read_text().splitlines() if line.startswith("Environment=")]
+    return dict(pair.split("=", 1) for line in lines for pair in line.removeprefix("Environment=").split())
+
+
+def _commit() -> str:
+    if shutil.which("git") is None:
+        return "this checkout"
+    words = ["git", "-c", "safe.directory=*", "describe", "--always", "--dirty"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    return f"commit {done.stdout.strip()}" if done.returncode == 0 else "this checkout"

@@ -1,0 +1,66 @@
+"""Gets the peers into a folder below the user's cache: nothing is installed on the machine or into the project.
+
+runit and s6 are Debian's packages, unpacked; supervisor and circus have a virtual environment, pm2 a folder of npm's.
+What is there already is used. A peer that cannot be had is named with the reason, and left out.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final, NamedTuple
+
+DEBIAN: Final = {
+    "svlogd": ("runit",),
+    "s6-log": ("s6", "libs6-2.11", "libskarnet2.13", "libexecline2.9"),
+}
+PYTHON: Final = {"supervisord": "supervisor==4.3.0", "circus": "circus==0.19.0"}
+PM2: Final = "7.0.4"
+CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rollway-bench"
+
+
+class Peer(NamedTuple):
+    """An installed peer: where its programs are, and its version."""
+
+    folder: Path
+    version: str
+
+
+def have(name: str) -> Peer:
+    """Install the peer unless it is there. Raises OSError or CalledProcessError."""
+    name = name.removesuffix("-json")
+    folder = CACHE / name
+    folder.mkdir(parents=True, exist_ok=True)
+    if name in DEBIAN:
+        return _debian(folder, DEBIAN[name])
+    if name in PYTHON:
+        return _python(folder, PYTHON[name])
+    return _pm2(folder)
+
+
+def _run(*words: str | Path, cwd: Path | None = None) -> str:
+    return subprocess.run(words, cwd=cwd, check=True, capture_output=True, text=True).stdout
+
+
+def _debian(folder: Path, packages: tuple[str, ...]) -> Peer:
+    if not list(folder.glob(f"{packages[0]}_*.deb")):
+        _run("apt-get", "download", "-qq", *packages, cwd=folder)
+    for package in folder.glob("*.deb"):
+        _run("dpkg-deb", "-x", package, folder / "root")
+    (first,) = folder.glob(f"{packages[0]}_*.deb")
+    return Peer(folder / "root" / "usr" / "bin", f"{packages[0]} {_run('dpkg-deb', '-f', first, 'Version').strip()}")
+
+
+def _python(folder: Path, requirement: str) -> Peer:
+    programs = folder / "bin"
+    if not (programs / "pip").exists():
+        _run(sys.executable, "-m", "venv", folder)
+    _run(programs / "pip", "install", "-q", "--disable-pip-version-check", requirement)
+    return Peer(programs, requirement.replace("==", " "))
+
+
+def _pm2(folder: Path) -> Peer:
+    programs = folder / "node_modules" / ".bin"
+    if not (programs / "pm2-runtime").exists():
+        _run("npm", "install", "--prefix", folder, f"pm2@{PM2}", "--no-audit", "--no-fund", "--silent")
+    return Peer(programs, f"pm2 {PM2} on node {_run('node', '--version').strip()}")
