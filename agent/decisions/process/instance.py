@@ -174,11 +174,13 @@ def _adopted(state: InstanceMachine, event: Adopted, now: Instant) -> Turn:
 
 
 def _end_on(state: InstanceMachine, event: Adopted) -> tuple[Action, ...]:
-    """What belongs to the phase that the end had come to. A signal that was perhaps not sent is sent."""
+    """What belongs to the phase that the end had come to. What was perhaps not sent is sent."""
     ending = state.ending
     notice: tuple[Action, ...] = (ShowNotice(),) if state.stop_asked else ()
     if ending is not None and ending.phase == "linger":
         return (*notice, WatchConnections()) if state.terms.listens else notice
+    if ending is not None and ending.phase == "killing":
+        return (*notice, KillTree())
     return notice if event.signalled else (*notice, Signal(name=state.terms.stop.signal))
 
 

@@ -58,7 +58,8 @@ class World:
         self.ordered = False
         self.stop_asked = False
         self.signals = 0
-        self.kills = 0
+        self.killed = False
+        """SIGKILL was ordered for the process that there is: its end is only to be told."""
         self.launched_at_ms: list[int] = []
         self.wake_ms: int | None = None
 
@@ -81,7 +82,7 @@ class World:
                     self.signals += 1
                     assert self.signals == 1, "a second signal for one process"
                 case KillTree():
-                    self.kills += 1
+                    self.killed = self.alive
                 case Wake(at=moment):
                     self.wake_ms = moment.boottime_ms
         waits = not (self.alive or self.ordered)
@@ -106,7 +107,7 @@ class World:
         if isinstance(event, Launched | LaunchFailed):
             self.ordered, self.alive = False, isinstance(event, Launched)
         if isinstance(event, Exited):
-            self.alive = False
+            self.alive = self.killed = False
         self.stop_asked = self.stop_asked or isinstance(event, StopAsked)
         self.take(event)
 
@@ -152,15 +153,16 @@ def test_one_process_at_a_time_and_every_stop_ends(data: st.DataObject, given_te
         if data.draw(st.booleans()):
             world.agent_dies(was_started=data.draw(st.booleans()))
             continue
+        if world.killed:
+            world.happen(Exited(code=None, signal=9, jitter=0))
+            continue
         if world.ordered:
             world.happen(Launched(pid=8))
             continue
         assert world.alive
         assert world.wake_ms is not None, "nothing would ever end it"
-        kills, world.now_ms = world.kills, max(world.wake_ms, world.now_ms)
+        world.now_ms = max(world.wake_ms, world.now_ms)
         world.happen(Tick())
-        if world.kills > kills:
-            world.happen(Exited(code=None, signal=9, jitter=0))
     grace_ms = max(stop.grace_ms, *(p.grace_ms or 0 for p in (given_terms.probes.liveness,) if p), 0)
     assert world.now_ms - asked_ms <= stop.linger_ms + grace_ms
     assert (world.state.pid, world.wake_ms) == (None, None)
