@@ -30,6 +30,7 @@ have-git = command -v git
 have-nodejs = command -v node
 have-iproute2 = command -v ip
 have-curl = command -v curl
+have-faketime = command -v faketime
 have-systemd = command -v systemd-analyze
 have-systemd-container = command -v systemd-nspawn
 have-mmdebstrap = command -v mmdebstrap
@@ -88,7 +89,7 @@ requires-demo:
 	@$(call require,python3-venv git)
 
 requires-test:
-	@$(call require,python3-venv git nodejs iproute2 systemd curl systemd-container mmdebstrap e2fsprogs qemu-system-x86)
+	@$(call require,python3-venv git nodejs iproute2 systemd curl faketime systemd-container mmdebstrap e2fsprogs qemu-system-x86)
 
 # An interrupted or foreign venv is made anew; a good one only gets what changed.
 $(STAMP): requirements.lock pyproject.toml | requires-demo

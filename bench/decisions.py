@@ -61,7 +61,7 @@ def rollout_step(hosts: int) -> float:
         asked_by="bench",
         now_ms=0,
     )
-    rollout = rollouts.step(rollout, Begin(), 0).state
+    rollout = rollouts.step(rollout, Begin(), Instant("boot", 0, 0)).state
     report = AppReport(
         app=APP,
         environment=ENVIRONMENT,
@@ -70,7 +70,9 @@ def rollout_step(hosts: int) -> float:
         state="done",
         prepared=(PreparedReport(release=RELEASE),),
     )
-    return microseconds(lambda: rollouts.step(rollout, Reported(host=steps[0].host, report=report), 1))
+    return microseconds(
+        lambda: rollouts.step(rollout, Reported(host=steps[0].host, report=report), Instant("boot", 1, 1))
+    )
 
 
 def swap_step(instances: int) -> float:

@@ -56,6 +56,7 @@ PROMISES = {
     "an app cannot speak for the unit of all apps": ("rollway-apps", "Service", "NotifyAccess", "exec"),
     "an instance out of memory stops no other": ("rollway-apps", "Service", "OOMPolicy", "continue"),
     "all instances together have no task limit": ("rollway-apps", "Service", "TasksMax", "infinity"),
+    "a coordinator whose loop hangs is restarted": ("rollway-coordinator", "Service", "WatchdogSec", "60s"),
     "the coordinator comes back whenever it ends": ("rollway-coordinator", "Service", "Restart", "always"),
     "the coordinator comes back however often it ends": ("rollway-coordinator", "Unit", "StartLimitIntervalSec", "0"),
 }

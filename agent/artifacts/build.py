@@ -8,6 +8,8 @@ output folder by rename, the manifest last. Synchronous; a callback that raises 
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +43,7 @@ def build_ref(repo: Path, ref: str, version: str | None, output: Path, on_line: 
     if source.is_dirty:
         on_line(f"uncommitted changes in {repo} are not part of this build: it is {ref}, {source.commit[:7]}")
     version = _version(source, version, on_line)
-    with tempfile.TemporaryDirectory(prefix="rollway-build-") as work:
+    with _told(source, output), tempfile.TemporaryDirectory(prefix="rollway-build-") as work:
         tree, scratch = Path(work, "tree"), Path(work, "tmp")
         export.export(source, tree)
         scratch.mkdir()
@@ -51,6 +53,19 @@ def build_ref(repo: Path, ref: str, version: str | None, output: Path, on_line: 
             on_line(f"$ {line}")
             run_line(line, tree, environment, on_line)
         return _archive(tree, source, version, spec, output)
+
+
+@contextmanager
+def _told(source: export.Source, output: Path) -> Iterator[None]:
+    """Failures of the disk, in words: a full one does not say which it is."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or f"{tempfile.gettempdir()} or {output}"
+        raise FailedError(
+            f"cannot build {source.ref!r}: {error.strerror}: {where}",
+            "Nothing of it was kept. Free space (`df -h`, `df -i`), or set TMPDIR to a folder with more.",
+        ) from error
 
 
 def read_spec(tree: Path, source: export.Source) -> AppSpec:

@@ -92,7 +92,7 @@ class Actor:
                     await self._commit(decision)
                 wake_s = self._committed(decision)
             except RollwayError as error:
-                log.exception("a rollout could not be stored", rollout=self.rollout.id)
+                log.error("a rollout could not be stored", rollout=self.rollout.id, reason=str(error))  # noqa: TRY400 - the disk's fault
                 waiting.error = error
                 if waiting.answered is None:
                     self._waiting.setdefault(_place(waiting.event), waiting)
@@ -103,7 +103,7 @@ class Actor:
 
     def _decide(self, event: RolloutEvent) -> RolloutDecision:
         try:
-            return step(self.rollout, event, clock.now().wall_ms)
+            return step(self.rollout, event, clock.now())
         except InvariantBrokenError as error:
             log.exception("a rollout broke an invariant", rollout=self.rollout.id)
             failed = replace(
@@ -138,7 +138,7 @@ class Actor:
     def _answer_the_rest(self) -> None:
         for waiting in self._waiting.values():
             if waiting.answered is not None:
-                refused = step(self.rollout, waiting.event, clock.now().wall_ms).refused
+                refused = step(self.rollout, waiting.event, clock.now()).refused
                 waiting.error = RefusedError(refused, "See `rollway rollout show`.")
                 waiting.answered.set()
 

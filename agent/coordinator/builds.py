@@ -45,8 +45,8 @@ class Builds:
                 await anyio.to_thread.run_sync(self._store.put_archive, app, digest, source)
         except OSError as error:
             raise FailedError(
-                f"cannot store the archive of {app}: {error.strerror or error}",
-                "Nothing of it was kept. Look at the disk of the coordinator's store (`df -h`, `df -i`).",
+                f"cannot store the archive of {app} below {self._incoming}: {error.strerror or error}",
+                "Nothing of it was kept. Free space on the coordinator's machine (`df -h`, `df -i`), then build again.",
             ) from error
         return True
 

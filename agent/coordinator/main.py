@@ -28,6 +28,7 @@ from agent.model.address import parse_address
 from agent.model.roles import CoordinatorSettings
 from agent.telemetry import events
 from agent.telemetry.output import Stdout
+from agent.telemetry.pulse import Pulse
 from agent.web.bounds import RUNNER_LIMITS
 from agent.web.health import Health
 from agent.wire.sdnotify import Notice
@@ -79,10 +80,12 @@ async def serve(settings: CoordinatorSettings, database: Database, lifeline: int
 
 async def _serve(settings: CoordinatorSettings, database: Database, lifeline: int | None) -> None:
     identity.prepare(settings)
-    ending, health = service.Ending(), Health({})
+    ending = service.Ending()
     sockets = [_listen(text) for text in settings.listen]
     server = await Server.open(settings, database)
     context = server_context(settings.tls)
+    pulse = Pulse(lambda _late_s: None, lambda: _status(server))
+    health = Health({"event-loop": pulse.fault})
     async with anyio.create_task_group() as tasks:
         await tasks.start(service.watch_signals, ending)
         tasks.start_soon(service.watch_lifeline, ending, lifeline)
@@ -91,7 +94,8 @@ async def _serve(settings: CoordinatorSettings, database: Database, lifeline: in
         tasks.start_soon(identity.keep, settings, context)
         async with _http(context, server, health, sockets):
             health.started = True
-            service.notify(Notice(ready=True, status="running"))
+            tasks.start_soon(pulse.run)
+            service.notify(Notice(ready=True))
             log.info("coordinator started", listen=settings.listen, pid=os.getpid())
             await ending.asked.wait()
             service.notify(Notice(stopping=True))
@@ -99,6 +103,10 @@ async def _serve(settings: CoordinatorSettings, database: Database, lifeline: in
             server.hosts.links.close()
         tasks.cancel_scope.cancel()
     log.info("coordinator ended")
+
+
+def _status(server: Server) -> str:
+    return f"hosts: {len(server.hosts.links.hosts)} connected; rollouts: {server.rollouts.under_way} under way"
 
 
 @asynccontextmanager

@@ -54,6 +54,11 @@ class Rollouts:
         self._actors: dict[RolloutId, Actor] = {}
         self._tasks: TaskGroup
 
+    @property
+    def under_way(self) -> int:
+        """How many."""
+        return len(self._actors)
+
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Go on with what is stored, then with what comes, until cancelled."""
         async with anyio.create_task_group() as self._tasks:
@@ -90,7 +95,7 @@ class Rollouts:
         """Raises RefusedError where the rollout's state does not know the word, NotFoundError."""
         if (actor := self._actors.get(rollout)) is not None:
             return await actor.say(word)
-        refused = step(await self.get(rollout), word, clock.now().wall_ms).refused
+        refused = step(await self.get(rollout), word, clock.now()).refused
         raise RefusedError(refused, "See `rollway rollout show`.")
 
     async def converge(self, app: AppName, environment: EnvironmentName, only: HostName | None = None) -> None:

@@ -17,14 +17,13 @@ from typing import Final
 import anyio
 import structlog
 from aiohttp import web
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from agent.errors import FailedError
 from agent.host import certificate, health
 from agent.host.control import Control
 from agent.host.host import Host
 from agent.host.keys import HostKey
-from agent.host.pulse import Pulse
 from agent.host.routes import refuse_taken
 from agent.host.tails import tail
 from agent.link import tls
@@ -42,6 +41,7 @@ from agent.supervisor.supervisor import Supervisor
 from agent.telemetry import events
 from agent.telemetry.metrics import Metrics, Seen
 from agent.telemetry.output import OWN_JOURNAL, Stdout
+from agent.telemetry.pulse import Pulse
 from agent.web.bounds import RUNNER_LIMITS
 from agent.web.health import Health
 from agent.wire.control import GROUP, Link
@@ -86,7 +86,7 @@ class Agent:
 
     def __init__(self, settings: AgentSettings, stdout: Stdout, store: FdStore, inherited: Inherited) -> None:
         self._store, self._inherited, self._stdout = store, inherited, stdout
-        self._metrics = Metrics()
+        self._metrics, self._one_scrape = Metrics(), CapacityLimiter(1)
         self._pulse = Pulse(self._metrics.lagged, self._status)
         self._state_dir, run_dir = _folders(settings)
         self._lock = service.hold(self._state_dir, "an agent")
@@ -129,8 +129,8 @@ class Agent:
         )
         self._health = Health(
             {
-                "event loop": self._pulse.fault,
-                "stored state": lambda: "" if self._host.loaded else "not loaded yet",
+                "event-loop": self._pulse.fault,
+                "stored-state": lambda: "" if self._host.loaded else "not loaded yet",
                 "host": lambda: "drained: see `rollway agent undrain`" if self._host.drained else "",
             }
         )
@@ -143,6 +143,7 @@ class Agent:
             tasks.start_soon(service.watch_lifeline, ending, self._inherited.take(service.LIFELINE), ORPHANED_S)
             await tasks.start(self._supervisor.run)
             await tasks.start(self._host.run)
+            await self._supervisor.until_taken_up()
             await to_thread.run_sync(self._drop_what_nobody_took)
             tasks.start_soon(self._dialer.run)
             tasks.start_soon(self._pulse.run)
@@ -205,7 +206,7 @@ class Agent:
             sent_bytes=self._stdout.sent_bytes,
             lost_records=self._stdout.lost_records,
         )
-        return await to_thread.run_sync(self._metrics.text, seen)
+        return await to_thread.run_sync(self._metrics.text, seen, limiter=self._one_scrape)
 
     def _report(self, apps: tuple[AppReport, ...]) -> None:
         self._dialer.report(apps)

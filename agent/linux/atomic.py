@@ -47,8 +47,8 @@ def read(path: Path, limit_bytes: int = READ_BYTES_MAX) -> bytes:
 def _written_beside(path: Path, data: bytes, mode: int, *, lasting: bool = True) -> Iterator[Path]:
     """Give a file that is on the disk with its content and mode; what still has its name afterwards is removed."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, _NEW, 0o600)
     try:
+        descriptor = os.open(temporary, _NEW, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
@@ -56,6 +56,10 @@ def _written_beside(path: Path, data: bytes, mode: int, *, lasting: bool = True)
             if lasting:
                 os.fsync(descriptor)
         yield temporary
+    except OSError as error:
+        # Who meets it is to be told the file that was to be written, not its neighbour, or none as a full disk does.
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -8,7 +8,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import AsyncIterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,26 +19,40 @@ from agent.model.ids import Digest
 
 
 async def receive(chunks: AsyncIterable[bytes], target: Path, *, digest: Digest, size_bytes_max: int) -> int:
-    """The number of bytes stored at `target`. Raises VerificationError for wrong bytes, OSError for a bad disk."""
+    """The number of bytes stored at `target`. Raises VerificationError; OSError, naming `target`, for the disk."""
     with _beside(target) as (staging, file):
-        size_bytes = await _copy(chunks, file, digest, size_bytes_max)
-        await anyio.to_thread.run_sync(_keep, file, staging, target)
+        size_bytes = await _copy(chunks, target, file, digest, size_bytes_max)
+        with _named(target):
+            await anyio.to_thread.run_sync(_keep, file, staging, target)
     return size_bytes
+
+
+@contextmanager
+def _named(target: Path) -> Iterator[None]:
+    """Have errors of the disk name the file that was to come: a full disk names none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(target), None
+        raise
 
 
 @contextmanager
 def _beside(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """A file in the target's folder, gone at the end unless it was renamed."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:64]}.", dir=target.parent)
+    with _named(target):
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:64]}.", dir=target.parent)
     staging = Path(name)
+    file = os.fdopen(descriptor, "wb")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield staging, file
+        yield staging, file
     finally:
+        with suppress(OSError):  # what is kept is on the disk by now; what is not failed before
+            file.close()
         staging.unlink(missing_ok=True)
 
 
-async def _copy(chunks: AsyncIterable[bytes], file: BinaryIO, digest: Digest, size_bytes_max: int) -> int:
+async def _copy(chunks: AsyncIterable[bytes], target: Path, file: BinaryIO, digest: Digest, size_bytes_max: int) -> int:
     hashed = hashlib.sha256()
 
     def take(chunk: bytes) -> None:
@@ -50,7 +64,8 @@ async def _copy(chunks: AsyncIterable[bytes], file: BinaryIO, digest: Digest, si
         size_bytes += len(chunk)
         if size_bytes > size_bytes_max:
             raise VerificationError(f"cannot receive {digest}: it has more than the {size_bytes_max} bytes expected")
-        await anyio.to_thread.run_sync(take, chunk)
+        with _named(target):
+            await anyio.to_thread.run_sync(take, chunk)
     found = f"sha256:{hashed.hexdigest()}"
     if found != digest:
         raise VerificationError(

@@ -6,6 +6,7 @@ nothing. Who is told, and who holds a state folder, is known to the kernel: noth
 killed.
 """
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -140,6 +141,6 @@ def hold(state_dir: Path, role: str) -> int:
             f"cannot start: {role} with pid {holder or 'unknown'} already runs with the state folder {state_dir}",
             f"Stop it, or give this {role} a state_dir of its own.",
         ) from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+    with contextlib.suppress(OSError):  # who holds it is for people: a full disk keeps nobody from starting again
+        os.pwrite(fd, b"%-19d\n" % os.getpid(), 0)
     return fd

@@ -102,8 +102,11 @@ class Rollout(Struct, frozen=True, kw_only=True):
     changed_ms: Milliseconds = 0
     wall_ms: Milliseconds = 0
     """Wall clock at the last step."""
+    boot_id: str = ""
+    boottime_ms: Milliseconds = 0
+    """The boot of the coordinator's machine, and how long it had lasted, at the last step."""
     clock_ms: Milliseconds = 0
-    """The rollout's own clock, by which it measures: follows the wall clock, never back, never far ahead at once."""
+    """The rollout's own clock, by which it measures: goes with the boot's, never back, never far ahead at once."""
     progress_ms: Milliseconds = 0
     """`clock_ms` when a host was last done: the progress deadline counts from it."""
     resume_to: RolloutState | None = None

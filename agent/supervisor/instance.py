@@ -71,6 +71,8 @@ class Instance:
     ) -> None:
         """`left` is what an earlier agent wrote about it: then it is taken up, not started."""
         self.launchable: Final = launchable
+        self.taken_up: Final = anyio.Event()
+        """Set once what an earlier agent left of it, if anything, is in its hands."""
         self._around = around
         self._changed = changed
         self._tell = tell
@@ -100,7 +102,9 @@ class Instance:
     async def run(self) -> None:
         with self._send, self._inbox:
             async with self._prober, anyio.create_task_group() as tasks:
-                await self._take(await self._first(tasks), tasks)
+                first = await self._first(tasks)
+                self.taken_up.set()
+                await self._take(first, tasks)
                 while self._machine.state != "stopped":
                     await self._take(await self._next(), tasks)
                 tasks.cancel_scope.cancel()

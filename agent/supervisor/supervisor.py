@@ -93,6 +93,11 @@ class Supervisor:
         """Take up the instance that an earlier agent left under this key: its process is not touched."""
         self._begin(launchable, self._left.pop(launchable.key))
 
+    async def until_taken_up(self) -> None:
+        """Wait until every instance has what was left of it: what is inherited and not taken then is nobody's."""
+        for instance in list(self._instances.values()):
+            await instance.taken_up.wait()
+
     def launch(self, launchable: Launchable) -> None:
         """Keep this instance running. Does nothing while one lives under the key; a stopped one is forgotten first."""
         known = self._instances.get(launchable.key)

@@ -23,10 +23,10 @@ def three_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield one
 
 
-def swap(one: Fleet, release: str) -> "subprocess.Popen[str]":
+def swap(one: Fleet, app: str, release: str) -> "subprocess.Popen[str]":
     """`rollway swap` in a pipe: one line per event."""
     environment = {**os.environ, "ROLLWAY_CONFIG": str(one.folder / "up" / "client.toml"), "PYTHONPATH": str(ROOT)}
-    words = rollway_command("swap", "steady", "local", release)
+    words = rollway_command("swap", app, "local", release)
     return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -47,7 +47,7 @@ def test_killed_at_ten_points(three_hosts: Fleet, tmp_path: Path) -> None:
     with load(9601, [three_hosts.address(host) for host in HOSTS], "v1", "v2", pause_ms=50) as users:
         for point in POINTS:
             release = "v2" if point % 2 == 0 else "v1"
-            with swap(three_hosts, release) as command:
+            with swap(three_hosts, "steady", release) as command:
                 assert command.stdout is not None
                 events = [command.stdout.readline() for _ in range(point + 1)]
                 kill_coordinator(three_hosts)

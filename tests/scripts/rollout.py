@@ -26,7 +26,7 @@ from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ProcessN
 from agent.model.process import AppSpec, ProcessType, ReleaseCommand
 from agent.model.release import Order
 from agent.model.rollout import HostStep, OnFailure, Rollout
-from agent.model.units import parse_duration
+from agent.model.units import Instant, parse_duration
 
 APP, ENVIRONMENT = AppName("shop"), EnvironmentName("production")
 STATES = get_args(HostState)
@@ -164,7 +164,7 @@ class RolloutScript:
     def _step(self, event: RolloutEvent) -> list[str]:
         before = self.rollout
         assert before is not None
-        decision = step.step(before, event, self._now_ms)
+        decision = step.step(before, event, Instant("boot", self._now_ms, self._now_ms))
         if decision.refused:
             return [f"refused: {decision.refused}"]
         self.rollout, self._wake_ms = decision.state, None

@@ -25,6 +25,7 @@ from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ReleaseN
 from agent.model.process import AppSpec
 from agent.model.release import Order, OrderKind
 from agent.model.rollout import HostStep, Rollout
+from agent.model.units import Instant
 from tests.simulation.clock import Timeline
 from tests.simulation.fuse import Fuse
 
@@ -83,6 +84,10 @@ class Coordinator:
     def now_ms(self) -> int:
         return self.timeline.now_ms + self.skew_ms
 
+    @property
+    def now(self) -> Instant:
+        return Instant("coordinator", self.timeline.now_ms, self.now_ms)
+
     def start(self) -> None:
         self.store = msgspec.json.decode(self._disk, type=Store)
         self.up = True
@@ -116,7 +121,7 @@ class Coordinator:
         rollout = self.rollout
         if rollout is None or not self.up:
             return "there is no rollout"
-        decision = rollouts.step(rollout, event, self.now_ms)
+        decision = rollouts.step(rollout, event, self.now)
         if decision.refused:
             return decision.refused
         if decision.changed and self.fuse.burns_out():

@@ -192,7 +192,7 @@ def _leave(world: World, host: HostName) -> None:
 
 
 def _jump(world: World, host: HostName) -> None:
-    world.coordinator.skew_ms += world.rng.choice((-3_600_000, -5_000, 5_000))
+    world.coordinator.skew_ms += world.rng.choice((-3_600_000, -5_000, 5_000, 3_600_000))
     world.machines[host].skew_ms += world.rng.choice((-3_600_000, 3_600_000))
 
 

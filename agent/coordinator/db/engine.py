@@ -38,7 +38,7 @@ class Database:
             self._thread.submit(self._migrate).result()
         except DatabaseError as error:
             self.close()
-            raise _explained(error) from error
+            raise self._explained(error) from error
 
     async def run(self, transaction: Transaction[Answer]) -> Answer:
         """What `transaction` gives, once it is committed. Raises FailedError when the database cannot."""
@@ -55,7 +55,7 @@ class Database:
         except IntegrityError:
             raise  # what the program should have looked for first
         except DatabaseError as error:
-            raise _explained(error) from error
+            raise self._explained(error) from error
 
     def _migrate(self) -> None:
         config = Config()
@@ -63,6 +63,13 @@ class Database:
         with self._engine.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+    def _explained(self, error: DatabaseError) -> FailedError:
+        """SQLite says of a full disk what it happened to be doing there, and never where."""
+        return FailedError(
+            f"cannot store in {self._engine.url.database}: the database says: {error.orig}",
+            "Nothing of it was kept. Free space on the coordinator's machine (`df -h`, `df -i`), then try again.",
+        )
 
 
 def _set_up(connection: SqliteConnection, _record: object) -> None:
@@ -73,10 +80,3 @@ def _set_up(connection: SqliteConnection, _record: object) -> None:
 
 def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _explained(error: DatabaseError) -> FailedError:
-    return FailedError(
-        f"cannot store: the database says: {error.orig}",
-        "Nothing of it was kept. Look at the disk of the coordinator's database (`df -h`), then try again.",
-    )

@@ -30,23 +30,22 @@ from agent.decisions.rollout.state import (
     Wake,
 )
 from agent.model.rollout import Migration, Rollout
-from agent.model.units import Milliseconds
+from agent.model.units import Instant, Milliseconds
 
 JUMP_MS_MAX: Final = 60_000
-"""The most that the rollout's clock moves at once: a wall clock that jumps, or a long absence, ends no deadline."""
+"""The most that the rollout's clock moves at once: a long absence ends no deadline, nor a wall clock that jumps."""
 TICK_MS_MAX: Final = 30_000
 
 
-def step(rollout: Rollout, event: RolloutEvent, now_ms: Milliseconds) -> RolloutDecision:
+def step(rollout: Rollout, event: RolloutEvent, now: Instant) -> RolloutDecision:
     """Take one event in, say what is to be committed and then sent. A terminal rollout never changes again.
 
-    `now_ms` is the wall clock. Events that wait for one another are decided by the rollout's own clock alone.
+    Events that wait for one another are decided by the rollout's own clock alone.
     """
     refused = _refusal(rollout, event)
     if refused or rollout.terminal:
         return RolloutDecision(state=rollout, refused=refused)
-    elapsed_ms = min(max(0, now_ms - rollout.wall_ms), JUMP_MS_MAX)
-    before = rollout = replace(rollout, wall_ms=now_ms, clock_ms=rollout.clock_ms + elapsed_ms)
+    before = rollout = _at(rollout, now)
     rollout = _apply(rollout, event)
     actions: list[RolloutAction] = []
     while True:  # each turn enters a later state, so this ends
@@ -57,10 +56,20 @@ def step(rollout: Rollout, event: RolloutEvent, now_ms: Milliseconds) -> Rollout
             break
     changed = rollout != before
     if changed:
-        rollout = replace(rollout, changed_ms=max(now_ms, before.changed_ms + 1))
+        rollout = replace(rollout, changed_ms=max(now.wall_ms, before.changed_ms + 1))
     if not rollout.terminal:
         actions.append(Wake(after_ms=_next_moment(rollout)))
     return RolloutDecision(state=rollout, actions=tuple(actions), changed=changed)
+
+
+def _at(rollout: Rollout, now: Instant) -> Rollout:
+    """Time goes on. What the wall clock says is believed only where the machine has booted since, and not far."""
+    if rollout.boot_id == now.boot_id:
+        elapsed_ms = now.boottime_ms - rollout.boottime_ms
+    else:
+        elapsed_ms = now.wall_ms - rollout.wall_ms
+    clock_ms = rollout.clock_ms + min(max(0, elapsed_ms), JUMP_MS_MAX)
+    return replace(rollout, wall_ms=now.wall_ms, boot_id=now.boot_id, boottime_ms=now.boottime_ms, clock_ms=clock_ms)
 
 
 def _refusal(rollout: Rollout, event: RolloutEvent) -> str:

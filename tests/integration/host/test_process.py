@@ -122,7 +122,7 @@ def test_an_agent_without_any_coordinator_runs_what_it_was_assigned_and_drains_a
         started.until("ready")
         assert release_at(deployed) == "v1"
         assert started.ask("/livez")[0] == started.ask("/readyz")[0] == started.ask("/startupz")[0] == 200
-        assert "[+] stored state" in started.ask("/readyz?verbose")[1]
+        assert "[+]stored-state ok" in started.ask("/readyz?verbose")[1]
         assert started.ask("/apps/nothing/readyz")[0] == 404
         os.kill(started.process.pid, signal.SIGINT)
         started.until("drained")
@@ -242,7 +242,7 @@ def test_metrics_tell_what_runs_and_how_late_the_loop_is(chosen: AgentSettings, 
 
 
 def test_a_loop_that_hangs_tells_the_watchdog_nothing(chosen: AgentSettings, tmp_path: Path) -> None:
-    """The watchdog hears from the loop as long as it turns, and nothing while the agent is stopped."""
+    """The watchdog hears from the loop as long as it turns, nothing while it stands; killed, the agent says where."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(DEADLINE_S)
@@ -268,6 +268,11 @@ def test_a_loop_that_hangs_tells_the_watchdog_nothing(chosen: AgentSettings, tmp
             os.kill(started.process.pid, signal.SIGCONT)
             manager.settimeout(DEADLINE_S)
             hear_until(b"WATCHDOG=1")
+            os.kill(started.process.pid, signal.SIGABRT)  # as the watchdog does
+            assert started.process.wait(DEADLINE_S) == -signal.SIGABRT
+            told = started.process.stderr.read().decode()
+            assert "Fatal Python error: Aborted" in told
+            assert "agent/host/main.py" in told
 
 
 def test_output_that_nobody_takes_stalls_nothing_but_its_writers(chosen: AgentSettings, tmp_path: Path) -> None:

@@ -57,9 +57,8 @@ def test_without_a_manager_nothing_is_kept_and_nothing_fails(tmp_path: Path) -> 
 
 def test_what_comes_back_is_found_by_name_and_is_not_inherited_further() -> None:
     """Names that were given twice come twice; what nobody takes is closed; the words are gone from the environment."""
-    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
+    held = [os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), number) for number in range(201, 204)]
     words = {"LISTEN_FDS": "3", "LISTEN_PID": str(os.getpid()), "LISTEN_FDNAMES": "one:two:one"}
-    assert held == list(range(held[0], held[0] + 3))
     for fd in held:
         os.set_inheritable(fd, True)  # noqa: FBT003 - the standard library's own order
     found = fdstore.inherited(words, held[0])

@@ -53,10 +53,11 @@ def test_an_instance_outlives_the_reader_of_its_log(tmp_path: Path, start: Start
     assert fifo.enlarge(writer) == fifo.PIPE_BYTES
     go = tmp_path / "go"
     fifo.make(go)
+    fifo.make(tmp_path / "go.never")
     process = start(
         "/bin/sh",
         "-c",
-        'echo one >&2; echo up; read _ <"$0"; echo two >&2; echo done; read _ <"$0"',
+        'echo one >&2; echo up; read _ <"$0"; echo two >&2; echo done; read _ <"$0.never"',
         str(go),
         stderr=writer,
     )

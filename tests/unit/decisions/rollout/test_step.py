@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -31,6 +32,7 @@ from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ProcessN
 from agent.model.process import AppSpec, ProcessType, ReleaseCommand
 from agent.model.release import Order, OrderKind
 from agent.model.rollout import HostStep, OnFailure, Rollout
+from agent.model.units import Instant
 
 APP, ENVIRONMENT = AppName("shop"), EnvironmentName("local")
 NAMES = (HostName("h1"), HostName("h2"), HostName("h3"))
@@ -95,9 +97,13 @@ def report(
     )
 
 
+def at(now_ms: int) -> Instant:
+    return Instant("boot", now_ms, now_ms)
+
+
 def after(rollout: Rollout, events: Iterable[RolloutEvent], *, now_ms: int = 0) -> Rollout:
     for event in events:
-        rollout = step(rollout, event, now_ms).state
+        rollout = step(rollout, event, at(now_ms)).state
     return rollout
 
 
@@ -112,7 +118,7 @@ def running(rollout: Rollout) -> Rollout:
 def told_all(rollout: Rollout, events: Iterable[RolloutEvent]) -> tuple[Rollout, list[Give]]:
     given: list[Give] = []
     for event in events:
-        decision = step(rollout, event, 0)
+        decision = step(rollout, event, at(0))
         rollout = decision.state
         given += [action for action in decision.actions if isinstance(action, Give)]
     return rollout, given
@@ -179,17 +185,25 @@ def test_restarted_no_host_is_believed_to_be_there() -> None:
     """A coordinator that starts anew tells nobody to move before it has heard of the hosts."""
     rollout = running(planned())
     rollout = after(rollout, [report(rollout, NAMES[0], "swapping")])
-    decision = step(rollout, Restarted(), 0)
+    decision = step(rollout, Restarted(), at(0))
     assert not told(decision.actions)
     assert not any(one.reachable for one in decision.state.hosts)
 
 
-def test_a_jump_of_the_clock_ends_no_deadline() -> None:
+JUMPS = {
+    "the wall clock leaps an hour": (Instant("boot", 5, 3_600_000), 5),
+    "the wall clock falls back an hour": (Instant("boot", 5, -3_600_000), 5),
+    "the coordinator was away for an hour": (Instant("boot", 3_600_000, 3_600_000), JUMP_MS_MAX),
+    "its machine was off for an hour": (Instant("next", 5, 3_600_000), JUMP_MS_MAX),
+    "its machine was off, and the wall clock fell back": (Instant("next", 5, -3_600_000), 0),
+}
+
+
+@pytest.mark.parametrize(("now", "clock_ms"), JUMPS.values(), ids=JUMPS)
+def test_a_jump_of_the_clock_ends_no_deadline(now: Instant, clock_ms: int) -> None:
     """An hour that the wall clock leaps, or that the coordinator was away, is not an hour of waiting."""
-    rollout = running(planned())
-    assert after(rollout, [Tick()], now_ms=3_600_000).clock_ms == JUMP_MS_MAX
-    assert after(rollout, [Tick()], now_ms=-3_600_000).clock_ms == 0
-    assert after(rollout, [Tick()], now_ms=3_600_000).state == "running"
+    rollout = step(running(planned()), Tick(), now).state
+    assert (rollout.state, rollout.clock_ms) == ("running", clock_ms)
 
 
 def test_a_rollout_of_no_hosts_ends() -> None:
@@ -211,7 +225,7 @@ REFUSED: dict[str, tuple[Rollout, RolloutEvent, str]] = {
 def test_words_in_a_wrong_state_do_nothing() -> None:
     """An operator's word that the state does not know is refused, and changes nothing but the clock."""
     for sentence, (rollout, word, because) in REFUSED.items():
-        decision = step(rollout, word, 5)
+        decision = step(rollout, word, at(5))
         assert because in decision.refused, sentence
         assert (decision.state, decision.changed) == (rollout, False), sentence
 
@@ -304,7 +318,7 @@ def test_what_is_decided_is_consistent(history: list[Happening], rollout: Rollou
     for happening in history:
         now_ms += happening[-1]
         before = rollout
-        decision = step(rollout, event_of(happening, rollout), now_ms)
+        decision = step(rollout, event_of(happening, rollout), at(now_ms))
         rollout = decision.state
         gives = [action for action in decision.actions if isinstance(action, Give)]
         assert sorted({give.generation for give in gives}) == [give.generation for give in gives]

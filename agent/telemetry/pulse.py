@@ -1,10 +1,11 @@
-"""The agent's pulse: how late its event loop is, and its word to systemd's watchdog that the loop still turns.
+"""A role's pulse: how late its event loop is, and its word to systemd's watchdog that the loop still turns.
 
 Rules: the word comes out of the loop itself, well within the time that systemd allows (sd_watchdog_enabled(3)), so that
-an agent whose loop hangs is killed and followed by another, which is felt by nobody. One line of what the agent does is
-told when it has changed.
+a role whose loop hangs is killed and followed by another, which is felt by nobody. It is killed by SIGABRT, and then
+says on standard error where it hung. One line of what the role does is told when it has changed.
 """
 
+import faulthandler
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -34,6 +35,8 @@ class Pulse:
         patience_s = watchdog_s(os.environ, os.getpid())
         beat_s = BEAT_S if patience_s is None else min(BEAT_S, patience_s / 4)
         beats, told_s = 0, -math.inf
+        if patience_s is not None:
+            faulthandler.enable()
         while True:
             due = anyio.current_time() + beat_s
             await anyio.sleep_until(due)
