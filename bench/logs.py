@@ -31,7 +31,7 @@ Entry = tuple[Contestant, Path]
 def options() -> argparse.Namespace:
     names = [report.US, *contestants.PEERS]
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--lines", type=int, default=2_000_000, help="in each run; rounded down to thousands")
+    parser.add_argument("--lines", type=int, default=1_000_000, help="in each run; rounded down to thousands")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kind", choices=numbers.KINDS, default="plain", help="what the lines hold")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
