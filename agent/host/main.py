@@ -36,6 +36,7 @@ from agent.model.address import parse_address
 from agent.model.assignment import AppReport
 from agent.model.ids import AppName, EnvironmentName
 from agent.model.roles import AgentSettings
+from agent.supervisor.instance import STRANDED
 from agent.supervisor.launchable import InstanceKey
 from agent.supervisor.supervisor import Supervisor
 from agent.telemetry import events
@@ -50,7 +51,6 @@ from agent.wire.sdnotify import Notice
 
 FLUSH_S: Final = 2.0
 HTTP_SHUTDOWN_S: Final = 1.0
-STRANDED: Final = "stranded connections were closed"
 ORPHANED_S: Final = 10.0
 """So long an agent whose `rollway up` was killed waits for another before it drains."""
 

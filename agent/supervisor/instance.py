@@ -53,6 +53,8 @@ from agent.supervisor.records import Kept, Record
 
 INBOX_EVENTS_MAX: Final = 16
 WATCH_S: Final = 0.25
+STRANDED: Final = "stranded connections were closed"
+"""Told with their number, `connections`; the agent counts them by it."""
 
 Tell = Callable[[str, Mapping[str, str | int]], None]
 
@@ -276,7 +278,7 @@ class Instance:
 
     def _accept_left(self) -> None:
         if closed := sum(listener.accept_and_close() for listener in self.launchable.listeners):
-            self._tell("stranded connections were closed", {"connections": closed})
+            self._tell(STRANDED, {"connections": closed})
 
     # What sends events
 
