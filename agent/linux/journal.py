@@ -10,6 +10,7 @@ when too much is unsent.
 
 import os
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 from agent.errors import invariant
@@ -21,6 +22,7 @@ _MAGIC: Final = b"rollway1"
 _HEAD: Final = struct.Struct("=8sQQI")  # magic, end, start, length of the note that follows
 _FIRST: Final = memfd.PAGE_BYTES  # the head has a page of its own, which is never given back
 _STEP_BYTES: Final = 128 * 1024
+_BUFFERS_MAX: Final = os.sysconf("SC_IOV_MAX")
 _LOOK_BACK_BYTES: Final = 512 * 1024
 """So much before the position stays: a record that is sent in part is whole in it, to be seen and to be sent again."""
 
@@ -61,13 +63,11 @@ class Journal:
         """How many committed bytes nobody has been given yet."""
         return self._end - self._sent
 
-    def append(self, records: bytes, note: bytes | None = None) -> None:
-        """Commit whole records and the note, both or neither."""
-        left = memoryview(records)
+    def append(self, records: Sequence[bytes], note: bytes | None = None) -> None:
+        """Commit whole records, cut anywhere, and the note: all or nothing."""
         end = self._end
-        while left:
-            written = os.pwrite(self.fd, left, end)
-            left, end = left[written:], end + written
+        for first in range(0, len(records), _BUFFERS_MAX):
+            end += _write(self.fd, records[first : first + _BUFFERS_MAX], end)
         self._end = end
         if note is not None:
             invariant(len(note) <= NOTE_BYTES_MAX, "a note is short")
@@ -123,3 +123,14 @@ class Journal:
     def _commit(self) -> None:
         # One small write into one page: a signal is taken before it or after it, never in its middle.
         os.pwrite(self.fd, _HEAD.pack(_MAGIC, self._end, self._start, len(self.note)) + self.note, 0)
+
+
+def _write(fd: int, buffers: Sequence[bytes], offset: int) -> int:
+    """Write all of them; how many bytes that are."""
+    count = sum(map(len, buffers))
+    written = os.pwritev(fd, buffers, offset)
+    if written < count:
+        left = memoryview(b"".join(buffers))
+        while written < count:
+            written += os.pwrite(fd, left[written:], offset + written)
+    return count

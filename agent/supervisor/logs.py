@@ -10,7 +10,7 @@ lines of the instance; records of several are ordered by their time.
 import heapq
 import struct
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Protocol
 
@@ -78,7 +78,7 @@ class Marks:
     def __getitem__(self, stream: str) -> Mark:
         return self._of[stream]
 
-    def commit(self, stream: str, mark: Mark, records: bytes) -> None:
+    def commit(self, stream: str, mark: Mark, records: Sequence[bytes]) -> None:
         self._of[stream] = mark
         self.journal.append(records, self._note())
 
@@ -86,7 +86,7 @@ class Marks:
         """A new process: nothing of its streams is used yet."""
         self._of = {stream: Mark() for stream in STREAMS}
         self.known = True
-        self.journal.append(b"", self._note())
+        self.journal.append((), self._note())
 
     def _note(self) -> bytes:
         marks = self._of.values()
@@ -175,11 +175,11 @@ class Logs:
             key = self._unkept.pop()
             self._store.put(f"{key}{_SUFFIX}", self._journals[key].fd)
 
-    def committed(self, key: InstanceKey, records: bytes) -> None:
+    def committed(self, key: InstanceKey, records: Sequence[bytes]) -> None:
         """Show to followers, and have sent, what was just committed."""
         for follower in self._followers:
             if follower.matches(key):
-                follower.offer(records)
+                follower.offer(b"".join(records))
         self._outlet.offer(self._journals[key])
 
     async def room(self, key: InstanceKey) -> bool:
@@ -286,14 +286,14 @@ class Stream:
         # The last words, and what says how many are missing before them, are few: they need no room.
         self._commit(self._lines.end(clock.timestamp()), has_room=True, is_last=True)
 
-    def _commit(self, records: bytes, *, has_room: bool, is_last: bool = False) -> None:
+    def _commit(self, records: Sequence[bytes], *, has_room: bool, is_last: bool = False) -> None:
         used = self._pipe.taken - self._lines.rest_bytes
         dropped = self._marks[self._pipe.name].dropped
         if not has_room:
-            dropped += records.count(b"\n")
-            records = b""
+            dropped += sum(part.count(b"\n") for part in records)
+            records = []
         elif dropped and (records or is_last):
-            records = self._lines.gap(dropped, clock.timestamp()) + records
+            records = [self._lines.gap(dropped, clock.timestamp()), *records]
             dropped = 0
         self._marks.commit(self._pipe.name, Mark(used=used, inside=self._lines.inside, dropped=dropped), records)
         self._pipe.forget(used)

@@ -84,7 +84,7 @@ class Stdout:
     async def write(self, records: bytes) -> None:
         """Take whole lines among the own events; returns once there is room for them."""
         await self.room(self.own)
-        self.own.append(records)
+        self.own.append((records,))
         self.offer(self.own)
 
     def put(self, record: bytes) -> None:
@@ -93,7 +93,7 @@ class Stdout:
             self._lost += 1
             self.lost_records += 1
             return
-        self.own.append(record)
+        self.own.append((record,))
         self.offer(self.own)
 
     @property
@@ -132,7 +132,7 @@ class Stdout:
         if self._lost and not self._waiting:
             gap = {"level": "warning", "event": "log records were lost", "lost": self._lost}
             self._lost = 0
-            self.own.append(msgspec.json.encode(gap) + b"\n")
+            self.own.append((msgspec.json.encode(gap), b"\n"))
             self.offer(self.own)
 
 

@@ -79,8 +79,8 @@ class LogLines:
         """How much of what was fed is in no record yet."""
         return len(self._rest)
 
-    def feed(self, chunk: bytes, ts: str) -> bytes:
-        """Give the records of all lines that end in `chunk`; `ts` is when it was read."""
+    def feed(self, chunk: bytes, ts: str) -> list[bytes]:
+        """Give the records of all lines that end in `chunk`, one after another; `ts` is when it was read."""
         head = b'{"ts":"' + ts.encode() + self._who
         records: list[bytes] = []
         begin, end = 0, chunk.rfind(b"\n") + 1
@@ -93,13 +93,13 @@ class LogLines:
             self._whole(head, chunk[begin:piece], records)
             begin = piece
         self._rest = self._cut(head, self._rest + chunk[end:], records)
-        return b"".join(records)
+        return records
 
-    def end(self, ts: str) -> bytes:
+    def end(self, ts: str) -> list[bytes]:
         """Give what was left without a newline, marked, when the stream is over."""
         head, rest = b'{"ts":"' + ts.encode() + self._who, self._rest
         self._rest, self.inside = b"", False
-        return _text(head, rest, partial=True) if rest else b""
+        return [_text(head, rest, partial=True)] if rest else []
 
     def gap(self, dropped: int, ts: str) -> bytes:
         """Give the record that stands for so many that found no room."""
@@ -108,11 +108,9 @@ class LogLines:
     def _whole(self, head: bytes, lines: bytes, records: list[bytes]) -> None:
         """Put out lines that are all there, as many at once as are alike."""
         may_be_objects = b"{" in lines and (lines.lstrip(b" \t\r\v\f")[:1] == b"{" or _MAY_BE_OBJECT.search(lines))
-        if self._are_short(lines):
-            at_once = _objects(head, lines) if may_be_objects else _texts(head, lines)
-            if at_once is not None:
-                records.append(at_once)
-                return
+        at_once = _objects if may_be_objects else _texts
+        if self._are_short(lines) and at_once(head, lines, records):
+            return
         middle = lines.find(b"\n", len(lines) // 2) + 1
         if len(lines) > _MIXED_BYTES and middle < len(lines):
             self._whole(head, lines[:middle], records)
@@ -155,37 +153,41 @@ def _continues(byte: int) -> bool:
     return 0x80 <= byte < 0xC0  # noqa: PLR2004 - the format's own numbers
 
 
-def _texts(head: bytes, lines: bytes) -> bytes | None:
-    """The records of lines that are all text; None where they cannot be made at once."""
+def _texts(head: bytes, lines: bytes, records: list[bytes]) -> bool:
+    """Put out the records of lines that are all text; False where they cannot be made at once."""
     if _MARK in lines:
-        return None
+        return False
     try:
         text = lines[:-1].replace(b"\n", _MARK).decode()
     except UnicodeDecodeError:
-        return None
+        return False
     start = head + b',"message":'
-    return start + _encode(text).replace(_MARK, b'"}\n' + start + b'"') + b"}\n"
+    records += (start, _encode(text).replace(_MARK, b'"}\n' + start + b'"'), b"}\n")
+    return True
 
 
-def _objects(head: bytes, lines: bytes) -> bytes | None:
-    """The records of lines that all are JSON objects with fields, none of our names; None where some are not.
+def _objects(head: bytes, lines: bytes, records: list[bytes]) -> bool:
+    """Put out the records of lines that all are JSON objects with fields, none of our names; False where some are not.
 
     A newline that has an object's end before it and a field after it parts two objects: JSON has a comma there. When
     all newlines are such, and there are as many objects as lines, each line is one object.
     """
     if not (lines.startswith(b'{"') and lines.endswith(b"}\n")):
-        return None
+        return False
     try:
         found = _clashes_of_each(lines)
         lines.decode()  # what is not ours was only skipped
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None
+        return False
     count = lines.count(b"\n")
     if len(found) != count or found.count(_NONE) != count:
-        return None
+        return False
     start = head + b","
     spliced = start + lines[1:].replace(b'}\n{"', b"}\n" + start + b'"')
-    return spliced if len(spliced) - len(lines) == count * (len(start) - 1) else None
+    if len(spliced) - len(lines) != count * (len(start) - 1):
+        return False
+    records.append(spliced)
+    return True
 
 
 def _record(head: bytes, line: bytes) -> bytes:

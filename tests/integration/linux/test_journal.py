@@ -27,7 +27,7 @@ def test_every_record_comes_once_and_in_order(steps: list[tuple[int, int, bool]]
     journal, written, seen = Journal.create("test"), b"", b""
     for step, (count, sent, dies) in enumerate(steps):
         records = b"".join(b"%d.%d\n" % (step, number) for number in range(count))
-        journal.append(records, b"%d" % step)
+        journal.append((records,), b"%d" % step)
         written += records
         if sent and journal.unsent:
             journal.send(writing, sent)
@@ -48,7 +48,7 @@ def test_memory_stays_bounded_and_the_last_records_are_kept() -> None:
     journal, out = Journal.create("test", kept_bytes=100_000), os.open(os.devnull, os.O_WRONLY)
     records = b"".join(b"%06d %s\n" % (number, b"x" * 93) for number in range(10_000))
     for _ in range(100):
-        journal.append(records)
+        journal.append((records,))
         while journal.unsent:
             journal.send(out, MIB)
     assert os.fstat(journal.fd).st_blocks * 512 < MIB
@@ -64,7 +64,7 @@ def test_a_record_that_was_sent_in_part_is_completed_or_sent_again() -> None:
     """The next process knows that it stands inside a record, and can go back to its start."""
     reading, writing = os.pipe()
     journal = Journal.create("test")
-    journal.append(b"first\nsecond\n")
+    journal.append((b"first\nsecond\n",))
     journal.send(writing, 9)
     journal = adopted(journal)
     assert journal.inside_record
@@ -82,7 +82,7 @@ def test_a_cut_at_the_end_of_a_page_is_seen_however_much_waits() -> None:
     journal = Journal.create("test", kept_bytes=10_000)
     record = b"x" * 8_191 + b"\n"
     for _ in range(300):
-        journal.append(record)
+        journal.append((record,))
     journal.send(out, 256 * 8_192 + memfd.PAGE_BYTES)
     assert journal.inside_record
     assert adopted(journal).inside_record

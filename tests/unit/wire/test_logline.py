@@ -63,7 +63,8 @@ LINES: dict[str, tuple[bytes, list[dict[str, object]]]] = {
 
 def records(data: bytes, cut: int, bound_bytes: int = 64 * 1024) -> list[dict[str, object]]:
     lines = LogLines(SOURCE, bound_bytes)
-    out = b"".join(lines.feed(data[start : start + cut], TS) for start in range(0, len(data), cut)) + lines.end(TS)
+    fed = [record for start in range(0, len(data), cut) for record in lines.feed(data[start : start + cut], TS)]
+    out = b"".join([*fed, *lines.end(TS)])
     assert not out or out.endswith(b"\n")
     return [json.loads(record, object_pairs_hook=no_name_twice) for record in out.splitlines()]
 
@@ -102,7 +103,8 @@ def test_many_lines_at_once_give_the_records_of_each(runs: list[tuple[bytes, int
     data = b"".join(lines * count for lines, count in runs)[:20_000]
     for bound in (bound_bytes, 64 * 1024):
         whole, slow = LogLines(SOURCE, bound), LogLines(SOURCE, bound)
-        assert whole.feed(data, TS) == b"".join(slow.feed(data[at : at + 1], TS) for at in range(len(data)))
+        bytewise = [record for at in range(len(data)) for record in slow.feed(data[at : at + 1], TS)]
+        assert b"".join(whole.feed(data, TS)) == b"".join(bytewise)
         assert (whole.rest_bytes, whole.inside) == (slow.rest_bytes, slow.inside)
 
 
@@ -138,7 +140,7 @@ def test_the_rest_of_a_long_line_is_not_taken_for_json() -> None:
 def test_a_long_line_goes_on_where_an_earlier_agent_left_it() -> None:
     """Who takes up a stream inside a line takes its rest for text, and the next line for what it is."""
     lines = LogLines(SOURCE, inside=True)
-    found = [json.loads(record) for record in lines.feed(b'{"a":1}\n{"b":1}\n', TS).splitlines()]
+    found = [json.loads(record) for record in b"".join(lines.feed(b'{"a":1}\n{"b":1}\n', TS)).splitlines()]
     assert found == [WHO | {"message": '{"a":1}'}, WHO | {"b": 1}]
     assert not lines.inside
 
@@ -146,4 +148,4 @@ def test_a_long_line_goes_on_where_an_earlier_agent_left_it() -> None:
 def test_an_object_nested_beyond_reason_is_one_record() -> None:
     """Nobody can end the agent with a deep line."""
     deep = b'{"a":' * 20_000 + b"1" + b"}" * 20_000 + b"\n"
-    assert LogLines(SOURCE, bound_bytes=1 << 20).feed(deep, TS).count(b"\n") == 1
+    assert b"".join(LogLines(SOURCE, bound_bytes=1 << 20).feed(deep, TS)).count(b"\n") == 1
