@@ -29,7 +29,7 @@ Entry = tuple[Contestant, Path]
 
 
 def options() -> argparse.Namespace:
-    names = [report.US, *contestants.PEERS]
+    names = [report.US, report.LIMIT, *contestants.PEERS]
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--lines", type=int, default=1_000_000, help="in each run; rounded down to thousands")
     parser.add_argument("--rounds", type=int, default=3)
@@ -55,6 +55,9 @@ def entries(given: argparse.Namespace, top: Path, reader: int, stack: ExitStack)
         words = race.words_of_writer(folder, given.lines, given.kind, reader)
         if name == report.US:
             found.append((stack.enter_context(contestants.rollway(folder, words, given.net)), folder))
+            continue
+        if name == report.LIMIT:
+            found.append((contestants.floor(words), folder))
             continue
         if given.lines * RECORD_BYTES_MOST > room:
             missing[name] = f"its files would need {given.lines * RECORD_BYTES_MOST >> 30} GiB of {top}"

@@ -21,6 +21,7 @@ from bench.loglines.setup import Peer
 from tests.e2e.fleet import ROOT, Fleet, fleet
 from tests.e2e.repositories import repository
 
+FLOOR: Final = Path(__file__).parent / "floor.py"
 UNIT: Final = ROOT / "systemd" / "rollway-agent.service"
 APP: Final = "bench"
 
@@ -130,6 +131,13 @@ def rollway(folder: Path, words: list[str], net: str | None) -> Iterator[Contest
     command = [sys.executable, "-P", "-m", "agent", "agent", "run", "--config", str(config)]
     env = {"PYTHONPATH": str(ROOT)} | _environment_of_the_unit()
     yield Contestant("rollway", _commit(), "JSON to a pipe", command, env, stop_by_interrupt=True)
+
+
+def floor(words: list[str]) -> Contestant:
+    """The physical limit of Rollway's way: `floor.py` says of what."""
+    command = [sys.executable, "-P", str(FLOOR)]
+    env = {"PROGRAM": shlex.join(words)} | _environment_of_the_unit()  # its own words would name it as the program
+    return Contestant("floor", "the system calls alone", "unread, to a pipe", command, env)
 
 
 def _agent_file(one: Fleet) -> Path:

@@ -16,6 +16,8 @@ from bench.loglines.race import Run, sum_of
 GOALS: Final = {"s6-log": 2.0, "pm2": 2.0, "pm2-json": 2.0, "svlogd": 4.0, "circus": 4.0, "supervisord": 0.4}
 """How many times a peer's lines per second of CPU Rollway is to reach; supervisord only copies bytes."""
 US: Final = "rollway"
+LIMIT: Final = "floor"
+"""No peer: what the kernel's part of Rollway's way costs alone."""
 _MIB: Final = 1 << 20
 
 

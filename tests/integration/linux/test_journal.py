@@ -26,9 +26,9 @@ def test_every_record_comes_once_and_in_order(steps: list[tuple[int, int, bool]]
     reading, writing = os.pipe()
     journal, written, seen = Journal.create("test"), b"", b""
     for step, (count, sent, dies) in enumerate(steps):
-        records = b"".join(b"%d.%d\n" % (step, number) for number in range(count))
-        journal.append((records,), b"%d" % step)
-        written += records
+        records = [b"%d.%d\n" % (step, number) for number in range(count)]
+        journal.append(records, b"%d" % step)
+        written += b"".join(records)
         if sent and journal.unsent:
             journal.send(writing, sent)
             seen += os.read(reading, 1 << 16)
