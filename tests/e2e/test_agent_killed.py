@@ -47,7 +47,7 @@ listen = ["0.0.0.0:{PORT}"]
 http = "/ready"
 period = "200ms"
 [process.counter]
-command = "python3 -u counter.py"
+command = "python3 -u counter.py {{starts}}"
 """
 
 
@@ -131,7 +131,7 @@ def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
     """One host that runs v1 of an app; v2 lies ready in the store."""
     folder = tmp_path_factory.mktemp("mortal")
     files = {name: (APPS / name).read_text() for name in ("plain.py", "counter.py")}
-    files |= {"rollway.toml": APP_FILE, "behaviour": "good"}
+    files |= {"rollway.toml": APP_FILE.format(starts=folder / "starts"), "behaviour": "good"}
     source = repository(folder / "r", {version: {**files, "VERSION": version} for version in ("v1", "v2")})
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(mortal(folder)) as one:
         for version in ("v2", "v1"):
@@ -157,6 +157,8 @@ def check_lines(one: Mortal) -> None:
         assert record.get("event") != "descriptors did not come back", record
         if record.get("process") == "counter":
             lines[record["pid"]].append(str(record["message"]))
+    # One that was launched without being on record is ended and launched again by the next agent, unheard.
+    assert {int(pid) for pid in (one.folder / "starts").read_text().split()} == set(lines), "started and not read"
     for pid, said in lines.items():
         numbers = [int(line.split()[1]) for line in said]
         assert numbers == list(range(len(said))), f"{pid}: lost or doubled in {len(said)} lines"
