@@ -10,6 +10,7 @@ from tests.hosts.machines import Host, wait_for
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("fleet")]
 TIMES = 10
+DROP_IN = "/run/systemd/system/rollway-agent.service.d"
 
 
 def kill(host: Host) -> None:
@@ -38,7 +39,7 @@ def agent(host: Host) -> str:
     return host.show("rollway-agent", "MainPID") if running else ""
 
 
-def renewed(host: Host, do: Callable[[Host], None]) -> None:
+def renewed(host: Host, do: Callable[[Host], object]) -> None:
     """Do it, and wait for the next agent."""
     before = agent(host)
     do(host)
@@ -89,3 +90,22 @@ def test_ten_times(fleet: Fleet) -> None:
         seen = users.end()
     assert (seen["failed"], seen["reasons"]) == (0, [])
     assert {host.name: instances(host) for host in fleet.hosts} == before
+
+
+def test_one_that_hangs_is_replaced(fleet: Fleet) -> None:
+    """An agent that does nothing any more is ended by systemd's watchdog and followed by another; nobody feels it."""
+    host = fleet.hosts[0]
+    before = instances(host)
+    host.write(f"{DROP_IN}/soon.conf", "[Service]\nWatchdogSec=3s\n")
+    host.run("systemctl", "daemon-reload")
+    renewed(host, restart)
+    with fleet.load() as users:
+        renewed(host, lambda host: host.run("systemctl", "kill", "--signal=STOP", "rollway-agent"))
+        users.wait_for(fresh=50, kept=50)
+        seen = users.end()
+    host.run("rm", "-r", DROP_IN)
+    host.run("systemctl", "daemon-reload")
+    fleet.connects(host)
+    assert "Watchdog timeout" in host.journal()
+    assert (seen["failed"], seen["reasons"]) == (0, []), host.journal()
+    assert instances(host) == before

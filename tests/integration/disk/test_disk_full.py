@@ -13,6 +13,7 @@ import pytest
 
 from agent.errors import RollwayError
 from agent.linux import service
+from tests.integration.coordinator.fleet import free_port
 from tests.integration.disk.conftest import Disk, Lack
 from tests.integration.disk.places import ELSEWHERE, PLACES, Place
 from tests.integration.supervisor.conftest import House, lives, script
@@ -127,6 +128,39 @@ def test_a_folder_that_cannot_be_made_is_named(role: str, disk: Disk, tmp_path: 
     )  # fmt: skip
     assert done.returncode == 1
     assert f"cannot make the folder {disk.root}/state: No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize("lack", LACKS.values(), ids=LACKS)
+def test_a_coordinator_starts_again_when_there_is_room(lack: Lack, disk: Disk, tmp_path: Path) -> None:
+    """On a full disk one that has been there before says so and ends, for systemd to try again; with room it starts."""
+    settings, state = tmp_path / "coordinator.toml", disk.root / "state"
+    settings.write_text(
+        f'listen = ["127.0.0.1:{free_port()}"]\nadvertise = ["https://127.0.0.1:1"]\nstate_dir = "{state}"\n'
+        f'database = "sqlite:///{state}/coordinator.db"\nstore = "file://{state}/store"\n'
+        f'[tls]\nca = "{state}/ca.pem"\nkey = "{state}/key.pem"\ncertificate = "{state}/certificate.pem"\n'
+    )
+
+    def start() -> str:
+        """What it says, which is asked to end as soon as it runs."""
+        words = [sys.executable, "-m", "agent", "coordinator", "run", "--config", str(settings)]
+        with subprocess.Popen(words, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as role:
+            assert role.stdout is not None
+            said = ""
+            for line in role.stdout:
+                said += line
+                if "coordinator started" in line:
+                    role.terminate()
+        assert role.returncode == (0 if "coordinator started" in said else 1), said
+        return said
+
+    assert "coordinator started" in start()
+    disk.fill(lack)
+    said = start()
+    assert "coordinator started" in said or ("Free space" in said and str(state) in said)
+    assert "Traceback" not in said
+    assert lack == "inodes" or "coordinator started" not in said
+    disk.free()
+    assert "coordinator started" in start()
 
 
 def writes(source: Source) -> bool:
