@@ -37,7 +37,7 @@ async def end_tree(tree: Tree, deadline_ms: Milliseconds = 5_000) -> tuple[int, 
             await anyio.sleep(pause_s)
             pause_s = min(pause_s * 2, LOOK_AGAIN_AT_MOST_S)
         return ()
-    return await to_thread.run_sync(_alive, tree)
+    return await to_thread.run_sync(members, tree)
 
 
 def _kill_once(tree: Tree) -> bool:
@@ -54,7 +54,8 @@ def _kill_once(tree: Tree) -> bool:
     return bool(members)
 
 
-def _alive(tree: Tree) -> tuple[int, ...]:
+def members(tree: Tree) -> tuple[int, ...]:
+    """Who lives of it now. Without cgroup v2 it walks /proc: call it in a thread."""
     if tree.cgroup is not None:
         return tuple(cgroup.pids(tree.cgroup))
     return tuple(member.pid for member in procfs.tree(tree.pid, tree.pid, tree.mark))

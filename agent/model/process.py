@@ -34,10 +34,18 @@ class TcpCheck(Struct, frozen=True, kw_only=True, tag="tcp"):
     port: int | None = None
 
 
+class NotifyCheck(Struct, frozen=True, kw_only=True, tag="notify"):
+    """Asks nothing: the process says by sd_notify(3) that it is ready (READY=1), and for liveness that it lives on.
+
+    Startup fails when READY=1 does not come within `initial_delay` and `failures` periods, liveness when WATCHDOG=1
+    stays away for `failures` periods. `timeout` and `successes` mean nothing here.
+    """
+
+
 class Probe(Struct, frozen=True, kw_only=True):
     """One probe: what it asks, when it begins, how often, how long it waits, how many results in a row decide."""
 
-    check: HttpCheck | TcpCheck
+    check: HttpCheck | TcpCheck | NotifyCheck
     initial_delay_ms: Milliseconds = 0
     period_ms: Milliseconds = 10_000
     timeout_ms: Milliseconds = 1_000

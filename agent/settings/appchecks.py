@@ -9,7 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
 from agent.model.address import parse_address
-from agent.model.process import AppSpec, HttpCheck, Probe, ProcessType
+from agent.model.process import AppSpec, HttpCheck, Probe, ProcessType, TcpCheck
 from agent.settings.source import MISSING, Source, show_text, show_value
 
 FD: Final = "{fd}"
@@ -77,7 +77,7 @@ def _check_probe(process: ProcessType, kind: str, probe: Probe, source: Source) 
     if not process.listen:
         if isinstance(probe.check, HttpCheck):
             raise source.error((*at, "http"), f"process.{process.name}.listen, which an http probe asks", "no listen")
-        if probe.check.port is None:
+        if isinstance(probe.check, TcpCheck) and probe.check.port is None:
             raise source.error((*at, "tcp"), "a port, since the process type has no listen", "true")
     if kind != "readiness" and probe.successes != 1:
         raise source.error((*at, "successes"), f"1 for a {kind} probe", show_value(probe.successes))

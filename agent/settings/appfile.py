@@ -10,6 +10,7 @@ from agent.model.process import (
     ConfigKey,
     CrashLoop,
     HttpCheck,
+    NotifyCheck,
     Probe,
     ProbeKind,
     Probes,
@@ -38,6 +39,7 @@ from agent.settings.kinds import (
     POSITIVE,
     STATUS_RANGE,
     TCP_PORT,
+    TRUE,
     URL_PATH,
     Kind,
     duration,
@@ -59,7 +61,7 @@ SCHEMA: Final = Schema(
         "process.*.restart": "policy first_delay base_delay max_delay reset_after",
         "process.*.restart.crash_loop": "restarts within",
         "process.*.probe.startup|readiness|liveness": (
-            "http host status tcp initial_delay period timeout successes failures"
+            "http host status tcp notify initial_delay period timeout successes failures"
         ),
         "process.*.probe.startup|readiness|liveness.headers": "*",
         "process.*.probe.liveness": "grace",
@@ -70,10 +72,16 @@ SCHEMA: Final = Schema(
         "build": "assets",
         "process.*": "total singleton on_partition limits sandbox",
         "process.*.stop": "notice",
-        "process.*.probe.startup|readiness|liveness": "https exec notify",
+        "process.*.probe.startup|readiness|liveness": "https exec",
     },
 )
 
+_UNASKED: Final[dict[ProbeKind, str]] = {
+    "startup": "timeout successes",
+    "readiness": "timeout successes failures period initial_delay",
+    "liveness": "timeout successes initial_delay",
+}
+"""Keys that mean nothing where a process speaks by itself."""
 _BIND: Final[Kind[Bind]] = one_of("fd", "port")
 _SWAP: Final[Kind[SwapOrder]] = one_of("start-first", "stop-first")
 _WHEN_NONE_READY: Final[Kind[WhenNoneReady]] = one_of("wait", "refuse")
@@ -171,7 +179,7 @@ def _probes(table: Table) -> Probes:
 
 
 def _probe(table: Table, kind: ProbeKind) -> Probe:
-    check = _check(table)
+    check = _check(table, kind)
     default = Probe(check=check)
     return Probe(
         check=check,
@@ -184,16 +192,24 @@ def _probe(table: Table, kind: ProbeKind) -> Probe:
     )
 
 
-def _check(table: Table) -> HttpCheck | TcpCheck:
-    if "http" in table and "tcp" in table:
-        raise table.error("tcp", "one of http and tcp", "both")
-    if "tcp" in table:
+def _check(table: Table, kind: ProbeKind) -> HttpCheck | TcpCheck | NotifyCheck:
+    kinds = [kind for kind in ("http", "tcp", "notify") if kind in table]
+    if len(kinds) > 1:
+        raise table.error(kinds[1], "one of http, tcp and notify", " and ".join(kinds))
+    if "http" not in kinds:
         for key in ("host", "headers", "status"):
-            if key in table:
-                raise table.error(key, "nothing beside tcp: only an http probe has it", f'"{key}"')
+            if kinds and key in table:
+                raise table.error(key, f"nothing beside {kinds[0]}: only an http probe has it", f'"{key}"')
+    if "tcp" in kinds:
         return TcpCheck(port=table.need("tcp", TCP_PORT))
+    if "notify" in kinds:
+        for key in _UNASKED[kind].split():
+            if key in table:
+                raise table.error(key, f"nothing beside notify in a {kind} probe: nobody is asked", f'"{key}"')
+        table.need("notify", TRUE)
+        return NotifyCheck()
     if "http" not in table:
-        raise table.error("http", f"{URL_PATH.expected}, or tcp = true", MISSING)
+        raise table.error("http", f"{URL_PATH.expected}, tcp = true or notify = true", MISSING)
     default = HttpCheck(path="/")
     low, high = table.get("status", STATUS_RANGE, (default.status_from, default.status_to))
     return HttpCheck(

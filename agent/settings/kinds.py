@@ -135,6 +135,12 @@ def _element(kind: Kind[T], place: int, value: object) -> T:
         raise WrongValueError(wrong.expected, wrong.found, (place, *wrong.at)) from None
 
 
+def _true(value: object) -> bool:
+    if value is True:
+        return True
+    raise ValueError
+
+
 def _boolean(value: object) -> bool:
     if value is True or value is False:
         return value
@@ -173,6 +179,7 @@ def _is_coordinator_url(value: str) -> bool:
 
 
 BOOLEAN: Final = Kind("true or false", _boolean)
+TRUE: Final = Kind("true", _true)
 POSITIVE: Final = integer(1)
 COUNT: Final = integer(0, MAX_COUNT)
 DURATION: Final = duration()

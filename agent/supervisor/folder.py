@@ -1,4 +1,4 @@
-"""The folder of one instance: drain notice, TMPDIR, and the FIFOs that its output comes through.
+"""The folder of one instance: drain notice, TMPDIR, the FIFOs of its output and the socket of its notices.
 
 Rules: TMPDIR is empty and the notice gone at each start; the notice appears whole, readable for everybody; nothing here
 may block the loop, so callers run these in a thread.
@@ -21,6 +21,8 @@ class Folder:
         self.path: Final = run_dir / "i" / name
         self.notice: Final = self.path / "drain"
         self.tmp: Final = self.path / "tmp"
+        self.notify: Final = self.path / "notify"
+        """The socket of sd_notify(3)."""
 
     def prepare(self) -> None:
         """Make it as a new process is to find it, whatever a process or an agent before has left. Raises OSError."""

@@ -7,7 +7,7 @@ The inbox is bounded: probes and watches wait for room, a wish to stop always ha
 import errno
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Literal
 
 import anyio
 from anyio import to_thread
@@ -20,6 +20,8 @@ from agent.decisions.process.state import (
     Action,
     Adopted,
     CloseProcess,
+    Condition,
+    DropNotice,
     Emit,
     Event,
     Exited,
@@ -27,6 +29,7 @@ from agent.decisions.process.state import (
     Launched,
     LaunchFailed,
     LaunchNow,
+    Noticed,
     Probed,
     ShowNotice,
     Signal,
@@ -44,18 +47,27 @@ from agent.decisions.swap.state import InstanceView
 from agent.errors import RollwayError, unreachable
 from agent.linux import clock
 from agent.linux.executable import ExecFailure
+from agent.linux.killtree import Tree
 from agent.model.process import ProbeKind
 from agent.model.units import Instant, Milliseconds
 from agent.supervisor.launchable import Launchable
+from agent.supervisor.notices import Notices
 from agent.supervisor.prober import Prober, connections_left, whereabouts
 from agent.supervisor.process import Plan, Process, Surroundings, resume, start
 from agent.supervisor.records import Kept, Record
+from agent.wire.sdnotify import Notice
 
 INBOX_EVENTS_MAX: Final = 16
 WATCH_S: Final = 0.25
 STRANDED: Final = "stranded connections were closed"
 """Told with their number, `connections`; the agent counts them by it."""
 
+STATUS_S: Final = 1.0
+"""So often at most others are told of a new status."""
+STATUS_CHARACTERS_MAX: Final = 200
+
+EXTENSION_MS_MAX: Final = 24 * 3_600_000
+Observer = ProbeKind | Literal["connections", "notices"]
 Tell = Callable[[str, Mapping[str, str | int]], None]
 
 
@@ -81,12 +93,16 @@ class Instance:
         self._record = left
         kept = left.instance if left else None
         self._machine = kept.machine if kept else new(_terms(launchable), clock.now())
+        self._status = ""
         self._shown = self._seen()
         self._send, self._inbox = anyio.create_memory_object_stream[Event](INBOX_EVENTS_MAX)
         self._stop: StopAsked | None = None
         self._wake: Instant | None = None
         self._process: Process | None = None
-        self._observers: dict[ProbeKind | None, anyio.CancelScope] = {}
+        self._observers: dict[Observer, anyio.CancelScope] = {}
+        self._dealt_with = anyio.Event()
+        """The last notice is decided upon."""
+        self._shows_status = False
         self._prober = Prober(launchable)
 
     @property
@@ -120,7 +136,7 @@ class Instance:
             self._process = await resume(self._around, left, self.launchable.release.name, tasks)
         if self._process is None:
             return Adopted(pid=None)
-        tasks.start_soon(self._await_exit, self._process)
+        self._attend(self._process, tasks)
         return Adopted(pid=self._process.pid, signalled=kept.signalled)
 
     async def _next(self) -> Event:
@@ -200,7 +216,7 @@ class Instance:
             pid=machine.pid,
             restarts=machine.restarts,
             crash_looping=machine.history.crash_looping,
-            detail=machine.detail,
+            detail=machine.detail or (self._status if machine.pid is not None else ""),
         )
 
     # Actions
@@ -214,6 +230,9 @@ class Instance:
                 await self._end(action)
             case StartProbe() | StopProbe() | WatchConnections():
                 self._observe(action, tasks)
+            case DropNotice():
+                if action.launch == self._machine.launch:
+                    self._dealt_with.set()
             case AcceptLeft():
                 self._accept_left()
             case Emit():
@@ -234,6 +253,7 @@ class Instance:
             command=given.type.command,
             shell=given.type.shell,
             cwd=given.cwd,
+            probes=given.type.probes,
             config=config,
             listeners=given.listeners,
             port=given.port,
@@ -242,7 +262,7 @@ class Instance:
         if isinstance(process, ExecFailure):
             return LaunchFailed(errno=process.errno, what=str(process), jitter=self._around.jitter())
         self._process = process
-        tasks.start_soon(self._await_exit, process)
+        self._attend(process, tasks)
         return Launched(pid=process.pid)
 
     async def _end(self, action: Signal | ShowNotice | KillTree | CloseProcess) -> None:
@@ -273,14 +293,46 @@ class Instance:
                 if kind in self._observers:
                     self._observers.pop(kind).cancel()
             case WatchConnections():
-                self._observers[None] = anyio.CancelScope()
-                tasks.start_soon(self._watch, self._observers[None])
+                self._observers["connections"] = anyio.CancelScope()
+                tasks.start_soon(self._watch, self._observers["connections"])
 
     def _accept_left(self) -> None:
         if closed := sum(listener.accept_and_close() for listener in self.launchable.listeners):
             self._tell(STRANDED, {"connections": closed})
 
     # What sends events
+
+    def _attend(self, process: Process, tasks: TaskGroup) -> None:
+        """Wait for its end, and hear what it says."""
+        self._status = ""
+        tasks.start_soon(self._await_exit, process)
+        if process.notices is not None:
+            self._observers["notices"] = anyio.CancelScope()
+            tasks.start_soon(self._hear, process.notices, process.tree, tasks)
+
+    async def _hear(self, notices: Notices, tree: Tree, tasks: TaskGroup) -> None:
+        """A notice stays where it is until it is decided upon, and that is on record: a next agent finds it there."""
+        launch = self._machine.launch
+        with self._observers["notices"]:
+            while True:
+                notice = await notices.next(tree)
+                if notice.status is not None:
+                    self._show_status(notice.status, tasks)
+                self._dealt_with = anyio.Event()
+                await self._send.send(_noticed(notice, launch))
+                await self._dealt_with.wait()
+                notices.drop()
+
+    def _show_status(self, status: str, tasks: TaskGroup) -> None:
+        self._status = "".join(c if c.isprintable() else " " for c in status[:STATUS_CHARACTERS_MAX]).strip()
+        if not self._shows_status:
+            self._shows_status = True
+            tasks.start_soon(self._publish_soon)
+
+    async def _publish_soon(self) -> None:
+        await anyio.sleep(STATUS_S)
+        self._shows_status = False
+        self._publish()
 
     async def _await_exit(self, process: Process) -> None:
         status = await process.wait()
@@ -312,6 +364,19 @@ class Instance:
                 left = await connections_left(self.launchable, process.tree)
                 await self._send.send(left)
                 await anyio.sleep(WATCH_S)
+
+
+def _noticed(notice: Notice, launch: int) -> Noticed:
+    condition: Condition | None = None
+    if notice.stopping:
+        condition = "stopping"
+    elif notice.reloading:
+        condition = "reloading"
+    elif notice.ready:
+        condition = "ready"
+    more_us = notice.extend_timeout_us
+    more_ms = None if more_us is None else min(more_us // 1_000, EXTENSION_MS_MAX)
+    return Noticed(launch=launch, condition=condition, watchdog=notice.watchdog, more_ms=more_ms)
 
 
 def _terms(launchable: Launchable) -> Terms:

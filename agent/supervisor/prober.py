@@ -18,10 +18,11 @@ from msgspec import Struct
 from yarl import URL
 
 from agent.decisions.process.state import ConnectionsLeft
+from agent.errors import unreachable
 from agent.linux import inetdiag, procfs, sockets
 from agent.linux.killtree import Tree
 from agent.model.address import Address
-from agent.model.process import HttpCheck, Probe, TcpCheck
+from agent.model.process import HttpCheck, NotifyCheck, Probe, TcpCheck
 from agent.supervisor.launchable import Launchable, Target
 
 USER_AGENT: Final = "rollway-probe/1"
@@ -78,7 +79,7 @@ class Prober:
         except OSError as error:
             return _cannot_connect(error)
 
-    async def _ask(self, check: HttpCheck | TcpCheck) -> Finding:
+    async def _ask(self, check: HttpCheck | TcpCheck | NotifyCheck) -> Finding:
         target = self._launchable.target
         if isinstance(check, TcpCheck) and check.port is not None:
             return await _connect(Target(target.host if target else LOOPBACK, check.port))
@@ -86,6 +87,8 @@ class Prober:
             return Finding(ok=False, detail="it listens nowhere")
         if isinstance(check, HttpCheck):
             return await _get(self._session, check, target)
+        if isinstance(check, NotifyCheck):
+            unreachable(check)
         return await self._accepts(target)
 
     async def _accepts(self, target: Target) -> Finding:

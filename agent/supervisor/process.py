@@ -18,16 +18,20 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
+from agent.decisions.process.probe import is_told, watchdog_ms
 from agent.linux import cgroup, pidfd, procfs
 from agent.linux.executable import ExecFailure
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.killtree import Tree, end_tree
+from agent.linux.notifysocket import can_bind
 from agent.linux.pidfd import ExitStatus
 from agent.linux.spawn import Launch, Rlimits, spawn
 from agent.model.ids import ReleaseName
+from agent.model.process import Probes
 from agent.supervisor.folder import STREAMS, Folder
 from agent.supervisor.launchable import InstanceKey, Listener, environment_of, sockets_named, words_of
 from agent.supervisor.logs import Logs, Marks, Stream
+from agent.supervisor.notices import Notices, heard_as
 from agent.supervisor.pipes import Pipe, kept_as
 from agent.supervisor.records import NO_PID, Record, Records
 from agent.wire.logline import LogLines, Source
@@ -81,8 +85,23 @@ class Plan(Struct, frozen=True, kw_only=True):
     config: Mapping[str, str]
     listeners: tuple[Listener, ...] = ()
     port: int | None = None
+    probes: Probes | None = None
+    """What it may have to say by sd_notify(3); None: nobody hears it."""
     tap: Callable[[bytes], None] = lambda _chunk: None
     """Sees the raw output as well."""
+
+
+class Ways(Struct, kw_only=True):
+    """What of a process reaches us, and a next agent: its output and its notices."""
+
+    pipes: list[Pipe] = []
+    notices: Notices | None = None
+
+    def close(self, store: FdStore, key: InstanceKey) -> None:
+        for pipe in self.pipes:
+            pipe.close(store, str(key))
+        if self.notices is not None:
+            self.notices.close(store, str(key))
 
 
 class Process:
@@ -96,14 +115,14 @@ class Process:
         *,
         handle: int | None,
         start_time: int | None,
-        pipes: list[Pipe],
+        ways: Ways,
     ) -> None:
         self.tree: Final = tree
         self.start_time: Final = start_time
         self._around = around
         self._key = key
         self._handle = handle
-        self._pipes = pipes
+        self._ways = ways
         self._streams: list[Stream] = []
 
     @property
@@ -114,12 +133,17 @@ class Process:
         """Begin to read its output, or go on where an earlier agent was."""
         logs = self._around.logs
         marks = Marks(logs.journal(self._key))
-        for pipe in self._pipes:
+        for pipe in self._ways.pipes:
             source = source_of(self._key, release, self.pid, pipe.name)
             lines = LogLines(source, inside=marks[pipe.name].inside)
             stream = Stream(logs, self._key, pipe, marks=marks, lines=lines, tap=tap)
             self._streams.append(stream)
             tasks.start_soon(stream.run)
+
+    @property
+    def notices(self) -> Notices | None:
+        """What it says of itself; None where nobody hears it."""
+        return self._ways.notices
 
     def signal(self, name: str) -> None:
         """To the main process alone; if it is gone, nothing."""
@@ -151,8 +175,7 @@ class Process:
         return not patience.cancelled_caught
 
     def _leave(self) -> None:
-        for pipe in self._pipes:
-            pipe.close(self._around.store, str(self._key))
+        self._ways.close(self._around.store, self._key)
         if self._handle is not None:
             self._around.store.drop(_pidfd_name(self._key))
             os.close(self._handle)
@@ -176,55 +199,67 @@ def source_of(key: InstanceKey, release: ReleaseName, pid: int, stream: str) -> 
 
 async def start(around: Surroundings, plan: Plan, tasks: TaskGroup) -> Process | ExecFailure:
     """Start it, its output read by tasks of `tasks`; or why it cannot be started, whatever stood in the way."""
-    pipes: list[Pipe] = []
+    ways = Ways()
     Marks(around.logs.journal(plan.key)).begin()
     try:
-        process = await _start_in_room(around, plan, pipes)
+        process = await _start_in_room(around, plan, ways)
     except OSError as error:
         process = ExecFailure(errno=error.errno or errno.EIO, what=error.filename or str(error))
     except ValueError as error:
         process = ExecFailure(errno=errno.EINVAL, what=f"cannot read the command {plan.command!r}: {error}")
     if isinstance(process, ExecFailure):
-        await to_thread.run_sync(_give_up, around, plan.key, pipes)
+        await to_thread.run_sync(_give_up, around, plan.key, ways)
         return process
     process.read(tasks, plan.release, plan.tap)
     return process
 
 
-async def _start_in_room(around: Surroundings, plan: Plan, pipes: list[Pipe]) -> Process | ExecFailure:
+async def _start_in_room(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailure:
     with anyio.move_on_after(ROOM_S) as waiting:
         while not await to_thread.run_sync(around.has_room):  # noqa: ASYNC110 - systemd starts it, and tells nobody
             await anyio.sleep(ROOM_AGAIN_S)
     if not waiting.cancelled_caught:
-        return await to_thread.run_sync(_start, around, plan, pipes)
+        return await to_thread.run_sync(_start, around, plan, ways)
     return ExecFailure(errno=errno.ENOENT, what=f"{around.cgroup_root}, of a unit that is not started")
 
 
-def _start(around: Surroundings, plan: Plan, pipes: list[Pipe]) -> Process | ExecFailure:
+def _start(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailure:
     folder, key = around.folder(plan.key), plan.key
     folder.prepare()
     around.logs.keep()
     for name in STREAMS:
-        pipes.append(Pipe.make(folder, around.store, str(key), name))  # noqa: PERF401 - those made so far are closed
+        ways.pipes.append(Pipe.make(folder, around.store, str(key), name))
+    ways.notices = _notices(around, plan)
     leaf = cgroup.create(around.cgroup_root, str(key)) if around.cgroup_root else None
-    launch = _launch(around, plan, [pipe.writer for pipe in pipes], leaf)
+    launch = _launch(around, plan, ways, leaf)
     launched = spawn(launch, lambda process: around.store.put(_pidfd_name(key), process.pidfd))
     if isinstance(launched, ExecFailure):
         return launched
     tree = around.tree(key, launched.pid)
-    return Process(around, key, tree, handle=launched.pidfd, start_time=launched.start_time, pipes=pipes)
+    return Process(around, key, tree, handle=launched.pidfd, start_time=launched.start_time, ways=ways)
 
 
-def _give_up(around: Surroundings, key: InstanceKey, pipes: list[Pipe]) -> None:
-    for pipe in pipes:
+def _notices(around: Surroundings, plan: Plan) -> Notices | None:
+    """A socket to hear it; none where its path is too long and nothing depends on it."""
+    path, probes = around.folder(plan.key).notify, plan.probes
+    if probes is None or not (can_bind(path) or any(map(is_told, (probes.startup, probes.readiness, probes.liveness)))):
+        return None
+    return Notices.make(path, around.store, str(plan.key))
+
+
+def _give_up(around: Surroundings, key: InstanceKey, ways: Ways) -> None:
+    for pipe in ways.pipes:
         pipe.close_reader()
-        pipe.close(around.store, str(key))
+    ways.close(around.store, key)
     around.folder(key).remove()
 
 
-def _launch(around: Surroundings, plan: Plan, writers: list[int], leaf: Path | None) -> Launch:
+def _launch(around: Surroundings, plan: Plan, ways: Ways, leaf: Path | None) -> Launch:
     folder = around.folder(plan.key)
-    stdout, stderr = writers
+    stdout, stderr = (pipe.writer for pipe in ways.pipes)
+    hears = {"NOTIFY_SOCKET": str(ways.notices.path)} if ways.notices else {}
+    if plan.probes is not None and (within_ms := watchdog_ms(plan.probes)) is not None:
+        hears["WATCHDOG_USEC"] = str(within_ms * 1_000)
     return Launch(
         argv=words_of(plan.command, shell=plan.shell, port=plan.port),
         env={
@@ -232,6 +267,7 @@ def _launch(around: Surroundings, plan: Plan, writers: list[int], leaf: Path | N
             **sockets_named(plan.key, len(plan.listeners)),
             "ROLLWAY_DRAIN_FILE": str(folder.notice),
             "TMPDIR": str(folder.tmp),
+            **hears,
         },
         cwd=Path(plan.cwd),
         stdout=stdout,
@@ -277,15 +313,17 @@ def _resume(around: Surroundings, record: Record) -> Process:
         if (pipe := Pipe.adopt(around.folder(key), around.store, around.inherited, str(key), name)) is not None
     ]
     tree = Tree(pid=NO_PID if pid is None else pid, mark=record.mark, cgroup=record.tree.cgroup)
-    return Process(around, key, tree, handle=handle, start_time=start_time, pipes=pipes)
+    ways = Ways(pipes=pipes, notices=Notices.adopt(around.folder(key).notify, around.store, around.inherited, str(key)))
+    return Process(around, key, tree, handle=handle, start_time=start_time, ways=ways)
 
 
-def kept_names(record: Record) -> set[str]:
+def kept_names(around: Surroundings, record: Record) -> set[str]:
     """Under which names the FD store is to have what belongs to the process of a record."""
     if record.pid is None:
         return set()
     key = str(record.key)
-    return {_pidfd_name(record.key)}.union(*(kept_as(key, name) for name in STREAMS))
+    heard = {heard_as(key)} if around.folder(record.key).notify.exists() else set[str]()
+    return {_pidfd_name(record.key), *heard}.union(*(kept_as(key, name) for name in STREAMS))
 
 
 def _pidfd_name(key: InstanceKey) -> str:

@@ -167,7 +167,7 @@ class Supervisor:
                 await self._set_aside(record)
             elif record.instance is not None:
                 self._left[record.key] = record
-                missing = kept_names(record) - came_back
+                missing = (await to_thread.run_sync(kept_names, self._around, record)) - came_back
                 if missing and self._around.store.keeps:
                     self._on_event(record.key, "descriptors did not come back", {"names": " ".join(sorted(missing))})
             elif await self._ended(record.tree, record.key):

@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from agent.decisions.process import drain, probe, restart
+from agent.decisions.process import drain, health, restart
 from agent.decisions.process.state import (
     AcceptLeft,
     Action,
@@ -17,6 +17,7 @@ from agent.decisions.process.state import (
     CloseProcess,
     ConnectionsLeft,
     Decision,
+    DropNotice,
     Emit,
     Ending,
     Event,
@@ -27,30 +28,26 @@ from agent.decisions.process.state import (
     Launched,
     LaunchFailed,
     LaunchNow,
+    Noticed,
     Probed,
     ShowNotice,
     Signal,
     Start,
-    StartProbe,
     StopAsked,
     StopProbe,
     Tally,
     Terms,
     Tick,
+    Turn,
     Wake,
     WatchConnections,
+    entered,
 )
 from agent.errors import invariant
-from agent.model.assignment import InstanceState
-from agent.model.process import ProbeKind
 from agent.model.units import Instant, Milliseconds, show_duration
 
 WAIT_ON_SLOT_MS: Final = 10_000
 """So long connections wait on a slot for its next process; if that takes longer, they are closed and counted."""
-
-KINDS: Final[tuple[ProbeKind, ...]] = ("startup", "readiness", "liveness")
-
-Turn = tuple[InstanceMachine, tuple[Action, ...]]
 
 
 def new(terms: Terms, now: Instant) -> InstanceMachine:
@@ -78,7 +75,10 @@ def _take(state: InstanceMachine, event: Event, now: Instant) -> Turn:
         case Exited():
             return _exited(state, event, now)
         case Probed():
-            return _probed(state, event, now)
+            return health.probed(state, event, now)
+        case Noticed():
+            state, actions = health.noticed(state, event, now)
+            return state, (*actions, DropNotice(launch=event.launch))
         case StopAsked():
             return _stop_asked(state, event, now)
         case ConnectionsLeft():
@@ -86,11 +86,6 @@ def _take(state: InstanceMachine, event: Event, now: Instant) -> Turn:
             return _signal(state, now) if ending and drain.may_end_early(ending, event, now) else (state, ())
         case Tick():
             return state, ()
-
-
-def _enter(state: InstanceMachine, name: InstanceState, now: Instant, detail: str = "") -> InstanceMachine:
-    since = state.since if state.state == name else now
-    return replace(state, state=name, since=since, detail=detail)
 
 
 # Launch
@@ -101,7 +96,7 @@ def _launch(state: InstanceMachine, now: Instant) -> Turn:
     invariant(not state.stop_asked, "the instance is to stop")
     launch = state.launch + 1
     fresh = replace(
-        _enter(state, "starting", now, state.detail),
+        entered(state, "starting", now, state.detail),
         launch=launch,
         launching=True,
         retry_at=None,
@@ -110,6 +105,9 @@ def _launch(state: InstanceMachine, now: Instant) -> Turn:
         startup=Tally(),
         readiness=Tally(),
         liveness=Tally(),
+        condition="",
+        alive=None,
+        extended=None,
     )
     return fresh, (LaunchNow(launch=launch),)
 
@@ -120,10 +118,8 @@ def _launched(state: InstanceMachine, event: Launched, now: Instant) -> Turn:
     told = Emit(text="started", fields={"pid": event.pid, "launch": state.launch})
     if state.stop_asked:
         state, actions = _drain(state, state.linger_ms, now)
-    elif state.terms.probes.startup:
-        actions = (StartProbe(kind="startup"),)
     else:
-        state, actions = _started(state, now)
+        state, actions = health.begun(state, now)
     return state, (told, *actions)
 
 
@@ -135,19 +131,8 @@ def _launch_failed(state: InstanceMachine, event: LaunchFailed, now: Instant) ->
         state, actions = _stopped(state, now, "")
         return state, (told, *actions)
     delay = restart.with_jitter(state.terms.restart.max_delay_ms, event.jitter)
-    state = replace(_enter(state, "exec_failed", now, event.what), retry_at=now.after(delay))
+    state = replace(entered(state, "exec_failed", now, event.what), retry_at=now.after(delay))
     return state, (told, *_give_up_queue(state, delay))
-
-
-def _started(state: InstanceMachine, now: Instant) -> Turn:
-    """Nothing gates readiness and liveness any more."""
-    probes = state.terms.probes
-    liveness = (StartProbe(kind="liveness"),) if probes.liveness else ()
-    state = replace(state, started=True)
-    if probes.readiness:
-        return state, (StartProbe(kind="readiness"), *liveness)
-    state, told = _readied(state, now)
-    return state, (*liveness, *told)
 
 
 # After the agent's own death
@@ -163,13 +148,12 @@ def _adopted(state: InstanceMachine, event: Adopted, now: Instant) -> Turn:
     if state.launching:
         return _launched(state, Launched(pid=event.pid), now)
     told = Emit(text="adopted", fields={"pid": event.pid, "launch": state.launch})
-    probes = state.terms.probes
+    state = health.taken_up(state, now)
     if not state.started and state.ending is None:
-        return state, (told, *((StartProbe(kind="startup"),) if probes.startup else ()))
-    readiness = (StartProbe(kind="readiness"),) if state.started and probes.readiness else ()
+        return state, (told, *health.asked(state, "startup"))
+    readiness = health.asked(state, "readiness") if state.started else ()
     if state.ending is None:
-        liveness = (StartProbe(kind="liveness"),) if probes.liveness else ()
-        return state, (told, *readiness, *liveness)
+        return state, (told, *readiness, *health.asked(state, "liveness"))
     return state, (told, *_end_on(state, event), *(readiness if state.stop_asked else ()))
 
 
@@ -184,75 +168,6 @@ def _end_on(state: InstanceMachine, event: Adopted) -> tuple[Action, ...]:
     return notice if event.signalled else (*notice, Signal(name=state.terms.stop.signal))
 
 
-# Probes
-
-
-def _probed(state: InstanceMachine, event: Probed, now: Instant) -> Turn:
-    if event.launch != state.launch or state.pid is None:
-        return state, ()
-    if event.kind == "readiness":
-        return _probed_readiness(state, event, now)
-    declared = state.terms.probes.startup if event.kind == "startup" else state.terms.probes.liveness
-    # Startup speaks until it has passed, liveness from then on; neither once the process is to end.
-    if declared is None or state.ending or state.stop_asked or state.started != (event.kind == "liveness"):
-        return state, ()
-    if event.kind == "startup":
-        tally = probe.tallied(state.startup, ok=event.ok)
-        state = replace(state, startup=tally)
-    else:
-        tally = probe.tallied(state.liveness, ok=event.ok)
-        state = replace(state, liveness=tally)
-    match probe.verdict(tally, declared):
-        case "failed":
-            grace = state.terms.stop.grace_ms if declared.grace_ms is None else declared.grace_ms
-            return _end_by_probe(state, grace, probe.describe(event.kind, event.detail), now)
-        case "passed" if event.kind == "startup":
-            state, actions = _started(state, now)
-            return state, (StopProbe(kind="startup"), *actions)
-        case "undecided" if event.kind == "startup":
-            return replace(state, detail=probe.describe("startup", event.detail)), ()
-    return state, ()
-
-
-def _probed_readiness(state: InstanceMachine, event: Probed, now: Instant) -> Turn:
-    declared = state.terms.probes.readiness
-    if declared is None or not state.started or (state.ending and not state.stop_asked):
-        return state, ()
-    tally = probe.tallied(state.readiness, ok=event.ok)
-    state = replace(state, readiness=tally)
-    match probe.verdict(tally, declared, successes=declared.successes):
-        case "passed" if not state.ready:
-            return _readied(state, now)
-        case "failed" if state.ready:
-            detail = probe.describe("readiness", event.detail)
-            state = replace(state, ready=False)
-            shown = state if state.stop_asked else _enter(state, "unready", now, detail)
-            return shown, (Emit(text="unready", fields={"reason": detail}),)
-    if not event.ok and not state.ready and not state.stop_asked:
-        return replace(state, detail=probe.describe("readiness", event.detail)), ()
-    return state, ()
-
-
-def _readied(state: InstanceMachine, now: Instant) -> Turn:
-    state = replace(state, ready=True)
-    shown = state if state.stop_asked else _enter(state, "ready", now)
-    after_ms = now.boottime_ms - state.launched.boottime_ms
-    return shown, (Emit(text="ready", fields={"after_ms": after_ms}),)
-
-
-def _end_by_probe(state: InstanceMachine, grace_ms: Milliseconds, detail: str, now: Instant) -> Turn:
-    state = replace(
-        _enter(state, "unready", now, detail),
-        ready=False,
-        ending=drain.signalled(grace_ms, now),
-    )
-    return state, (
-        Emit(text="is restarted", fields={"reason": detail}),
-        *(StopProbe(kind=kind) for kind in KINDS),
-        Signal(name=state.terms.stop.signal),
-    )
-
-
 # Stop
 
 
@@ -263,7 +178,7 @@ def _stop_asked(state: InstanceMachine, event: StopAsked, now: Instant) -> Turn:
     if state.pid is not None:
         return _drain(state, event.linger_ms, now)
     if state.launching:
-        return _enter(state, "draining", now), ()
+        return entered(state, "draining", now), ()
     return _stopped(state, now, "")
 
 
@@ -275,7 +190,7 @@ def _drain(state: InstanceMachine, linger_ms: Milliseconds | None, now: Instant)
         StopProbe(kind="liveness"),
         ShowNotice(),
     )
-    state = _enter(state, "draining", now)
+    state = entered(state, "draining", now)
     if state.ending is not None:
         # A probe has ended it already: it has its signal and its grace.
         return state, actions
@@ -293,7 +208,7 @@ def _stopped(state: InstanceMachine, now: Instant, detail: str) -> Turn:
     actions: tuple[Action, ...] = (Emit(text="stopped"),)
     if state.terms.listens:
         actions = (AcceptLeft(), *actions)
-    return replace(_enter(state, "stopped", now, detail), retry_at=None), actions
+    return replace(entered(state, "stopped", now, detail), retry_at=None), actions
 
 
 # After an end
@@ -332,7 +247,7 @@ def _restart(state: InstanceMachine, detail: str, jitter: float, now: Instant) -
         state, actions = _launch(state, now)
         return state, (*told, *actions)
     again = f"{detail}; starts again after {show_duration(delay)}"
-    state = replace(_enter(state, "backoff", now, again), retry_at=now.after(delay))
+    state = replace(entered(state, "backoff", now, again), retry_at=now.after(delay))
     return state, (*told, *_give_up_queue(state, delay))
 
 
@@ -348,6 +263,9 @@ def _pass_time(state: InstanceMachine, now: Instant) -> Turn:
         return _signal(state, now) if state.ending.phase == "linger" else _kill(state, state.ending, now)
     if state.retry_at and now.boottime_ms >= state.retry_at.boottime_ms:
         return _launch(state, now)
+    silence = health.silence_due(state)
+    if silence and now.boottime_ms >= silence.boottime_ms:
+        return health.silent(state, now)
     return _healed(state, now), ()
 
 
@@ -365,7 +283,8 @@ def _healed(state: InstanceMachine, now: Instant) -> InstanceMachine:
 
 
 def _next_wake(state: InstanceMachine) -> Iterator[Instant]:
-    moments = [moment for moment in (state.ending and state.ending.until, state.retry_at) if moment]
+    due = (state.ending and state.ending.until, state.retry_at, health.silence_due(state))
+    moments = [moment for moment in due if moment]
     if state.state == "ready" and state.history != History():
         moments.append(state.since.after(state.terms.restart.reset_after_ms))
     if moments:

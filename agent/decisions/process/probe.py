@@ -9,7 +9,8 @@ from typing import Final, Literal
 import msgspec
 
 from agent.decisions.process.state import Tally
-from agent.model.process import Probe, Probes, TcpCheck
+from agent.model.process import NotifyCheck, Probe, Probes, TcpCheck
+from agent.model.units import Milliseconds
 
 Verdict = Literal["passed", "failed", "undecided"]
 
@@ -32,6 +33,21 @@ def verdict(tally: Tally, probe: Probe, *, successes: int = 1) -> Verdict:
     if tally.successes >= successes:
         return "passed"
     return "failed" if tally.failures >= probe.failures else "undecided"
+
+
+def patience_ms(probe: Probe) -> Milliseconds:
+    """How long failures, or silence, may last."""
+    return probe.period_ms * probe.failures
+
+
+def is_told(probe: Probe | None) -> bool:
+    """Whether the process speaks by itself, so that nothing is asked."""
+    return probe is not None and isinstance(probe.check, NotifyCheck)
+
+
+def watchdog_ms(probes: Probes) -> Milliseconds | None:
+    """How often, at the least, the process must say that it lives; None where nobody expects that."""
+    return patience_ms(probes.liveness) if probes.liveness and is_told(probes.liveness) else None
 
 
 def describe(kind: str, detail: str) -> str:

@@ -15,6 +15,8 @@ from agent.model.process import ProbeKind, Probes, RestartPolicy, StopPolicy
 from agent.model.units import Instant, Milliseconds
 
 EndingPhase = Literal["linger", "grace", "killing"]
+Condition = Literal["", "ready", "reloading", "stopping"]
+"""What a process says of itself; "" until it says anything."""
 
 
 class Terms(Struct, frozen=True, kw_only=True):
@@ -76,6 +78,12 @@ class InstanceMachine(Struct, frozen=True, kw_only=True):
     startup: Tally = Tally()
     readiness: Tally = Tally()
     liveness: Tally = Tally()
+    condition: Condition = ""
+    """What the present process said last."""
+    alive: Instant | None = None
+    """When it said last that it lives, or was first expected to."""
+    extended: Instant | None = None
+    """Until when it asked for patience with its start."""
     ending: Ending | None = None
     stop_asked: bool = False
     linger_ms: Milliseconds | None = None
@@ -127,6 +135,16 @@ class Probed(Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class Noticed(Struct, frozen=True, kw_only=True):
+    """The process said something by sd_notify(3); None: nothing of that. Answered by `DropNotice` in any case."""
+
+    launch: int
+    condition: Condition | None = None
+    watchdog: Literal["ping", "trigger"] | None = None
+    more_ms: Milliseconds | None = None
+    """It asks for so much more time from now, for its start or its end."""
+
+
 class StopAsked(Struct, frozen=True, kw_only=True):
     linger_ms: Milliseconds | None = None
     """Over the stop policy's linger."""
@@ -144,7 +162,7 @@ class Tick(Struct, frozen=True):
     """Time has passed."""
 
 
-Event = Start | Adopted | Launched | LaunchFailed | Exited | Probed | StopAsked | ConnectionsLeft | Tick
+Event = Start | Adopted | Launched | LaunchFailed | Exited | Probed | Noticed | StopAsked | ConnectionsLeft | Tick
 
 
 # Actions, performed in the order in which they are listed
@@ -164,6 +182,12 @@ class StartProbe(Struct, frozen=True, kw_only=True):
 
 class StopProbe(Struct, frozen=True, kw_only=True):
     kind: ProbeKind
+
+
+class DropNotice(Struct, frozen=True, kw_only=True):
+    """What the process of this number said is decided upon, and on record: nobody needs it any more."""
+
+    launch: int
 
 
 class ShowNotice(Struct, frozen=True):
@@ -209,6 +233,7 @@ Action = (
     LaunchNow
     | StartProbe
     | StopProbe
+    | DropNotice
     | ShowNotice
     | WatchConnections
     | Signal
@@ -225,6 +250,15 @@ class Decision(Struct, frozen=True, kw_only=True):
     actions: tuple[Action, ...] = ()
 
 
+Turn = tuple[InstanceMachine, tuple[Action, ...]]
+
+
+def entered(state: InstanceMachine, name: InstanceState, now: Instant, detail: str = "") -> InstanceMachine:
+    """The state of that name; `since` stays where it was that already."""
+    since = state.since if state.state == name else now
+    return replace(state, state=name, since=since, detail=detail)
+
+
 def durable(state: InstanceMachine) -> InstanceMachine:
-    """The part that a next agent needs: results of probes are had again."""
-    return replace(state, startup=Tally(), readiness=Tally(), liveness=Tally())
+    """The part that a next agent needs: results of probes are had again, and so are signs of life."""
+    return replace(state, startup=Tally(), readiness=Tally(), liveness=Tally(), alive=None)

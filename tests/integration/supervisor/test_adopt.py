@@ -237,6 +237,6 @@ async def test_the_store_holds_no_more_than_what_runs(house: House, keeper: Keep
         house.launch(worker("sleep 600"), 2)
         await house.until(lambda: any(view.slot == 2 and view.state == "ready" for view in house.views()))
         kept = [name.rpartition("/")[2] for name in keeper.names() if ".worker.2/" in name]
-        assert kept == ["journal", "pidfd", "stderr", "stderr-taken", "stdout", "stdout-taken"]
+        assert kept == ["journal", "notify", "pidfd", "stderr", "stderr-taken", "stdout", "stdout-taken"]
         house.supervisor.stop(InstanceKey(SHOP, TEST, house.views()[0].process, 2))
         await house.until(lambda: all(view.state == "stopped" for view in house.views()))

@@ -36,6 +36,7 @@ async def test_an_instance_sees_its_config_and_nothing_of_the_agents_world(house
         "PORT": "8080", "ROLLWAY_APP": "shop", "ROLLWAY_ENVIRONMENT": "test", "ROLLWAY_RELEASE": "v1",
         "ROLLWAY_PROCESS": "worker", "ROLLWAY_INSTANCE": "worker.1",
         "ROLLWAY_DRAIN_FILE": str(folder / "drain"), "TMPDIR": str(folder / "tmp"),
+        "NOTIFY_SOCKET": str(folder / "notify"),
     }  # fmt: skip
     await house.end(key)
 

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.errors import SettingsError
-from agent.model.process import AppSpec, HttpCheck, ProcessType, TcpCheck
+from agent.model.process import AppSpec, HttpCheck, NotifyCheck, ProcessType, TcpCheck
 from agent.settings.appfile import SCHEMA, load_app
 
 FILE = "rollway.toml"
@@ -157,6 +157,22 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
         LISTENING + '[process.web.probe.startup]\ntcp = true\nstatus = "200"\n',
         ("startup.status: expected nothing beside tcp",),
     ),
+    "notify = false": (
+        WEB + "[process.web.probe.startup]\nnotify = false\n",
+        ("startup.notify: expected true, found false",),
+    ),
+    "a probe that asks and is told": (
+        LISTENING + "[process.web.probe.startup]\ntcp = true\nnotify = true\n",
+        ("startup.notify: expected one of http, tcp and notify, found tcp and notify",),
+    ),
+    "patience with an answer that nobody asks for": (
+        WEB + '[process.web.probe.liveness]\nnotify = true\ntimeout = "1s"\n',
+        ("liveness.timeout: expected nothing beside notify in a liveness probe",),
+    ),
+    "a period in which nobody asks": (
+        WEB + '[process.web.probe.readiness]\nnotify = true\nperiod = "1s"\n',
+        ("readiness.period: expected nothing beside notify in a readiness probe",),
+    ),
     "a path without a slash": (
         LISTENING + '[process.web.probe.startup]\nhttp = "ready"\n',
         ("startup.http: expected a path",),
@@ -236,6 +252,7 @@ CHECKS = {
     ),
     "the instance's own socket": ("tcp = true", TcpCheck()),
     "a port": ("tcp = 9000", TcpCheck(port=9000)),
+    "its own word": ("notify = true", NotifyCheck()),
 }
 
 

@@ -14,6 +14,7 @@ from agent.model.process import (
     ConfigKey,
     CrashLoop,
     HttpCheck,
+    NotifyCheck,
     Probe,
     Probes,
     ProcessType,
@@ -61,11 +62,14 @@ def probes(*, listening: bool) -> st.SearchStrategy[Probes]:
         status_to=st.integers(300, 599),
     )
     checks: st.SearchStrategy[HttpCheck | TcpCheck] = tcp | http if listening else tcp
+    told = NotifyCheck()
     return st.builds(
         Probes,
-        startup=probe(checks, kind="startup"),
-        readiness=probe(checks, kind="readiness"),
-        liveness=probe(checks, kind="liveness"),
+        startup=probe(checks, kind="startup")
+        | st.builds(Probe, check=st.just(told), initial_delay_ms=DELAYS, period_ms=LENGTHS, failures=NUMBERS),
+        readiness=probe(checks, kind="readiness") | st.just(Probe(check=told)),
+        liveness=probe(checks, kind="liveness")
+        | st.builds(Probe, check=st.just(told), period_ms=LENGTHS, failures=NUMBERS, grace_ms=st.none() | DELAYS),
     )
 
 
@@ -159,14 +163,25 @@ def process_lines(process: ProcessType) -> list[str]:
     for kind in ("startup", "readiness", "liveness"):
         one: Probe | None = getattr(process.probes, kind)
         if one is not None:
-            grace = " grace" if one.grace_ms is not None else ""
-            lines += durations(f"{at}.probe.{kind}", one, f"initial_delay period timeout{grace}")
-            lines += [f"successes = {one.successes}", f"failures = {one.failures}", *check_lines(one.check)]
+            lines += probe_lines(f"{at}.probe.{kind}", one, kind)
     return lines
 
 
-def check_lines(check: HttpCheck | TcpCheck) -> list[str]:
+def probe_lines(at: str, one: Probe, kind: str) -> list[str]:
+    """The table of one probe, with every key that means something for its kind."""
+    keys = {"startup": "initial_delay period failures", "readiness": "", "liveness": "period failures"}[kind]
+    if not isinstance(one.check, NotifyCheck):
+        keys = "initial_delay period timeout successes failures"
+    grace = " grace" if one.grace_ms is not None else ""
+    numbers = [key for key in ("successes", "failures") if key in keys]
+    spans = " ".join(key for key in (keys + grace).split() if key not in numbers)
+    return [*durations(at, one, spans), *(f"{key} = {getattr(one, key)}" for key in numbers), *check_lines(one.check)]
+
+
+def check_lines(check: HttpCheck | TcpCheck | NotifyCheck) -> list[str]:
     """What a probe asks."""
+    if isinstance(check, NotifyCheck):
+        return ["notify = true"]
     if isinstance(check, TcpCheck):
         return [f"tcp = {toml(True if check.port is None else check.port)}"]
     headers = ", ".join(f"{name} = {toml(value)}" for name, value in check.headers)

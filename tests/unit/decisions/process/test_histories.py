@@ -1,6 +1,7 @@
 """What holds for an instance in every history, be it ever so unlucky."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 from hypothesis import given
@@ -11,6 +12,7 @@ from agent.decisions.process.instance import new, step
 from agent.decisions.process.probe import effective
 from agent.decisions.process.state import (
     Adopted,
+    Condition,
     ConnectionsLeft,
     Event,
     Exited,
@@ -19,6 +21,7 @@ from agent.decisions.process.state import (
     Launched,
     LaunchFailed,
     LaunchNow,
+    Noticed,
     Probed,
     Signal,
     Start,
@@ -28,13 +31,17 @@ from agent.decisions.process.state import (
     Wake,
     durable,
 )
-from agent.model.process import Probe, ProbeKind, Probes, RestartPolicy, RestartWhen, StopPolicy, TcpCheck
+from agent.model.process import NotifyCheck, Probe, ProbeKind, Probes, RestartPolicy, RestartWhen, StopPolicy, TcpCheck
 from agent.model.units import Instant
 
 POLICIES: tuple[RestartWhen, ...] = ("always", "on-failure", "never")
 KINDS: tuple[ProbeKind, ...] = ("startup", "readiness", "liveness")
 probes = st.none() | st.builds(
-    Probe, check=st.just(TcpCheck()), successes=st.integers(1, 3), failures=st.integers(1, 3), grace_ms=st.none()
+    Probe,
+    check=st.sampled_from([TcpCheck(), NotifyCheck()]),
+    successes=st.integers(1, 3),
+    failures=st.integers(1, 3),
+    grace_ms=st.none(),
 )
 terms = st.builds(
     lambda declared, listens, stop, when: Terms(
@@ -45,6 +52,8 @@ terms = st.builds(
     st.builds(StopPolicy, linger_ms=st.integers(0, 20_000), grace_ms=st.integers(0, 40_000)),
     st.sampled_from(POLICIES),
 )
+conditions: st.SearchStrategy[Condition | None] = st.sampled_from([None, "ready", "reloading", "stopping"])
+watchdogs: st.SearchStrategy[Literal["ping", "trigger"] | None] = st.sampled_from([None, "ping", "trigger"])
 passed_ms = st.sampled_from([0, 1, 100, 1_000, 10_000, 400_000, 700_000])
 
 
@@ -95,6 +104,7 @@ class World:
         events: list[Event] = [
             Start(), Tick(), Probed(kind=kind, launch=launch, ok=data.draw(st.booleans())),
             ConnectionsLeft(queued=0, established=data.draw(st.integers(0, 1)), syn_received=0),
+            Noticed(launch=launch, condition=data.draw(conditions), watchdog=data.draw(watchdogs)),
         ]  # fmt: skip
         if self.ordered:
             events += [Launched(pid=7), LaunchFailed(errno=2, what="gone", jitter=jitter)]

@@ -1,0 +1,76 @@
+"""A socket on which processes speak by sd_notify(3): datagrams are looked at first, taken off when they are dealt with.
+
+Rules: descriptors that come along are closed at once; the copy of them that waits with its datagram is closed when that
+is taken off, which is what a sender of BARRIER=1 waits for. Who sent it is the kernel's word. Nothing here waits.
+"""
+
+import array
+import errno
+import os
+import socket
+import struct
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from agent.wire.sdnotify import DATAGRAM_BYTES_MAX
+
+PATH_BYTES_MAX: Final = 107
+"""What a kernel address holds (unix(7)); who speaks has no way around it."""
+_UCRED: Final = struct.Struct("=iII")
+_FDS_MAX: Final = 16
+_BESIDE_BYTES: Final = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(_FDS_MAX * 4)
+
+
+class Said(Struct, frozen=True):
+    datagram: bytes
+    pid: int
+    """Who sent it; 0 where that process cannot be seen from here."""
+
+
+def can_bind(path: Path) -> bool:
+    """Whether a process can be told to speak to `path`."""
+    return len(os.fsencode(path)) <= PATH_BYTES_MAX
+
+
+def bind(path: Path) -> int:
+    """Hear at `path`, our own user alone; what was there is replaced. Raises OSError, naming it."""
+    if not can_bind(path):
+        raise OSError(errno.ENAMETOOLONG, "the path of a socket may have 107 bytes", str(path))
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        made.bind(str(path))
+        path.chmod(0o600)
+        return made.detach()
+
+
+def look(fd: int) -> Said | None:
+    """What waits longest, and goes on waiting; None where nothing does."""
+    return _receive(fd, socket.MSG_PEEK)
+
+
+def drop(fd: int) -> None:
+    """Take off what waits longest."""
+    _receive(fd, 0)
+
+
+def _receive(fd: int, flags: int) -> Said | None:
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        try:
+            datagram, beside, _, _ = sock.recvmsg(
+                DATAGRAM_BYTES_MAX, _BESIDE_BYTES, flags | socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return None
+    pid = 0
+    for level, kind, data in beside:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+            pid = _UCRED.unpack_from(data)[0]
+        elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            for given in array.array("i", data[: len(data) - len(data) % 4]):
+                with suppress(OSError):
+                    os.close(given)
+    return Said(datagram, pid)

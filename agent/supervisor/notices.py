@@ -1,0 +1,88 @@
+"""What one process says by sd_notify(3), word for word, to the agent and to none but the agent that lives.
+
+Rules: heard is who is of the instance's tree by then, anybody else is passed over and told of once. A word waits in its
+socket, which outlives the agent, until it is decided upon: `next` shows it, `drop` takes it off. Who speaks without end
+is heard some hundred times a second and waits in its own send.
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import anyio
+import structlog
+from anyio import to_thread
+
+from agent.linux import notifysocket
+from agent.linux.fdstore import FdStore, Inherited
+from agent.linux.killtree import Tree, members
+from agent.wire.sdnotify import Notice, parse
+
+AT_ONCE: Final = 50
+PAUSE_S: Final = 0.1
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Notices:
+    def __init__(self, fd: int, path: Path) -> None:
+        self.path: Final = path
+        self._fd: Final = fd
+        self._strangers = False
+        self._at_once = 0
+        self._members: frozenset[int] = frozenset()
+
+    @classmethod
+    def make(cls, path: Path, store: FdStore, key: str) -> "Notices":
+        made = cls(notifysocket.bind(path), path)
+        store.put(heard_as(key), made._fd)
+        return made
+
+    @classmethod
+    def adopt(cls, path: Path, store: FdStore, inherited: Inherited, key: str) -> "Notices | None":
+        """Take up what an earlier agent had, by a new socket of that path where the store is empty; None without."""
+        fd = inherited.take(heard_as(key))
+        if fd is not None:
+            return cls(fd, path)
+        try:
+            return cls.make(path, store, key) if path.exists() else None
+        except OSError:
+            return None
+
+    async def next(self, tree: Tree) -> Notice:
+        """Wait for the next word of a process of `tree`."""
+        while True:
+            said = notifysocket.look(self._fd)
+            if said is None:
+                self._at_once = 0
+                await anyio.wait_readable(self._fd)
+                continue
+            self._at_once += 1
+            if self._at_once > AT_ONCE:
+                await anyio.sleep(PAUSE_S)
+                self._at_once = 0
+            if await self._is_ours(said.pid, tree):
+                return parse(said.datagram)
+            if not self._strangers:
+                self._strangers = True
+                log.warning("a notice from outside of the instance is ignored", pid=said.pid, path=str(self.path))
+            self.drop()
+            await anyio.sleep(PAUSE_S)  # to look for it in the whole tree is dear
+
+    async def _is_ours(self, pid: int, tree: Tree) -> bool:
+        if pid != tree.pid and pid not in self._members:
+            self._members = frozenset(await to_thread.run_sync(members, tree))
+        return pid == tree.pid or pid in self._members
+
+    def drop(self) -> None:
+        """The word that `next` gave is dealt with."""
+        notifysocket.drop(self._fd)
+
+    def close(self, store: FdStore, key: str) -> None:
+        store.drop(heard_as(key))
+        os.close(self._fd)
+
+
+def heard_as(key: str) -> str:
+    """Under which name the FD store has the socket."""
+    return f"{key}/notify"
