@@ -66,6 +66,19 @@ def test_stopping_the_apps_drains_them(fleet: Fleet) -> None:
     fleet.connects(host)
 
 
+def test_taking_the_units_out_drains_the_apps(fleet: Fleet) -> None:
+    """`systemctl disable --now` finishes what is in hand too: the units stay known, with the words that drain."""
+    host = fleet.hosts[1]
+    with fleet.asked(host) as user:
+        host.run("systemctl", "disable", "--now", "rollway-apps", "rollway-agent")
+        assert fleet.version in user.communicate()[0]
+    assert instances(host) == []
+    assert host.run("systemctl", "is-enabled", "rollway-apps", code=1).stdout.strip() == "disabled"
+    host.run("systemctl", "enable", "--now", "rollway-agent", "rollway-apps")
+    fleet.serves(host)
+    fleet.connects(host)
+
+
 def test_a_host_that_is_cut_off_serves_on(fleet: Fleet) -> None:
     """Without the network nothing on a host changes; when it is back the agent is, by itself."""
     host = fleet.hosts[0]
