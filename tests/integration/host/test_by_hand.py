@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -213,6 +214,10 @@ async def test_a_host_without_the_command_lines_libraries_shows_what_runs(
 
     async with served(tmp_path, source) as rig:
         await rig.until_done(Wish().for_(source.add("v1", app(port, count=1))))
+        assert await bare("--version") == (0, f"{version('rollway')}\n")
+        code, said = await bare("status")
+        assert code == 2
+        assert "On a host there are `rollway logs`, `rollway ps`, `rollway restart`, `rollway stop` and" in said
         code, said = await bare("ps", "shop")
         assert code == 0
         assert said.splitlines()[0].split()[:5] == ["HOST", "APP", "ENV", "RELEASE", "INSTANCE"]
