@@ -197,7 +197,9 @@ async def _start_in_room(around: Surroundings, plan: Plan, pipes: list[Pipe]) ->
             await anyio.sleep(ROOM_AGAIN_S)
     if not waiting.cancelled_caught:
         return await to_thread.run_sync(_start, around, plan, pipes)
-    return ExecFailure(errno=errno.ENOENT, what=f"{around.cgroup_root}, of a unit that is not started")
+    return ExecFailure(
+        errno=errno.ENOENT, what=f"{cgroup.APPS_UNIT} is not started on this host (systemctl enable --now rollway-apps)"
+    )
 
 
 def _start(around: Surroundings, plan: Plan, pipes: list[Pipe]) -> Process | ExecFailure:

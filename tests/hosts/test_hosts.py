@@ -61,8 +61,11 @@ def test_stopping_the_apps_drains_them(fleet: Fleet) -> None:
         assert drained in host.journal("rollway-apps")
         assert (instances(host), host.show("rollway-agent", "MainPID")) == ([], agent)
         assert host.show("rollway-apps", "Result") == "success"
-        host.run("systemctl", "start", "rollway-agent", "rollway-apps")
+        host.run("systemctl", "start", "rollway-agent")
+        assert "[-] apps: rollway-apps.service is not started" in host.run("rollway", "agent", "check", code=1).stdout
+        host.run("systemctl", "start", "rollway-apps")
         fleet.serves(host)
+        assert "[+] apps: rollway-apps.service is started" in host.run("rollway", "agent", "check", code=None).stdout
     fleet.connects(host)
 
 

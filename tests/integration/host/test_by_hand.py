@@ -170,6 +170,7 @@ async def test_going_back_on_the_host_is_not_overridden_until_it_is_released(
         done = await by_hand(tmp_path, "rollback", "shop")
         assert "shop production is pinned to v1 on this host" in done.stdout
         await rig.until(pinned_to(one))
+        assert "shop production is pinned to v1: `rollway agent unpin`" in (await by_hand(tmp_path, "ps")).stderr
         assert (await to_thread.run_sync(get, port))["release"] == "v1"
     async with served(tmp_path, source) as rig:
         await rig.until(pinned_to(one))
