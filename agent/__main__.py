@@ -7,10 +7,11 @@ import errno
 import os
 import signal
 import sys
+from importlib.metadata import version
 
 from agent.cli.agent_main import WITHOUT_LIBRARIES
 from agent.cli.agent_main import run as run_on_host
-from agent.cli.output import show_error
+from agent.cli.output import show, show_error
 from agent.cli.role import run_role
 from agent.errors import FailedError, RollwayError, UsageError
 
@@ -82,9 +83,13 @@ def _command_line(words: list[str]) -> int:
             raise
         if words and words[0] in WITHOUT_LIBRARIES:
             return run_on_host(words)
+        if words[:1] == ["--version"]:
+            show(version("rollway"))
+            return 0
+        here = ", ".join(f"`rollway {verb}`" for verb in sorted(WITHOUT_LIBRARIES))
         raise UsageError(
             f"the command line needs the library {error.name}, which is not installed here",
-            "Install it: pip install 'rollway[cli]'.",
+            f"On a host there are {here} and `rollway agent --help`. Elsewhere: pip install 'rollway[cli]'.",
         ) from error
     return run(words)
 

@@ -6,10 +6,12 @@ from typing import Final
 import msgspec
 
 from agent.cli.output import show, show_json
-from agent.cli.this_host import add_agent, chosen_agent, settings
+from agent.cli.this_host import AGENT_FILE, add_agent, chosen_agent, settings_read
 from agent.errors import RollwayError, SettingsError
 from agent.host import checks
 from agent.host.checks import Finding
+from agent.linux import cgroup
+from agent.model.roles import AgentSettings
 from agent.wire.control import AgentStatus
 
 SUMMARY: Final = "See whether this host's agent is alive and has what it needs."
@@ -22,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0: all is well; 1: something is not right; 2: the settings are wrong; 6: no agent answers."""
-    findings, code = _findings(arguments)
+    findings, code = look(arguments)
     if arguments.as_json:
         show_json([{**msgspec.structs.asdict(finding), "well": finding.well} for finding in findings])
         return code
@@ -33,17 +35,43 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _findings(arguments: argparse.Namespace) -> tuple[list[Finding], int]:
+def look(arguments: argparse.Namespace) -> tuple[list[Finding], int]:
+    """What is found, and the exit code of it."""
     try:
-        chosen = settings(arguments.config)
+        chosen, unread = settings_read(arguments.config)
     except SettingsError as error:
         return [Finding(check="settings", found=error.error, what_to_do=error.what_to_do)], error.exit_code
-    findings, code = [Finding(check="settings", found=f"state in {chosen.state_dir}, sockets in {chosen.run_dir}")], 0
+    findings, code = [_settings(chosen, unread)], 0
     try:
         status = chosen_agent(arguments).ask("GET", "/v1/status", AgentStatus)
-        findings += [checks.agent(status), checks.link(status)]
+        findings += [checks.agent(status), checks.link(status), *_apps(status), *checks.pins(status)]
     except RollwayError as error:
         findings.append(Finding(check="agent", found=error.error, what_to_do=error.what_to_do))
         code = error.exit_code
-    findings += checks.look(chosen)
+    if unread is None:
+        findings += checks.of_settings(chosen)
+    findings += checks.of_machine(chosen)
     return findings, code or int(not all(finding.well for finding in findings))
+
+
+def _settings(chosen: AgentSettings, unread: OSError | UnicodeError | None) -> Finding:
+    """What is asked below by settings that are not known is not asked at all: its answers would mislead."""
+    match unread:
+        case None:
+            return Finding(check="settings", found=f"state in {chosen.state_dir}, sockets in {chosen.run_dir}")
+        case FileNotFoundError():
+            return Finding(
+                check="settings",
+                found=f"there is no {AGENT_FILE}: this host has joined no fleet",
+                what_to_do="`rollway agent join TOKEN`, with what `rollway host token` printed at the coordinator.",
+            )
+        case PermissionError():
+            found = f"cannot read {AGENT_FILE}: {unread.strerror}; coordinator, clock and certificate are not looked at"
+            return Finding(check="settings", found=found, what_to_do="Ask as root.")
+        case _:
+            return Finding(check="settings", found=f"cannot read {AGENT_FILE}: {unread}", what_to_do="Correct it.")
+
+
+def _apps(status: AgentStatus) -> list[Finding]:
+    unit = cgroup.of_apps(status.pid)
+    return [] if unit is None else [checks.apps(is_started=cgroup.is_started(unit))]

@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         show(f"{member.host} has joined, for {', '.join(member.environments)}; {member.config} is written")
         if member.not_served:
             remark(f"{member.config} leaves out what it may serve: {', '.join(member.not_served)}. Add it there.")
-        remark("Start the agent: systemctl enable --now rollway-agent")
+        remark("Start its two units: systemctl enable --now rollway-agent rollway-apps")
 
     anyio.run(main)
     return 0

@@ -17,7 +17,7 @@ from agent.client.answers import Instance
 from agent.errors import FailedError
 from agent.linux.clock import now
 from agent.model.units import Milliseconds
-from agent.wire.control import Row
+from agent.wire.control import AgentStatus, Row
 
 COLUMNS: Final = ("HOST", "APP", "ENV", "RELEASE", "INSTANCE", "PID", "STATE", "SINCE", "RESTARTS", "WHY")
 NAMED_MAX: Final = 8
@@ -42,6 +42,11 @@ def show_instances(instances: Sequence[Instance | Row], *, as_json: bool) -> Non
 def ps(agent: Agent, app: str | None, environment: str | None, *, as_json: bool) -> None:
     rows = agent.ask("GET", "/v1/instances", list[Row], {"app": app, "environment": environment})
     show_instances(rows, as_json=as_json)
+    status = agent.ask("GET", "/v1/status", AgentStatus)
+    if status.drained:
+        remark("rollway: the host is drained: `rollway agent undrain` starts everything")
+    for pin in status.pins:
+        remark(f"rollway: {pin.app} {pin.environment} is pinned to {pin.release}: `rollway agent unpin` ends that")
     say_who(agent)
 
 

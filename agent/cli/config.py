@@ -113,7 +113,9 @@ def get_config(app: AppName, environment: EnvironmentName, key: str | None, *, a
     """
     config = ask(lambda coordinator: coordinator.config(app, environment))
     if key is not None and key not in config.values:
-        raise NotFoundError(f"{app} has no {key} in {environment}", f"Set it: rollway config set {app} {environment}.")
+        raise NotFoundError(
+            f"{app} has no {key} in {environment}", f"Set it: rollway config set {app} {environment} {key}=…"
+        )
     shown = {
         name: "(secret)" if value.plain is None else value.plain
         for name, value in sorted(config.values.items())

@@ -96,7 +96,8 @@ def label(host: str, labels: tuple[str, ...], *, as_json: bool) -> None:
 def remove(host: str, *, as_json: bool) -> None:
     """Take HOST out of the fleet: its certificate is refused from now on, no rollout waits for it.
 
-    What runs on it runs on until its agent is stopped there.
+    What runs on it runs on, after a boot too, until its units are ended there, which drains it: systemctl disable
+    --now rollway-apps rollway-agent.
 
     Example: rollway host remove web1
     """
@@ -104,7 +105,8 @@ def remove(host: str, *, as_json: bool) -> None:
     if as_json:
         show_json(removed)
         return
-    show(f"{host} is out of the fleet; what runs on it runs on until its agent is stopped there")
+    show(f"{host} is out of the fleet; what runs on it runs on, after a boot too")
+    remark("To end it, on the host: systemctl disable --now rollway-apps rollway-agent")
     served = ", ".join(removed.environments)
     if served:
         remark(

@@ -1,12 +1,19 @@
 """`rollway ps`: every instance."""
 
+from typing import TYPE_CHECKING
+
 import rich_click as click
 
 from agent.cli.arguments import json_option, only_app, only_environment
 from agent.cli.by_hand import ps, show_instances
+from agent.cli.output import remark
 from agent.cli.session import ask
 from agent.cli.side import agent_asked, host_socket_option
+from agent.client.answers import HostStatus, Instance
 from agent.model.ids import AppName, EnvironmentName
+
+if TYPE_CHECKING:
+    from agent.client.coordinator import Coordinator
 
 
 @click.command("ps")
@@ -25,4 +32,21 @@ def command(
     if agent is not None:
         ps(agent, app, environment, as_json=as_json)
         return
-    show_instances(ask(lambda coordinator: coordinator.ps(app, environment)), as_json=as_json)
+    if as_json:
+        show_instances(ask(lambda coordinator: coordinator.ps(app, environment)), as_json=True)
+        return
+    instances, hosts = ask(lambda coordinator: _seen(coordinator, app, environment))
+    show_instances(instances, as_json=False)
+    away = ", ".join(host.host for host in hosts if not host.connected and _may_serve(host, environment))
+    if away:
+        remark(f"rollway: not connected, so that what runs there is not known: {away}")
+
+
+async def _seen(
+    coordinator: "Coordinator", app: AppName | None, environment: EnvironmentName | None
+) -> tuple[list[Instance], tuple[HostStatus, ...]]:
+    return await coordinator.ps(app, environment), (await coordinator.status(app, environment)).hosts
+
+
+def _may_serve(host: HostStatus, environment: EnvironmentName | None) -> bool:
+    return environment is None or environment in host.environments

@@ -53,8 +53,7 @@ def _text(role: Role, file: str) -> str:
     try:
         return Path(file).read_text()
     except FileNotFoundError:
-        raise NotFoundError(
-            f"there is no file {file}", f"Write one; config/{role}.toml is a complete example."
-        ) from None
+        how = "`rollway agent join TOKEN` writes it" if role == "agent" else "Write one, which may be empty"
+        raise NotFoundError(f"there is no file {file}", f"{how}; config/{role}.toml has every key.") from None
     except (OSError, UnicodeError) as error:
         raise UsageError(f"cannot read {file}: {error}", "Make it a text file that this user can read.") from error

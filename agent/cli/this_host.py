@@ -70,13 +70,19 @@ def settings(file: str | None) -> AgentSettings:
 
     Raises NotFoundError, SettingsError, UsageError.
     """
+    return settings_read(file)[0]
+
+
+def settings_read(file: str | None) -> tuple[AgentSettings, OSError | UnicodeError | None]:
+    """The same, and why what is installed could not be read, so that these are the defaults."""
     path = Path(file or AGENT_FILE)
     try:
-        return load_agent(path.read_text(), str(path))
-    except FileNotFoundError:
+        return load_agent(path.read_text(), str(path)), None
+    except FileNotFoundError as error:
         if file is not None:
             raise NotFoundError(f"there is no file {file}", "Name the agent.toml of the agent on this host.") from None
+        return _DEFAULT, error
     except (OSError, UnicodeError) as error:
         if file is not None:
             raise UsageError(f"cannot read {file}: {error}", "Make it readable for this user.") from error
-    return _DEFAULT
+        return _DEFAULT, error

@@ -70,6 +70,29 @@ def link(status: AgentStatus) -> Finding:
     )
 
 
+def apps(*, is_started: bool) -> Finding:
+    """Instances live in a unit of their own, which nothing starts but a person or the boot."""
+    if is_started:
+        return Finding(check="apps", found=f"{cgroup.APPS_UNIT} is started")
+    return Finding(
+        check="apps",
+        found=f"{cgroup.APPS_UNIT} is not started: no instance can be",
+        what_to_do="`systemctl enable --now rollway-apps`.",
+    )
+
+
+def pins(status: AgentStatus) -> list[Finding]:
+    """Apps that stay at a release whatever is assigned: whoever did it may have gone home."""
+    return [
+        Finding(
+            check="pin",
+            found=f"{pin.app} {pin.environment} is pinned to {pin.release}: assignments do not count here",
+            what_to_do=f"`rollway agent unpin {pin.app} {pin.environment}`, once they are to count again.",
+        )
+        for pin in status.pins
+    ]
+
+
 def coordinators(answers: list[Answer]) -> Finding:
     told = "; ".join(f"{one.url} {one.reason or 'answers'}" for one in answers) or "none is named"
     if any(one.clock_s is not None for one in answers):
@@ -93,7 +116,7 @@ def time(answers: list[Answer], now_s: float) -> Finding:
 
 def certificate(not_after_s: float | None, now_s: float, reason: str = "") -> Finding:
     if not_after_s is None:
-        return Finding(check="certificate", found=reason, what_to_do="Join the host again.")
+        return Finding(check="certificate", found=reason, what_to_do="Join the host again: `rollway agent join`.")
     days = (not_after_s - now_s) / DAY_S
     found = f"{'expired' if days < 0 else 'valid until'} {_moment(round(not_after_s * 1000))}"
     if days < EXPIRES_SOON_DAYS:
@@ -117,16 +140,18 @@ def controllers(there: frozenset[str] | None) -> Finding:
     return Finding(check="cgroups", found=f"v2, without {missing}" if missing else "v2, with cpu, memory and pids")
 
 
-def look(settings: AgentSettings) -> list[Finding]:
-    """Everything that can be seen without the agent."""
+def of_settings(settings: AgentSettings) -> list[Finding]:
+    """What the agent's settings name, seen without the agent."""
     now_s = clock.now().wall_ms / 1000
     answers = [_ask(url, settings) for url in settings.coordinators]
+    return [coordinators(answers), time(answers, now_s), _certificate(Path(settings.tls.certificate), now_s)]
+
+
+def of_machine(settings: AgentSettings) -> list[Finding]:
+    """What the machine gives, seen without the agent."""
     folder = next(one for one in (Path(settings.state_dir), *Path(settings.state_dir).parents) if one.exists())
     space = os.statvfs(folder)
     return [
-        coordinators(answers),
-        time(answers, now_s),
-        _certificate(Path(settings.tls.certificate), now_s),
         disk(folder, space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize),
         controllers(cgroup.controllers()),
     ]
@@ -135,6 +160,8 @@ def look(settings: AgentSettings) -> list[Finding]:
 def _certificate(path: Path, now_s: float) -> Finding:
     try:
         found = x509.load_pem_x509_certificate(path.read_bytes())
+    except PermissionError as error:
+        return Finding(check="certificate", found=f"cannot read {path}: {error.strerror}", what_to_do="Ask as root.")
     except OSError as error:
         return certificate(None, now_s, f"cannot read {path}: {error.strerror}")
     except ValueError as error:

@@ -113,6 +113,7 @@ class Routes:
                 drained=self._host.drained,
                 linked=link.up,
                 link_since_ms=link.since_ms,
+                pins=self._host.pins(),
             )
         )
 

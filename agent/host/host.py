@@ -34,6 +34,7 @@ from agent.model.process import StopPolicy
 from agent.model.roles import AgentSettings
 from agent.model.units import Milliseconds
 from agent.supervisor.supervisor import Supervisor
+from agent.wire.control import Pin
 from agent.wire.messages import TailLines, TailLogs
 
 DRAIN_MARGIN_MS: Final = 10_000
@@ -128,6 +129,14 @@ class Host:
         """The whole truth about this host."""
         told = [report(actor.state) for actor in self._actors.values() if actor.state.assignment is not None]
         return tuple(replace(one, aside="drained") if self.drained else one for one in told)
+
+    def pins(self) -> tuple[Pin, ...]:
+        """The apps that a person keeps at a release, whatever is assigned."""
+        return tuple(
+            Pin(key.app, key.environment, actor.state.pin.release.name)
+            for key, actor in self._actors.items()
+            if actor.state.pin is not None
+        )
 
     def find(self, app: str, environment: str | None) -> Actor:
         """The actor of an app; without an environment there must be one only. Raises NotFoundError, UsageError."""

@@ -6,6 +6,7 @@ certificate must come from it. Any coordinator will do, and asking twice with th
 """
 
 import hashlib
+import os
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
@@ -19,6 +20,7 @@ from agent.link.tls import VERSION
 from agent.model.ids import EnvironmentName, HostName
 
 ANSWER_BYTES_MAX: Final = 64 << 10
+NO_ANSWER: Final = "no answer in time"
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=10)
 _BY_CODE: Final[dict[int, type[RollwayError]]] = {
     error.exit_code: error for error in (UsageError, RefusedError, NotFoundError, UnreachableError)
@@ -108,6 +110,15 @@ async def _first(coordinators: Sequence[str], ask: Callable[[str], Awaitable[T]]
     raise UnreachableError(told, reasons[0].what_to_do)
 
 
+def _reason(error: Exception) -> str:
+    """In the system's words: the library's name the objects that it works with."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError):
+        known = cause.errno is not None and cause.errno > 0
+        return (os.strerror(cause.errno or 0) if known else cause.strerror or str(cause)).lower() or NO_ANSWER
+    return str(cause) or NO_ANSWER
+
+
 async def _request(method: str, url: str, context: ssl.SSLContext, body: bytes | None) -> bytes:
     try:
         async with (
@@ -122,9 +133,8 @@ async def _request(method: str, url: str, context: ssl.SSLContext, body: bytes |
     except aiohttp.ClientConnectorCertificateError as error:
         raise _not_trusted(url, error.certificate_error) from error
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        reason = str(error) or "no answer in time"
         raise UnreachableError(
-            f"cannot reach {url}: {reason}",
+            f"cannot reach {url}: {_reason(error)}",
             "Look whether the coordinator runs and this host can reach that address; --coordinator gives another one.",
         ) from error
     if response.status in (200, 201):

@@ -36,12 +36,20 @@ def detect() -> Path | None:
     return own if usable else None
 
 
-def of_apps() -> Path | None:
-    """Give the folder, there or not, of `rollway-apps.service` if this is `rollway-agent.service` in the same slice."""
-    mount, own = _mounted_at(), PurePosixPath(_own_path())
+def of_apps(agent: int | None = None) -> Path | None:
+    """Give the folder, there or not, of `rollway-apps.service` beside the `rollway-agent.service` of a process.
+
+    Without `agent` this process is meant. None: it is not of that unit.
+    """
+    mount, own = _mounted_at(), PurePosixPath(_own_path("self" if agent is None else agent))
     if mount is None or own.name != AGENT_UNIT:
         return None
     return mount / own.relative_to("/").with_name(APPS_UNIT)
+
+
+def is_started(unit: Path) -> bool:
+    """Whether the unit of the apps is held up, as anybody may see it."""
+    return bool(pids(unit / HOLDER) or pids(unit))
 
 
 def take_over(unit: Path) -> bool:
@@ -144,8 +152,8 @@ def _mounted_at() -> Path | None:
     return None
 
 
-def _own_path() -> str:
-    lines = Path("/proc/self/cgroup").read_text().splitlines()
+def _own_path(process: int | str = "self") -> str:
+    lines = _read(Path(f"/proc/{process}/cgroup")).splitlines()
     return next((line[3:] for line in lines if line.startswith("0::")), "/")
 
 

@@ -82,11 +82,14 @@ def is_listening(listener: socket.socket) -> bool:
     return listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
 
 
-def accept_waiting(listener: socket.socket) -> socket.socket | None:
-    """Accept one connection that waits already, of a socket that nobody else accepts from; never blocks."""
+def accept_waiting(listener: socket.socket) -> tuple[socket.socket, str] | None:
+    """Accept one connection that waits already, of a socket that nobody else accepts from, and whence; never blocks."""
     poll = select.poll()
     poll.register(listener, select.POLLIN)
-    return listener.accept()[0] if poll.poll(0) and queue_length(listener) else None
+    if not (poll.poll(0) and queue_length(listener)):
+        return None
+    connection, (host, *_) = listener.accept()
+    return connection, host
 
 
 def inode(of: socket.socket) -> int:

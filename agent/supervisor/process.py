@@ -220,7 +220,9 @@ async def _start_in_room(around: Surroundings, plan: Plan, ways: Ways) -> Proces
             await anyio.sleep(ROOM_AGAIN_S)
     if not waiting.cancelled_caught:
         return await to_thread.run_sync(_start, around, plan, ways)
-    return ExecFailure(errno=errno.ENOENT, what=f"{around.cgroup_root}, of a unit that is not started")
+    return ExecFailure(
+        errno=errno.ENOENT, what=f"{cgroup.APPS_UNIT} is not started on this host (systemctl enable --now rollway-apps)"
+    )
 
 
 def _start(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailure:

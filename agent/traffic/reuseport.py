@@ -111,11 +111,12 @@ class Group:
         return sockets.queue_length(self._members[slot])
 
     def accept_and_close(self, slot: int) -> int:
-        """Close what waits in the queue of a slot whose process is gone; how many that were."""
+        """Close what waits in the queue of a slot whose process is gone; how many that were, without our own probes."""
         closed = 0
-        while (connection := sockets.accept_waiting(self._members[slot])) is not None:
+        while (found := sockets.accept_waiting(self._members[slot])) is not None:
+            connection, source = found
             connection.close()
-            closed += 1
+            closed += not bpf.is_chosen(source)
         return closed
 
     def mend(self) -> tuple[int, ...]:

@@ -70,6 +70,11 @@ def alone_address(slot: int) -> str:
     return f"127.77.{slot + 1 >> 8}.{slot + 1 & 255}"
 
 
+def is_chosen(source: str) -> bool:
+    """Whether a connection from this address chose its socket: a probe's, or a person's who looks at one instance."""
+    return source.removeprefix("::ffff:").startswith("127.77.")
+
+
 def index_address(index: int) -> str:
     """The source address from which a connection reaches the group's socket at `index`."""
     invariant(0 <= index <= SLOTS_MAX, f"index {index} has no address of its own")

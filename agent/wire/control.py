@@ -42,6 +42,14 @@ class Link(Struct, frozen=True):
     since_ms: int = 0
 
 
+class Pin(Struct, frozen=True):
+    """An app that stays at a release, whatever is assigned."""
+
+    app: AppName
+    environment: EnvironmentName
+    release: ReleaseName
+
+
 class AgentStatus(Struct, frozen=True, kw_only=True):
     """What the agent says of itself."""
 
@@ -52,6 +60,7 @@ class AgentStatus(Struct, frozen=True, kw_only=True):
     drained: bool = False
     linked: bool = False
     link_since_ms: int = 0
+    pins: tuple[Pin, ...] = ()
 
 
 class WentBack(Struct, frozen=True, kw_only=True):

@@ -61,8 +61,24 @@ def test_stopping_the_apps_drains_them(fleet: Fleet) -> None:
         assert drained in host.journal("rollway-apps")
         assert (instances(host), host.show("rollway-agent", "MainPID")) == ([], agent)
         assert host.show("rollway-apps", "Result") == "success"
-        host.run("systemctl", "start", "rollway-agent", "rollway-apps")
+        host.run("systemctl", "start", "rollway-agent")
+        assert "[-] apps: rollway-apps.service is not started" in host.run("rollway", "agent", "check", code=1).stdout
+        host.run("systemctl", "start", "rollway-apps")
         fleet.serves(host)
+        assert "[+] apps: rollway-apps.service is started" in host.run("rollway", "agent", "check", code=None).stdout
+    fleet.connects(host)
+
+
+def test_taking_the_units_out_drains_the_apps(fleet: Fleet) -> None:
+    """`systemctl disable --now` finishes what is in hand too: the units stay known, with the words that drain."""
+    host = fleet.hosts[1]
+    with fleet.asked(host) as user:
+        host.run("systemctl", "disable", "--now", "rollway-apps", "rollway-agent")
+        assert fleet.version in user.communicate()[0]
+    assert instances(host) == []
+    assert host.run("systemctl", "is-enabled", "rollway-apps", code=1).stdout.strip() == "disabled"
+    host.run("systemctl", "enable", "--now", "rollway-agent", "rollway-apps")
+    fleet.serves(host)
     fleet.connects(host)
 
 

@@ -167,6 +167,23 @@ def test_an_answer_that_is_none_is_no_traceback(
     assert "cannot read what" in capsys.readouterr().err
 
 
+def test_ps_names_the_hosts_of_which_it_knows_nothing(
+    fake: FakeCoordinator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows that are missing are not taken for instances that are gone; hosts of other environments do not matter."""
+    away = {"address": "", "connected": False}
+    hosts = [
+        {"host": "h1", "environments": ["local"], "address": "", "connected": True},
+        {"host": "h2", "environments": ["local"], **away},
+        {"host": "h3", "environments": ["staging"], **away},
+    ]
+    fake.answers |= {("GET", "/v1/ps"): (200, []), ("GET", "/v1/status"): (200, {"apps": [], "hosts": hosts})}
+    assert rollway(monkeypatch, "ps", "shop", "local") == 0
+    assert capsys.readouterr().err == "rollway: not connected, so that what runs there is not known: h2\n"
+    assert rollway(monkeypatch, "ps", "shop", "local", "--json") == 0
+    assert capsys.readouterr() == ("[]\n", "")
+
+
 def test_nobody_there_is_exit_6(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The hosts go on, and the message says so."""
     monkeypatch.setenv("ROLLWAY_COORDINATOR", "https://127.0.0.1:1")

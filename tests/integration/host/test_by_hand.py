@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -169,6 +170,7 @@ async def test_going_back_on_the_host_is_not_overridden_until_it_is_released(
         done = await by_hand(tmp_path, "rollback", "shop")
         assert "shop production is pinned to v1 on this host" in done.stdout
         await rig.until(pinned_to(one))
+        assert "shop production is pinned to v1: `rollway agent unpin`" in (await by_hand(tmp_path, "ps")).stderr
         assert (await to_thread.run_sync(get, port))["release"] == "v1"
     async with served(tmp_path, source) as rig:
         await rig.until(pinned_to(one))
@@ -213,6 +215,10 @@ async def test_a_host_without_the_command_lines_libraries_shows_what_runs(
 
     async with served(tmp_path, source) as rig:
         await rig.until_done(Wish().for_(source.add("v1", app(port, count=1))))
+        assert await bare("--version") == (0, f"{version('rollway')}\n")
+        code, said = await bare("status")
+        assert code == 2
+        assert "On a host there are `rollway logs`, `rollway ps`, `rollway restart`, `rollway stop` and" in said
         code, said = await bare("ps", "shop")
         assert code == 0
         assert said.splitlines()[0].split()[:5] == ["HOST", "APP", "ENV", "RELEASE", "INSTANCE"]

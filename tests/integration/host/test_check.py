@@ -1,15 +1,19 @@
 """`rollway agent check`: what a person reads who does not know what is wrong."""
 
+import errno
 import json
+import os
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from agent.cli import agent_check, this_host
 from agent.host import checks
 from agent.host.checks import Answer, Finding
 from agent.model.roles import AgentSettings
-from agent.wire.control import AgentStatus
+from agent.wire.control import AgentStatus, Pin
 from tests.integration.host.test_process import agent, chosen
 from tests.integration.host.verbs import rollway, write_settings
 
@@ -20,6 +24,15 @@ NOW_S = 1_765_276_200.0
 SEEN: dict[str, tuple[Callable[[], Finding], bool, str]] = {
     "an agent that is drained": (
         lambda: checks.agent(AgentStatus(host="h1", version="1", pid=7, since_ms=0, drained=True)), False, "drained"  # type: ignore[arg-type]
+    ),
+    "apps whose unit runs": (lambda: checks.apps(is_started=True), True, "rollway-apps.service is started"),
+    "apps whose unit nobody started": (lambda: checks.apps(is_started=False), False, "no instance can be"),
+    "an app that is pinned": (
+        lambda: checks.pins(
+            AgentStatus(host="h1", version="1", pid=7, since_ms=0, pins=(Pin("shop", "production", "v1"),))  # type: ignore[arg-type]
+        )[0],
+        False,
+        "shop production is pinned to v1",
     ),
     "a link that is up": (
         lambda: checks.link(
@@ -75,3 +88,36 @@ def test_a_host_is_checked_with_a_living_and_with_a_dead_agent(chosen: AgentSett
     assert all(one["what_to_do"] for one in found if not one["well"])
     file.write_text('name = "h1"\ncoordinator = "https://c"\n')
     assert "[-] settings:" in rollway("agent", "check", "--config", file, code=2).stdout
+
+
+def test_a_host_that_has_not_joined_is_told_how(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is said about coordinators and certificates that no settings name."""
+    monkeypatch.setattr(agent_check, "AGENT_FILE", "/nowhere/agent.toml")
+    monkeypatch.setattr(this_host, "AGENT_FILE", "/nowhere/agent.toml")
+    found = {one.check: one for one in findings(tmp_path)}
+    assert "there is no /nowhere/agent.toml" in found["settings"].found
+    assert "rollway agent join" in found["settings"].what_to_do
+    assert not found.keys() & {"coordinator", "clock", "certificate"}
+
+
+def test_who_may_not_read_the_settings_is_not_sent_to_join_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A member of the group `rollway` may ask the agent, and not read agent.toml: that alone is said."""
+    read = Path.read_text
+
+    def denied(file: Path, *how: str) -> str:
+        if file == Path(this_host.AGENT_FILE):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return read(file, *how)
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    found = {one.check: one for one in findings(tmp_path)}
+    assert "Permission denied" in found["settings"].found
+    assert found["settings"].what_to_do == "Ask as root."
+    assert not found.keys() & {"coordinator", "clock", "certificate"}
+
+
+def findings(folder: Path) -> list[Finding]:
+    """Of a host where no agent runs, by the settings that are installed."""
+    return agent_check.look(Namespace(config=None, host_socket=str(folder / "agent.sock")))[0]

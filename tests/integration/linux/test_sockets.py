@@ -43,7 +43,7 @@ def test_the_accept_queue_is_counted(listener: socket.socket) -> None:
         assert [(row.queue, row.inode) for row in rows] == [(2, sockets.inode(listener))]
         waiting = sockets.accept_waiting(listener)
         assert waiting is not None
-        waiting.close()
+        waiting[0].close()
         assert sockets.queue_length(listener) == 1
 
 

@@ -125,6 +125,14 @@ def test_what_a_dead_instance_left_is_closed_and_counted(group: Group) -> None:
     assert group.accept_and_close(0) == 0
 
 
+def test_a_probe_that_a_dead_instance_left_is_closed_and_not_counted(group: Group) -> None:
+    """What is told as stranded are users: an agent asks until the end, and is in the queue of most that drain."""
+    group.admit(Traffic({0: 1}))
+    with client(group.address, alone_address(0)) as probe, client(group.address) as user:
+        assert group.accept_and_close(0) == 1
+        assert (probe.recv(1), user.recv(1)) == (b"", b"")
+
+
 @pytest.mark.parametrize("closed", [(0,), (2,), (3,), (0, 1), (0, 1, 2, 3)], ids=str)
 def test_an_app_that_shuts_its_listener_down_is_mended(group: Group, closed: tuple[int, ...]) -> None:
     """After shutdown() by apps, in whatever order, every slot is reached alone again, and weights hold."""
