@@ -16,6 +16,7 @@ from msgspec import Struct
 from agent.decisions.process.state import InstanceMachine
 from agent.linux import atomic, procfs
 from agent.linux.killtree import Tree
+from agent.linux.removal import remove_tree
 from agent.model.assignment import ReleaseRef
 from agent.model.process import ProcessType
 from agent.model.units import Milliseconds
@@ -97,11 +98,20 @@ class Records:
                 path.unlink(missing_ok=True)
                 continue
             if isinstance(record, Unreadable):
-                path.replace(path.with_suffix(".unreadable"))
+                _set_aside(path)
             yield record
 
     def _path(self, key: InstanceKey) -> Path:
         return self._folder / f"{key}.json"
+
+
+def _set_aside(path: Path) -> None:
+    """What cannot be moved stays, and is met again by the next agent: no reason not to start."""
+    aside = path.with_suffix(".unreadable")
+    with contextlib.suppress(OSError):
+        remove_tree(aside)
+    with contextlib.suppress(OSError):
+        path.replace(aside)
 
 
 def _read(path: Path) -> Record | Unreadable:

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -181,6 +181,47 @@ async def test_a_torn_record_is_set_aside_and_its_process_ended(house: House, ke
         assert not lives(pid)
     assert record.with_suffix(".unreadable").exists()
     await to_thread.run_sync(os.waitpid, pid or 0, 0)
+
+
+def set_aside_before(path: Path) -> None:
+    path.touch()
+    (path.with_suffix(".unreadable") / "x").mkdir(parents=True)
+
+
+UNREADABLE: dict[str, Callable[[Path], object]] = {
+    "nothing in it": Path.touch,
+    "a folder": Path.mkdir,
+    "nesting without end": lambda path: path.write_text("[" * 100_000),
+    "a pipe that nobody writes": os.mkfifo,
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "one that was set aside before": set_aside_before,
+}
+
+
+@pytest.mark.parametrize("make", UNREADABLE.values(), ids=UNREADABLE.keys())
+@pytest.mark.parametrize("name", ["shop.test.worker.1", "shop.test.worker.01", "shop.test.worker.\u00b2", "x"])
+async def test_whatever_lies_among_the_records_an_agent_starts(
+    house: House, name: str, make: Callable[[Path], object]
+) -> None:
+    """It is set aside, or left alone where it names nobody."""
+    folder = house.folder / "run" / "records"
+    folder.mkdir(parents=True)
+    make(folder / f"{name}.json")
+    with anyio.fail_after(10):
+        async with an_agent(house):
+            assert house.views() == ()
+    assert [one.name for one in folder.iterdir()] == [f"{name}.unreadable"]
+
+
+async def test_a_stranger_who_bears_our_mark_keeps_no_agent_from_starting(house: House) -> None:
+    """Anybody on the host may write into an environment what looks like an instance's name and is none."""
+    for slot in ("\u00b2", "9" * 5_000, "-1", "01", ""):
+        mark = {"ROLLWAY_DRAIN_FILE": f"{house.folder}/run/i/shop.test.worker.{slot}/drain"}
+        async with await anyio.open_process(["/bin/sleep", "600"], env=mark) as stranger:
+            async with an_agent(house):
+                assert house.views() == ()
+            assert stranger.returncode is None
+            stranger.kill()
 
 
 async def test_a_process_without_a_record_is_ended(house: House) -> None:
