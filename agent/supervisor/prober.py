@@ -19,7 +19,7 @@ from yarl import URL
 
 from agent.decisions.process.state import ConnectionsLeft
 from agent.linux import inetdiag, procfs, sockets
-from agent.linux.killtree import Tree
+from agent.linux.killtree import Tree, members
 from agent.model.address import Address
 from agent.model.process import HttpCheck, Probe, TcpCheck
 from agent.supervisor.launchable import Launchable, Target
@@ -170,4 +170,4 @@ def _listens_elsewhere(tree: Tree, own: set[int]) -> list[str]:
 
 
 def _pids(tree: Tree) -> list[int]:
-    return [process.pid for process in procfs.tree(tree.pid, tree.pid, tree.mark)]
+    return [process.pid for process in members(tree)]

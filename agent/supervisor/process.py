@@ -17,11 +17,12 @@ import anyio
 from anyio import to_thread
 from anyio.abc import TaskGroup
 from msgspec import Struct
+from msgspec.structs import replace
 
 from agent.linux import cgroup, pidfd, procfs
 from agent.linux.executable import ExecFailure
 from agent.linux.fdstore import FdStore, Inherited
-from agent.linux.killtree import Tree, end_tree
+from agent.linux.killtree import NO_PID, Tree, end_tree
 from agent.linux.pidfd import ExitStatus
 from agent.linux.spawn import Launch, Rlimits, spawn
 from agent.model.ids import ReleaseName
@@ -29,7 +30,7 @@ from agent.supervisor.folder import STREAMS, Folder
 from agent.supervisor.launchable import InstanceKey, Listener, environment_of, sockets_named, words_of
 from agent.supervisor.logs import Logs, Marks, Stream
 from agent.supervisor.pipes import Pipe, kept_as
-from agent.supervisor.records import NO_PID, Record, Records
+from agent.supervisor.records import Record, Records
 from agent.wire.logline import LogLines, Source
 
 READ_OUT_S: Final = 5.0
@@ -58,10 +59,11 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     def folder(self, key: InstanceKey) -> Folder:
         return Folder(self.run_dir, str(key))
 
-    def tree(self, key: InstanceKey, pid: int = NO_PID) -> Tree:
+    def tree(self, key: InstanceKey, pid: int = NO_PID, start_time: int | None = None) -> Tree:
         """How the processes of `key` are known, now and to a next agent."""
         leaf = self.cgroup_root / str(key) if self.cgroup_root else None
-        return Tree(pid=pid, mark=f"ROLLWAY_DRAIN_FILE={self.folder(key).notice}", cgroup=leaf)
+        mark = f"ROLLWAY_DRAIN_FILE={self.folder(key).notice}"
+        return Tree(pid=pid, start_time=start_time, mark=mark, cgroup=leaf)
 
     def marked(self) -> set[InstanceKey]:
         """Of whom processes live, whatever is on record. Walks /proc: call it in a thread."""
@@ -211,7 +213,7 @@ def _start(around: Surroundings, plan: Plan, pipes: list[Pipe]) -> Process | Exe
     launched = spawn(launch, lambda process: around.store.put(_pidfd_name(key), process.pidfd))
     if isinstance(launched, ExecFailure):
         return launched
-    tree = around.tree(key, launched.pid)
+    tree = around.tree(key, launched.pid, launched.start_time)
     return Process(around, key, tree, handle=launched.pidfd, start_time=launched.start_time, pipes=pipes)
 
 
@@ -276,7 +278,7 @@ def _resume(around: Surroundings, record: Record) -> Process:
         for name in STREAMS
         if (pipe := Pipe.adopt(around.folder(key), around.store, around.inherited, str(key), name)) is not None
     ]
-    tree = Tree(pid=NO_PID if pid is None else pid, mark=record.mark, cgroup=record.tree.cgroup)
+    tree = replace(record.tree, pid=NO_PID if pid is None else pid, start_time=start_time)
     return Process(around, key, tree, handle=handle, start_time=start_time, pipes=pipes)
 
 

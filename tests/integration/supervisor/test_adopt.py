@@ -1,5 +1,6 @@
 """An agent dies and a next one takes up what it ran: processes, output, restarts and drains go on where they were."""
 
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -234,6 +235,28 @@ async def test_a_process_without_a_record_is_ended(house: House) -> None:
         assert "it runs without a record: it is ended" in house.texts()
         assert not lives(pid)
     await to_thread.run_sync(os.waitpid, pid or 0, 0)
+
+
+async def test_whoever_has_its_number_now_is_not_touched(house: House) -> None:
+    """The instance is gone, and another process, which leads a session of its own, was given its number meanwhile."""
+    key = await left_by_one(house, script("sleep 600"))
+    pid = house.view().pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    await to_thread.run_sync(os.waitpid, pid, 0)
+    record = house.folder / "run" / "records" / f"{key}.json"
+    stranger = await anyio.open_process(["/bin/sleep", "600"], start_new_session=True)
+    try:
+        started = procfs.start_time(stranger.pid)
+        told = json.loads(record.read_text())
+        record.write_text(json.dumps(told | {"pid": stranger.pid, "start_time": (started or 0) - 1}))
+        async with an_agent(house):
+            await house.until(lambda: house.view().restarts == 1 and house.view().state == "ready")
+            await house.end(key)
+        assert lives(stranger.pid)
+    finally:
+        stranger.kill()
+        await stranger.aclose()
 
 
 async def test_a_record_of_another_boot_means_nothing(house: House) -> None:
