@@ -48,7 +48,11 @@ def from_store(inherited: Inherited, key: AppKey) -> Iterator[Left]:
         fd = inherited.take(name) if read is not None else None
         if read is not None and fd is not None:
             process, address, place, slot = read
-            held = socket.socket(fileno=fd)
+            try:
+                held = socket.socket(fileno=fd)
+            except OSError:  # no socket: as if it had not come back
+                os.close(fd)
+                continue
             yield Left(process=process, address=address, place=place, slot=slot, socket=held, name=name)
 
 

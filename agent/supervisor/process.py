@@ -250,6 +250,7 @@ async def resume(around: Surroundings, record: Record, release: ReleaseName, tas
     One whose start was ordered and is not in the record is known by its pidfd alone: if that one does not live, it
     never left its gate; without a store nobody has been served by it yet, and its tree is ended.
     """
+    around.logs.journal(record.key)  # made anew where it did not come back, and kept with the rest
     process = await to_thread.run_sync(_resume, around, record)
     process.read(tasks, release)
     if process.pid != NO_PID:
@@ -261,8 +262,9 @@ async def resume(around: Surroundings, record: Record, release: ReleaseName, tas
 
 def _resume(around: Surroundings, record: Record) -> Process:
     key = record.key
+    around.logs.keep()
     pid, start_time = record.pid, record.start_time
-    handle = around.inherited.take(_pidfd_name(key))
+    handle = around.inherited.take(_pidfd_name(key), pidfd.is_pidfd)
     held = pidfd.pid_of(handle) if handle is not None else None
     if pid is None and held is not None:
         pid, start_time = held
@@ -272,6 +274,7 @@ def _resume(around: Surroundings, record: Record) -> Process:
     if handle is None and pid is not None and start_time is not None:
         handle = pidfd.open_pidfd(pid, start_time)
         if handle is not None:
+            around.store.drop(_pidfd_name(key))  # of what came back and was not it
             around.store.put(_pidfd_name(key), handle)
     pipes = [
         pipe
