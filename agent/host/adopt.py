@@ -15,6 +15,7 @@ from msgspec import Struct
 from agent.host.assignments import AppKey
 from agent.linux import inetdiag, pidfd, procfs
 from agent.linux.fdstore import Inherited
+from agent.linux.killtree import members
 from agent.model.address import Address, parse_address
 from agent.model.ids import ProcessName
 from agent.supervisor.records import Record
@@ -47,7 +48,11 @@ def from_store(inherited: Inherited, key: AppKey) -> Iterator[Left]:
         fd = inherited.take(name) if read is not None else None
         if read is not None and fd is not None:
             process, address, place, slot = read
-            held = socket.socket(fileno=fd)
+            try:
+                held = socket.socket(fileno=fd)
+            except OSError:  # no socket: as if it had not come back
+                os.close(fd)
+                continue
             yield Left(process=process, address=address, place=place, slot=slot, socket=held, name=name)
 
 
@@ -76,8 +81,7 @@ def _held_by(record: Record, address: Address) -> socket.socket | None:
     listening = {
         row.inode for row in inetdiag.dump(address.port, (inetdiag.LISTEN,)) if Address(row.host, row.port) == address
     }
-    tree = record.tree
-    for member in procfs.tree(tree.pid, tree.pid, tree.mark):
+    for member in members(record.tree):
         for fd, inode in procfs.sockets(member.pid):
             if inode in listening and (copied := _copied(member, fd)) is not None:
                 return copied

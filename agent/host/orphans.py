@@ -34,12 +34,11 @@ from agent.decisions.process.state import (
 )
 from agent.decisions.swap.slots import leave_first
 from agent.linux import atomic, cgroup, clock, pidfd
-from agent.linux.killtree import Tree, end_tree
+from agent.linux.killtree import NO_PID, Tree, end_tree
 from agent.model.ids import ProcessName
 from agent.model.process import StopPolicy
 from agent.model.units import Instant, Milliseconds
 from agent.supervisor.folder import Folder
-from agent.supervisor.records import NO_PID
 
 _MARK: Final = "ROLLWAY_DRAIN_FILE="
 RECORD_BYTES_MAX: Final = 1 << 20
@@ -208,7 +207,12 @@ def _orphan(path: Path, record: _Record) -> Orphan:
     pid = record.pid if record.pid is not None and record.start_time is not None else NO_PID
     return Orphan(
         record=path,
-        tree=Tree(pid=pid, mark=record.mark, cgroup=Path(record.cgroup) if record.cgroup else None),
+        tree=Tree(
+            pid=pid,
+            start_time=record.start_time,
+            mark=record.mark,
+            cgroup=Path(record.cgroup) if record.cgroup else None,
+        ),
         start_time=record.start_time or 0,
         terms=Terms(stop=kept.type.stop, listens=bool(kept.type.listen)),
         linger_ms=kept.linger_ms,

@@ -52,10 +52,18 @@ class _Open(Struct, frozen=True):
 
     async def run(self, *, http: bool) -> None:
         with self.life:
-            await parked.answer(self.group.members[PARKED], http=http)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._settle)
+                await parked.answer(self.group.members[PARKED], http=http)
         # Not where the whole host is cancelled: its actors may be in the middle of a step that needs the group.
         self.group.close()
         self.closed.set()
+
+    async def _settle(self) -> None:
+        """At once, and not only at the instance's end: one that drains may serve for long after its shutdown()."""
+        while True:
+            await anyio.wait_readable(self.group.ends)
+            self.group.settle()
 
     async def close(self) -> None:
         """Nobody may close a socket that the loop still watches: its number could be another's by then."""

@@ -35,8 +35,8 @@ def create_exclusive(path: Path, data: bytes, mode: int = 0o600) -> None:
 
 
 def read(path: Path, limit_bytes: int = READ_BYTES_MAX) -> bytes:
-    """Give the whole content of a file; OSError (EFBIG) where it is longer than it may be."""
-    with path.open("rb") as file:
+    """Give the whole content of a file; OSError (EFBIG) where it is longer than it may be. A pipe is not waited for."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
         data = file.read(limit_bytes + 1)
     if len(data) > limit_bytes:
         raise OSError(errno.EFBIG, f"longer than {limit_bytes} bytes", str(path))

@@ -10,7 +10,7 @@ import contextlib
 import os
 import select
 import socket
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Final
 
 import structlog
@@ -83,18 +83,16 @@ class Inherited:
     def names(self) -> list[str]:
         return sorted(self._fds)
 
-    def take(self, name: str) -> int | None:
-        held = self._fds.get(name)
-        if not held:
-            return None
-        fd = held.pop()
-        if not held:
-            del self._fds[name]
-        return fd
-
-    def give_back(self, name: str, fd: int) -> None:
-        """It is not what its name promises: nobody's after all."""
-        self._fds.setdefault(name, []).append(fd)
+    def take(self, name: str, is_right: Callable[[int], bool] = lambda _fd: True) -> int | None:
+        """One that came back under the name; what is not what the name promises is closed, as if it had not."""
+        while held := self._fds.get(name):
+            fd = held.pop()
+            if not held:
+                del self._fds[name]
+            if is_right(fd):
+                return fd
+            os.close(fd)
+        return None
 
     def close_rest(self) -> list[str]:
         """Close what nobody took; the names, to be dropped from the store."""

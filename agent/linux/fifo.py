@@ -7,6 +7,7 @@ is gone: the agent's end belongs in the FD store. Failures are OSErrors.
 
 import fcntl
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,11 @@ def open_again(fd: int) -> int:
 def open_for_child(path: Path) -> int:
     """Open the instance's end: blocks in a write while the pipe is full, and never sees it broken."""
     return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+
+def is_fifo(fd: int) -> bool:
+    """Whether the descriptor is of a FIFO at all."""
+    return stat.S_ISFIFO(os.fstat(fd).st_mode)
 
 
 def enlarge(fd: int, size_bytes: int = PIPE_BYTES) -> int:

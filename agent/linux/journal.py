@@ -49,12 +49,14 @@ class Journal:
     @classmethod
     def adopt(cls, fd: int, kept_bytes: int = KEPT_BYTES) -> "Journal | None":
         """Take up what an earlier process left; None where it cannot be trusted, and then `fd` stays the caller's."""
-        head = os.pread(fd, _HEAD.size + NOTE_BYTES_MAX, 0)
+        try:
+            head, sent, size = os.pread(fd, _HEAD.size + NOTE_BYTES_MAX, 0), memfd.position(fd), os.fstat(fd).st_size
+        except OSError:
+            return None
         if len(head) < _HEAD.size:
             return None
         magic, end, start, length = _HEAD.unpack_from(head)
-        sent = memfd.position(fd)
-        if magic != _MAGIC or length > NOTE_BYTES_MAX or not _FIRST <= start <= sent <= end:
+        if magic != _MAGIC or length > NOTE_BYTES_MAX or not _FIRST <= start <= sent <= end <= max(size, _FIRST):
             return None
         return cls(fd, end, start, head[_HEAD.size : _HEAD.size + length], kept_bytes)
 

@@ -17,6 +17,8 @@ from msgspec import Struct
 from agent.linux import cgroup, pidfd, procfs
 from agent.model.units import Milliseconds
 
+NO_PID: Final = -1
+"""Names no process and no session, whereas 0 would name everybody's."""
 LOOK_AGAIN_S: Final = 0.005
 LOOK_AGAIN_AT_MOST_S: Final = 0.2
 
@@ -25,8 +27,18 @@ class Tree(Struct, frozen=True, kw_only=True):
     """How the processes of an instance are known: its main process, which leads the session, its mark, its leaf."""
 
     pid: int
+    start_time: int | None = None
+    """Of the main process; None where nobody knows, and then the number alone says who it is."""
     mark: str
     cgroup: Path | None = None
+
+
+def members(tree: Tree) -> list[procfs.Process]:
+    """Who lives. A number is not given anew while a session has it: where somebody else has it, both are gone."""
+    started = procfs.start_time(tree.pid)
+    is_others = None not in (tree.start_time, started) and started != tree.start_time
+    pid = NO_PID if is_others else tree.pid
+    return procfs.tree(pid, pid, tree.mark)
 
 
 async def end_tree(tree: Tree, deadline_ms: Milliseconds = 5_000) -> tuple[int, ...]:
@@ -37,7 +49,7 @@ async def end_tree(tree: Tree, deadline_ms: Milliseconds = 5_000) -> tuple[int, 
             await anyio.sleep(pause_s)
             pause_s = min(pause_s * 2, LOOK_AGAIN_AT_MOST_S)
         return ()
-    return await to_thread.run_sync(members, tree)
+    return await to_thread.run_sync(pids, tree)
 
 
 def _kill_once(tree: Tree) -> bool:
@@ -45,17 +57,17 @@ def _kill_once(tree: Tree) -> bool:
     if tree.cgroup is not None and not cgroup.is_empty(tree.cgroup):
         cgroup.kill(tree.cgroup)
         return True
-    members = procfs.tree(tree.pid, tree.pid, tree.mark) if tree.cgroup is None else []
-    for member in members:
+    found = members(tree) if tree.cgroup is None else []
+    for member in found:
         handle = pidfd.open_pidfd(member.pid, member.start_time)
         if handle is not None:
             pidfd.send_signal(handle, signal.SIGKILL)
             os.close(handle)
-    return bool(members)
+    return bool(found)
 
 
-def members(tree: Tree) -> tuple[int, ...]:
+def pids(tree: Tree) -> tuple[int, ...]:
     """Who lives of it now. Without cgroup v2 it walks /proc: call it in a thread."""
     if tree.cgroup is not None:
         return tuple(cgroup.pids(tree.cgroup))
-    return tuple(member.pid for member in procfs.tree(tree.pid, tree.pid, tree.mark))
+    return tuple(member.pid for member in members(tree))

@@ -7,6 +7,7 @@ the bytes, so that a SIGKILL between any two calls leaves bytes and position in 
 
 import mmap
 import os
+import stat
 from typing import Final
 
 PAGE_BYTES: Final = mmap.PAGESIZE
@@ -15,6 +16,11 @@ PAGE_BYTES: Final = mmap.PAGESIZE
 def create(name: str) -> int:
     """Make an empty one; `name` is for people who look into /proc/PID/fd."""
     return os.memfd_create(name[:200], os.MFD_CLOEXEC)
+
+
+def is_file(fd: int) -> bool:
+    """Whether the descriptor is of a file at all."""
+    return stat.S_ISREG(os.fstat(fd).st_mode)
 
 
 def position(fd: int) -> int:

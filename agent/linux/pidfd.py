@@ -62,6 +62,11 @@ def pid_of(pidfd: int) -> tuple[int, int] | None:
     return (pid, started) if started is not None else None
 
 
+def is_pidfd(fd: int) -> bool:
+    """Whether the descriptor is of a process at all, reaped or not."""
+    return "\nPid:" in Path(f"/proc/self/fdinfo/{fd}").read_text("ascii")
+
+
 def copy_fd(pidfd: int, fd: int) -> int:
     """A copy, closed on exec, of a descriptor of that process (pidfd_getfd(2), Linux 5.6). Raises OSError."""
     copied: int = _libc.syscall(_PIDFD_GETFD, pidfd, fd, 0)

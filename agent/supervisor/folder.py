@@ -4,12 +4,14 @@ Rules: TMPDIR is empty and the notice gone at each start; the notice appears who
 may block the loop, so callers run these in a thread.
 """
 
+import contextlib
 import os
-import shutil
+import secrets
 from pathlib import Path
 from typing import Final
 
 from agent.linux import atomic, fifo
+from agent.linux.removal import remove_tree
 
 STREAMS: Final = ("stdout", "stderr")
 _THROUGH: Final = 0o711
@@ -27,6 +29,8 @@ class Folder:
     def prepare(self) -> None:
         """Make it as a new process is to find it, whatever a process or an agent before has left. Raises OSError."""
         self.remove()
+        with contextlib.suppress(FileNotFoundError):  # what nobody can remove, as a mount, must not be in the way
+            self.path.rename(self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}"))
         self.path.mkdir(parents=True)
         for folder in (self.path, self.path.parent):
             folder.chmod(_THROUGH)
@@ -49,4 +53,5 @@ class Folder:
         atomic.write_atomically(self.notice, b"", mode=0o444)
 
     def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove_tree(self.path)

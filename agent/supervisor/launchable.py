@@ -3,6 +3,7 @@
 Rules: a process sees its config, and what is named here, and nothing else of the agent's own world.
 """
 
+import re
 import shlex
 import signal
 import socket
@@ -18,6 +19,8 @@ from agent.model.units import Milliseconds
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FIRST_LISTENER_FD: Final = 3
+_SLOT: Final = re.compile("0|[1-9][0-9]{0,8}")
+"""One spelling for each number."""
 
 
 class InstanceKey(Struct, frozen=True):
@@ -37,9 +40,9 @@ class InstanceKey(Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> "InstanceKey | None":
-        """The key that is written so; None where it is none."""
+        """The key that is written so; None where it is none. Anybody may have written it, into an environment too."""
         words = text.split(".")
-        if len(words) != 4 or not all(map(is_name, words[:3])) or not words[3].isdigit():  # noqa: PLR2004 - its parts
+        if len(words) != 4 or not all(map(is_name, words[:3])) or not _SLOT.fullmatch(words[3]):  # noqa: PLR2004 - its parts
             return None
         app, environment, process, slot = words
         return cls(AppName(app), EnvironmentName(environment), ProcessName(process), int(slot))

@@ -8,6 +8,7 @@ lines of the instance; records of several are ordered by their time.
 """
 
 import heapq
+import os
 import struct
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -153,7 +154,8 @@ class Logs:
             return
         journal = Journal.adopt(fd, self._kept_bytes)
         if journal is None:
-            inherited.give_back(name, fd)
+            os.close(fd)
+            self._to_drop.append(name)
             return
         self._journals[key] = journal
         self._ended[key] = None
@@ -258,7 +260,7 @@ class Stream:
     async def _go_on(self) -> None:
         """Make records of what an earlier agent had taken and not committed."""
         used = self._marks[self._pipe.name].used
-        if not self._marks.known or used > self._pipe.taken:
+        if not self._marks.known or not 0 <= self._pipe.taken - used <= _LAST_BYTES:
             used = self._pipe.taken
         self._pipe.begin_at(used)
         if left := self._pipe.read(used):

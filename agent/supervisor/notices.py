@@ -15,7 +15,7 @@ from anyio import to_thread
 
 from agent.linux import notifysocket
 from agent.linux.fdstore import FdStore, Inherited
-from agent.linux.killtree import Tree, members
+from agent.linux.killtree import Tree, pids
 from agent.wire.sdnotify import Notice, parse
 
 AT_ONCE: Final = 50
@@ -71,7 +71,7 @@ class Notices:
 
     async def _is_ours(self, pid: int, tree: Tree) -> bool:
         if pid != tree.pid and pid not in self._members:
-            self._members = frozenset(await to_thread.run_sync(members, tree))
+            self._members = frozenset(await to_thread.run_sync(pids, tree))
         return pid == tree.pid or pid in self._members
 
     def drop(self) -> None:

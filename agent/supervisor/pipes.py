@@ -43,7 +43,7 @@ class Pipe:
     def adopt(cls, folder: Folder, store: FdStore, inherited: Inherited, key: str, name: str) -> "Pipe | None":
         """Take up what an earlier agent had; by its path where the store is empty; None where the FIFO is gone."""
         in_store, taken_in_store = kept_as(key, name)
-        writer, intake = inherited.take(in_store), inherited.take(taken_in_store)
+        writer, intake = inherited.take(in_store, fifo.is_fifo), inherited.take(taken_in_store, memfd.is_file)
         if writer is None:
             try:
                 writer = fifo.open_for_child(folder.path / name)
@@ -51,9 +51,11 @@ class Pipe:
                 if intake is not None:
                     os.close(intake)
                 return None
+            store.drop(in_store)  # what came back and was not it
             store.put(in_store, writer)
         if intake is None:
             intake = memfd.create(f"{key}/{name}")
+            store.drop(taken_in_store)
             store.put(taken_in_store, intake)
         return cls(name, writer, fifo.open_again(writer), intake)
 

@@ -20,7 +20,7 @@ from yarl import URL
 from agent.decisions.process.state import ConnectionsLeft
 from agent.errors import unreachable
 from agent.linux import inetdiag, procfs, sockets
-from agent.linux.killtree import Tree
+from agent.linux.killtree import Tree, members
 from agent.model.address import Address
 from agent.model.process import HttpCheck, NotifyCheck, Probe, TcpCheck
 from agent.supervisor.launchable import Launchable, Target
@@ -173,4 +173,4 @@ def _listens_elsewhere(tree: Tree, own: set[int]) -> list[str]:
 
 
 def _pids(tree: Tree) -> list[int]:
-    return [process.pid for process in procfs.tree(tree.pid, tree.pid, tree.mark)]
+    return [process.pid for process in members(tree)]

@@ -17,12 +17,13 @@ import anyio
 from anyio import to_thread
 from anyio.abc import TaskGroup
 from msgspec import Struct
+from msgspec.structs import replace
 
 from agent.decisions.process.probe import is_told, watchdog_ms
 from agent.linux import cgroup, pidfd, procfs
 from agent.linux.executable import ExecFailure
 from agent.linux.fdstore import FdStore, Inherited
-from agent.linux.killtree import Tree, end_tree
+from agent.linux.killtree import NO_PID, Tree, end_tree
 from agent.linux.notifysocket import can_bind
 from agent.linux.pidfd import ExitStatus
 from agent.linux.spawn import Launch, Rlimits, spawn
@@ -33,7 +34,7 @@ from agent.supervisor.launchable import InstanceKey, Listener, environment_of, s
 from agent.supervisor.logs import Logs, Marks, Stream
 from agent.supervisor.notices import Notices, heard_as
 from agent.supervisor.pipes import Pipe, kept_as
-from agent.supervisor.records import NO_PID, Record, Records
+from agent.supervisor.records import Record, Records
 from agent.wire.logline import LogLines, Source
 
 READ_OUT_S: Final = 5.0
@@ -62,10 +63,11 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     def folder(self, key: InstanceKey) -> Folder:
         return Folder(self.run_dir, str(key))
 
-    def tree(self, key: InstanceKey, pid: int = NO_PID) -> Tree:
+    def tree(self, key: InstanceKey, pid: int = NO_PID, start_time: int | None = None) -> Tree:
         """How the processes of `key` are known, now and to a next agent."""
         leaf = self.cgroup_root / str(key) if self.cgroup_root else None
-        return Tree(pid=pid, mark=f"ROLLWAY_DRAIN_FILE={self.folder(key).notice}", cgroup=leaf)
+        mark = f"ROLLWAY_DRAIN_FILE={self.folder(key).notice}"
+        return Tree(pid=pid, start_time=start_time, mark=mark, cgroup=leaf)
 
     def marked(self) -> set[InstanceKey]:
         """Of whom processes live, whatever is on record. Walks /proc: call it in a thread."""
@@ -237,7 +239,7 @@ def _start(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailur
     launched = spawn(launch, lambda process: around.store.put(_pidfd_name(key), process.pidfd))
     if isinstance(launched, ExecFailure):
         return launched
-    tree = around.tree(key, launched.pid)
+    tree = around.tree(key, launched.pid, launched.start_time)
     return Process(around, key, tree, handle=launched.pidfd, start_time=launched.start_time, ways=ways)
 
 
@@ -286,6 +288,7 @@ async def resume(around: Surroundings, record: Record, release: ReleaseName, tas
     One whose start was ordered and is not in the record is known by its pidfd alone: if that one does not live, it
     never left its gate; without a store nobody has been served by it yet, and its tree is ended.
     """
+    around.logs.journal(record.key)  # made anew where it did not come back, and kept with the rest
     process = await to_thread.run_sync(_resume, around, record)
     process.read(tasks, release)
     if process.pid != NO_PID:
@@ -297,8 +300,9 @@ async def resume(around: Surroundings, record: Record, release: ReleaseName, tas
 
 def _resume(around: Surroundings, record: Record) -> Process:
     key = record.key
+    around.logs.keep()
     pid, start_time = record.pid, record.start_time
-    handle = around.inherited.take(_pidfd_name(key))
+    handle = around.inherited.take(_pidfd_name(key), pidfd.is_pidfd)
     held = pidfd.pid_of(handle) if handle is not None else None
     if pid is None and held is not None:
         pid, start_time = held
@@ -308,13 +312,14 @@ def _resume(around: Surroundings, record: Record) -> Process:
     if handle is None and pid is not None and start_time is not None:
         handle = pidfd.open_pidfd(pid, start_time)
         if handle is not None:
+            around.store.drop(_pidfd_name(key))  # of what came back and was not it
             around.store.put(_pidfd_name(key), handle)
     pipes = [
         pipe
         for name in STREAMS
         if (pipe := Pipe.adopt(around.folder(key), around.store, around.inherited, str(key), name)) is not None
     ]
-    tree = Tree(pid=NO_PID if pid is None else pid, mark=record.mark, cgroup=record.tree.cgroup)
+    tree = replace(record.tree, pid=NO_PID if pid is None else pid, start_time=start_time)
     ways = Ways(pipes=pipes, notices=Notices.adopt(around.folder(key).notify, around.store, around.inherited, str(key)))
     return Process(around, key, tree, handle=handle, start_time=start_time, ways=ways)
 

@@ -14,15 +14,14 @@ import msgspec
 from msgspec import Struct
 
 from agent.decisions.process.state import InstanceMachine
-from agent.linux import atomic, procfs
-from agent.linux.killtree import Tree
+from agent.linux import atomic
+from agent.linux.killtree import NO_PID, Tree
+from agent.linux.removal import remove_tree
 from agent.model.assignment import ReleaseRef
 from agent.model.process import ProcessType
 from agent.model.units import Milliseconds
 from agent.supervisor.launchable import InstanceKey, Target
 
-NO_PID: Final = -1
-"""Names no process and no session, whereas 0 would name everybody's."""
 RECORD_BYTES_MAX: Final = 1 << 20
 
 
@@ -55,11 +54,9 @@ class Record(Struct, frozen=True, kw_only=True):
 
     @property
     def tree(self) -> Tree:
-        """Its main process counts only if the number still means it, or means nobody (its session may live on)."""
-        pid = NO_PID
-        if self.pid is not None and procfs.start_time(self.pid) in (None, self.start_time):
-            pid = self.pid
-        return Tree(pid=pid, mark=self.mark, cgroup=Path(self.cgroup) if self.cgroup else None)
+        pid = NO_PID if self.pid is None else self.pid
+        leaf = Path(self.cgroup) if self.cgroup else None
+        return Tree(pid=pid, start_time=self.start_time, mark=self.mark, cgroup=leaf)
 
 
 class Unreadable(Struct, frozen=True):
@@ -97,11 +94,20 @@ class Records:
                 path.unlink(missing_ok=True)
                 continue
             if isinstance(record, Unreadable):
-                path.replace(path.with_suffix(".unreadable"))
+                _set_aside(path)
             yield record
 
     def _path(self, key: InstanceKey) -> Path:
         return self._folder / f"{key}.json"
+
+
+def _set_aside(path: Path) -> None:
+    """What cannot be moved stays, and is met again by the next agent: no reason not to start."""
+    aside = path.with_suffix(".unreadable")
+    with contextlib.suppress(OSError):
+        remove_tree(aside)
+    with contextlib.suppress(OSError):
+        path.replace(aside)
 
 
 def _read(path: Path) -> Record | Unreadable:

@@ -1,13 +1,17 @@
 """The kernel as router: the reuseport group of one listen address of one process type, and who in it gets connections.
 
 The first socket is parked: the agent's own, which nobody else accepts from. Each slot has one more, made at the end of
-the group and never closed while the group lives, for the kernel gives a leaver's place to the last.
+the group and never closed while the group lives, for the kernel gives a leaver's place to the last. So that an app
+which calls shutdown() on its inherited listener, as some do to end, moves nobody who gets traffic, the last is a guard:
+a socket of our own that nobody is sent to. It takes the leaver's place, and the next one is made (`settle`).
 
 Rules: every method may be called twice. The order of the sockets in the kernel cannot be read: it is kept here and,
-where it may have changed (an app called shutdown() on its inherited listener; the agent was restarted), found out by
-`discover`. Not handled here: who is ready, how long a drain lasts, what the parked socket answers (`parked`).
+where it may have changed (several apps called shutdown() at once; the agent was restarted), found out by `discover`.
+Not handled here: who is ready, how long a drain lasts, what the parked socket answers (`parked`).
 """
 
+import contextlib
+import itertools
 import select
 import socket
 import struct
@@ -50,6 +54,10 @@ class Group:
         self._members = dict(members)
         self._order = [slot for slot in sorted(members) if sockets.is_listening(members[slot])]
         self._traffic = Traffic()
+        self._guards = itertools.count(PARKED - 1, -1)
+        self._watch = select.epoll()
+        for member in members.values():
+            self._watch_for_end(member)
 
     @classmethod
     def open(cls, address: Address) -> "Group | sockets.PortInUse":
@@ -57,6 +65,7 @@ class Group:
         if (taken := sockets.port_in_use(address)) is not None:
             return taken
         group = cls(address, {PARKED: sockets.listen(address)})
+        group._guard()
         group._attach()
         return group
 
@@ -78,13 +87,19 @@ class Group:
         if not is_whole:
             group._attach()
             group.discover()
-        group.mend()
+        if not group.mend():
+            group._guard()
         return group
 
     @property
     def members(self) -> Mapping[int, socket.socket]:
         """The sockets by slot, and the parked one, for whoever must keep them alive."""
-        return dict(self._members)
+        return {slot: member for slot, member in self._members.items() if slot >= PARKED}
+
+    @property
+    def ends(self) -> int:
+        """A descriptor that is readable when an app has ended listening by shutdown(): then `settle`."""
+        return self._watch.fileno()
 
     @property
     def traffic(self) -> Traffic:
@@ -94,8 +109,8 @@ class Group:
         """Give the slot's socket, listening; made if it is the slot's first time. Nobody is sent to it by that."""
         if slot not in self._members:
             invariant(0 <= slot < bpf.SLOTS_MAX, f"slot {slot}")
-            self._members[slot] = sockets.listen(self.address)
-            self._order.append(slot)
+            self._add(slot)
+            self._guard()
             self._attach()
         return self._members[slot]
 
@@ -119,22 +134,33 @@ class Group:
             closed += not bpf.is_chosen(source)
         return closed
 
+    def settle(self) -> tuple[int, ...]:
+        """Send nobody to sockets that an app has ended by shutdown(), and everybody else where they are now; which.
+
+        They do not listen again before `mend`: an app that waits in accept() would not see that it is to end.
+        """
+        self._watch.poll(0, len(self._members))
+        gone = tuple(slot for slot in sorted(self._order) if not sockets.is_listening(self._members[slot]))
+        for slot in gone:
+            self._take_out(slot)
+        if gone and self._order:
+            self._guard()
+            self._attach()
+        if len(gone) > 1:
+            self.discover()  # in which order they have left is not known
+        return gone
+
     def mend(self) -> tuple[int, ...]:
         """Listen again where an app has ended that by shutdown(); give these slots. For each instance's end."""
+        self.settle()
         closed = tuple(slot for slot in sorted(self._members) if not sockets.is_listening(self._members[slot]))
-        if not closed:
-            return ()
-        for slot in closed:
-            if slot in self._order:
-                place = self._order.index(slot)
-                self._order[place] = self._order[-1]
-                self._order.pop()
         for slot in closed:
             self._members[slot].listen(sockets.BACKLOG)
+            self._watch.modify(self._members[slot], select.EPOLLONESHOT)
             self._order.append(slot)
-        self._attach()
-        if len(closed) > 1:
-            self.discover()  # in which order they had left is not known
+        if closed:
+            self._guard()
+            self._attach()
         return closed
 
     def discover(self) -> bool:
@@ -156,7 +182,13 @@ class Group:
         The kernel gives the leaver's place to the last of the group. Where the last gets traffic it gets none for as
         long as that takes, if there is another to take it.
         """
-        last, admitted = self._order[-1], self._traffic
+        for guard in [one for one in reversed(self._order) if one < PARKED]:
+            self._leave(guard)
+        self._leave(slot)
+
+    def _leave(self, slot: int) -> None:
+        member, admitted, last = self._members[slot], self._traffic, self._order[-1]
+        self._watch.unregister(member)
         if slot not in self._order:
             self._members.pop(slot).close()
             return
@@ -165,10 +197,15 @@ class Group:
             self._attach()
             self._traffic = admitted
         self._members.pop(slot).close()
-        self._order[self._order.index(slot)] = last
-        self._order.pop()
+        self._take_out(slot)
         if self._order:
             self._attach()
+
+    def _take_out(self, slot: int) -> None:
+        """As the kernel does: the last gets the leaver's place."""
+        place, last = self._order.index(slot), self._order.pop()
+        if last != slot:
+            self._order[place] = last
 
     def inodes(self) -> set[int]:
         """By which the kernel names the group's own sockets; whoever else listens there gets connections too."""
@@ -176,8 +213,32 @@ class Group:
 
     def close(self) -> None:
         """End the group: what waits in a queue is reset."""
+        self._watch.close()
         for member in self._members.values():
             member.close()
+
+    def _add(self, slot: int) -> None:
+        self._members[slot] = sockets.listen(self.address)
+        self._watch_for_end(self._members[slot])
+        self._order.append(slot)
+
+    def _watch_for_end(self, member: socket.socket) -> None:
+        self._watch.register(member, select.EPOLLONESHOT)  # a hang-up alone, told once
+
+    def _guard(self) -> None:
+        """Have a guard at the end, and as few others as may be without moving anybody who gets traffic.
+
+        A program in force stays right, but for the slots that got no traffic.
+        """
+        while len(self._order) > 1 and self._order[-1] < PARKED and self._order[-2] < PARKED:
+            self._leave(self._order[-1])
+        served = {*self._traffic.weights, self._traffic.waiting, PARKED}
+        others = [one for one in self._order[:-1] if one < PARKED]
+        while others and self._order[-1] > PARKED and self._order[-1] not in served:
+            self._leave(others.pop(0))
+        if self._order[-1] >= PARKED:
+            with contextlib.suppress(OSError):  # no descriptor left: an app that shuts down is then felt for a moment
+                self._add(next(self._guards))
 
     def _attach(self) -> None:
         index = {slot: place for place, slot in enumerate(self._order)}
@@ -187,7 +248,7 @@ class Group:
             count=len(self._order),
             parked=index.get(PARKED, 0),  # 0: nobody can be sent away any more
             otherwise=None if traffic.waiting is None else index.get(traffic.waiting),
-            alone={slot: place for slot, place in index.items() if slot != PARKED},
+            alone={slot: place for slot, place in index.items() if slot > PARKED},
             sticky=traffic.sticky,
         )
         reuseport.attach(self._members[self._order[0]], bpf.encode(built))

@@ -45,9 +45,10 @@ def main() -> None:
         server.socket = socket.create_server((sys.argv[1], int(os.environ["PORT"])))
 
     def end(_number: int, _frame: types.FrameType | None) -> None:
-        if "RUDE" in os.environ:
+        rude_s = os.environ.get("RUDE")
+        if rude_s is not None:
             server.socket.shutdown(socket.SHUT_RDWR)
-        threading.Thread(target=server.shutdown).start()
+        threading.Timer(float(rude_s or 0), server.shutdown).start()
 
     signal.signal(signal.SIGTERM, end)
     sys.stdout.write("serving\n")

@@ -199,6 +199,21 @@ async def test_an_app_that_shuts_its_socket_down_gets_it_back(tmp_path: Path, so
         assert (await to_thread.run_sync(get, port))["release"] == "v1"
 
 
+async def test_an_app_that_shuts_its_socket_down_to_end_is_felt_by_nobody(
+    tmp_path: Path, source: FolderSource, port: int
+) -> None:
+    """While instances that did so go on for a second, everybody is answered by the new ones."""
+    wish, spec, rude = Wish(), app(web(f"{LISTEN}:{port}")), {"RUDE": ConfigValue(plain="1")}
+    async with running(tmp_path, source) as rig:
+        await rig.until_done(wish.for_(source.add("v1", spec, config=rude)))
+        load = Load(port)
+        with load.running():
+            await to_thread.run_sync(load.wait_for, "v1")
+            report = await rig.until_done(wish.for_(source.add("v2", spec)))
+            await to_thread.run_sync(load.wait_for, "v2")
+    assert (report.state, load.failures) == ("done", [])
+
+
 async def test_somebody_who_joins_our_address_is_named(tmp_path: Path, source: FolderSource, port: int) -> None:
     """A program of the same user that listens beside the instances, with SO_REUSEPORT, is told by pid in an event."""
     async with running(tmp_path, source) as rig:

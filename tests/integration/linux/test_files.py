@@ -1,11 +1,15 @@
 """Files that are whole or not there, and pipes that do not break."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from agent.linux import atomic, clock, fifo
+from agent.linux.removal import remove_tree
+from agent.linux.spawn import SETPRIV
 from tests.integration.linux.conftest import Start
 
 
@@ -42,6 +46,44 @@ def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:
     assert atomic.read(tmp_path / "file", 5) == b"12345"
     with pytest.raises(OSError, match="longer than 4 bytes"):
         atomic.read(tmp_path / "file", 4)
+
+
+def test_a_tree_of_any_depth_is_removed(tmp_path: Path) -> None:
+    """Deeper than a path may be long, and than calls may nest."""
+    before = Path.cwd()
+    (tmp_path / "top").mkdir()
+    os.chdir(tmp_path / "top")
+    try:
+        for _ in range(3_000):
+            Path("deeper").mkdir()
+            Path("deeper/file").touch()
+            os.chdir("deeper")
+    finally:
+        os.chdir(before)
+    remove_tree(tmp_path / "top")
+    remove_tree(tmp_path / "top")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tree_is_removed_though_it_is_closed_and_nothing_is_that_it_leads_to(tmp_path: Path) -> None:
+    """A plain user removes read-only folders, as caches leave them; what links lead to stays as it is."""
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "inside").mkdir(parents=True)
+    elsewhere.chmod(0o500)
+    top = tmp_path / "top"
+    (top / "cache" / "module" / "inside").mkdir(parents=True)
+    (top / "cache" / "module" / "file").touch()
+    (top / "link").symlink_to(elsewhere)
+    (top / "loop").symlink_to("loop")
+    for folder, mode in {"cache/module": 0o555, "cache": 0, ".": 0}.items():
+        (top / folder).chmod(mode)
+    program = f"from pathlib import Path; from agent.linux.removal import remove_tree; remove_tree(Path({str(top)!r}))"
+    plain = [SETPRIV, "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+    words = [*(plain if os.geteuid() == 0 else ()), sys.executable, "-c", program]
+    subprocess.run(words, check=True, cwd=Path(__file__).parents[3])
+    assert [one.name for one in tmp_path.iterdir()] == ["elsewhere"]
+    assert elsewhere.stat().st_mode & 0o777 == 0o500
+    remove_tree(tmp_path / "elsewhere")
 
 
 def test_an_instance_outlives_the_reader_of_its_log(tmp_path: Path, start: Start) -> None:

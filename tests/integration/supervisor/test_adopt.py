@@ -1,8 +1,9 @@
 """An agent dies and a next one takes up what it ran: processes, output, restarts and drains go on where they were."""
 
+import json
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -183,6 +184,47 @@ async def test_a_torn_record_is_set_aside_and_its_process_ended(house: House, ke
     await to_thread.run_sync(os.waitpid, pid or 0, 0)
 
 
+def set_aside_before(path: Path) -> None:
+    path.touch()
+    (path.with_suffix(".unreadable") / "x").mkdir(parents=True)
+
+
+UNREADABLE: dict[str, Callable[[Path], object]] = {
+    "nothing in it": Path.touch,
+    "a folder": Path.mkdir,
+    "nesting without end": lambda path: path.write_text("[" * 100_000),
+    "a pipe that nobody writes": os.mkfifo,
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "one that was set aside before": set_aside_before,
+}
+
+
+@pytest.mark.parametrize("make", UNREADABLE.values(), ids=UNREADABLE.keys())
+@pytest.mark.parametrize("name", ["shop.test.worker.1", "shop.test.worker.01", "shop.test.worker.\u00b2", "x"])
+async def test_whatever_lies_among_the_records_an_agent_starts(
+    house: House, name: str, make: Callable[[Path], object]
+) -> None:
+    """It is set aside, or left alone where it names nobody."""
+    folder = house.folder / "run" / "records"
+    folder.mkdir(parents=True)
+    make(folder / f"{name}.json")
+    with anyio.fail_after(10):
+        async with an_agent(house):
+            assert house.views() == ()
+    assert [one.name for one in folder.iterdir()] == [f"{name}.unreadable"]
+
+
+async def test_a_stranger_who_bears_our_mark_keeps_no_agent_from_starting(house: House) -> None:
+    """Anybody on the host may write into an environment what looks like an instance's name and is none."""
+    for slot in ("\u00b2", "9" * 5_000, "-1", "01", ""):
+        mark = {"ROLLWAY_DRAIN_FILE": f"{house.folder}/run/i/shop.test.worker.{slot}/drain"}
+        async with await anyio.open_process(["/bin/sleep", "600"], env=mark) as stranger:
+            async with an_agent(house):
+                assert house.views() == ()
+            assert stranger.returncode is None
+            stranger.kill()
+
+
 async def test_a_process_without_a_record_is_ended(house: House) -> None:
     """What bears the mark of this host's instances and is on no record cannot be let run for ever."""
     key = await left_by_one(house, script("sleep 600"))
@@ -193,6 +235,28 @@ async def test_a_process_without_a_record_is_ended(house: House) -> None:
         assert "it runs without a record: it is ended" in house.texts()
         assert not lives(pid)
     await to_thread.run_sync(os.waitpid, pid or 0, 0)
+
+
+async def test_whoever_has_its_number_now_is_not_touched(house: House) -> None:
+    """The instance is gone, and another process, which leads a session of its own, was given its number meanwhile."""
+    key = await left_by_one(house, script("sleep 600"))
+    pid = house.view().pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    await to_thread.run_sync(os.waitpid, pid, 0)
+    record = house.folder / "run" / "records" / f"{key}.json"
+    stranger = await anyio.open_process(["/bin/sleep", "600"], start_new_session=True)
+    try:
+        started = procfs.start_time(stranger.pid)
+        told = json.loads(record.read_text())
+        record.write_text(json.dumps(told | {"pid": stranger.pid, "start_time": (started or 0) - 1}))
+        async with an_agent(house):
+            await house.until(lambda: house.view().restarts == 1 and house.view().state == "ready")
+            await house.end(key)
+        assert lives(stranger.pid)
+    finally:
+        stranger.kill()
+        await stranger.aclose()
 
 
 async def test_a_record_of_another_boot_means_nothing(house: House) -> None:

@@ -88,6 +88,23 @@ async def test_a_crash_loop_is_flagged_and_goes_on(house: House) -> None:
     await house.end(key)
 
 
+LEFT = {
+    "a file in the place of its folder": 'rm -r "$f"; touch "$f"',
+    "a link in the place of its folder": 'rm -r "$f"; ln -s / "$f"',
+    "folders a thousand deep": 'cd "$TMPDIR"; mkdir -p $(printf "d/%.0s" $(seq 1500))',
+    "a folder in the place of its notice": 'mkdir -p "$ROLLWAY_DRAIN_FILE/x"',
+}
+
+
+@pytest.mark.parametrize("left", LEFT.values(), ids=LEFT.keys())
+async def test_whatever_an_app_makes_of_its_folder_it_starts_again(house: House, left: str) -> None:
+    """Neither it nor the agent is stopped by what a process has left behind."""
+    key = house.launch(worker(f"""bash -c 'f=$(dirname "$TMPDIR"); {left}; exit 7'"""))
+    await house.until(lambda: house.view().restarts >= 2)
+    assert "exited with code 7" in house.view().detail
+    await house.end(key)
+
+
 async def test_a_stop_in_backoff_does_not_hang(house: House) -> None:
     """An instance that waits for its next try stops at once when it is told to."""
     key = house.launch(worker("/bin/false", restart=Restart(base_delay_ms=600_000, max_delay_ms=600_000)))

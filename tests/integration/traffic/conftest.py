@@ -48,3 +48,10 @@ def answered(group: Group, connections: int, source: str = "127.20.0.8") -> Coun
     for slot in group.members:
         group.accept_and_close(slot)
     return +after
+
+
+def outlived(group: Group) -> dict[int, socket.socket]:
+    """The end of the agent: what the store keeps of the group stays, and nothing else."""
+    kept = {slot: member.dup() for slot, member in group.members.items()}
+    group.close()
+    return kept

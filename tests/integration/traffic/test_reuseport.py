@@ -1,9 +1,11 @@
 """Which instance real connections reach: by weight, alone, while nobody is ready, and after an app broke the order."""
 
 import os
+import select
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,7 @@ from agent.linux.sockets import PortInUse
 from agent.model.address import Address
 from agent.traffic.reuseport import PARKED, Group, Traffic
 from agent.wire.bpf import alone_address
-from tests.integration.traffic.conftest import answered, client
+from tests.integration.traffic.conftest import answered, client, outlived
 
 
 @pytest.fixture
@@ -147,15 +149,64 @@ def test_an_app_that_shuts_its_listener_down_is_mended(group: Group, closed: tup
     assert group.discover()
 
 
+@pytest.mark.parametrize("admitted", [(3,), (1, 3), (0,)], ids=str)
+def test_an_app_that_shuts_its_listener_down_moves_nobody(group: Group, admitted: tuple[int, ...]) -> None:
+    """While one instance after the other ends by shutdown(), every connection reaches who was admitted."""
+    for slot in range(4):
+        group.slot_socket(slot)
+    group.admit(Traffic(dict.fromkeys(admitted, 1)))
+    for _ in range(3):
+        for slot in sorted(set(range(4)) - set(admitted)):
+            group.slot_socket(slot).shutdown(socket.SHUT_RDWR)
+            assert set(answered(group, 30)) == set(admitted), "before anybody has noticed"
+            assert select.select([group.ends], [], [], 5)[0]
+            assert group.settle() == (slot,)
+            assert group.settle() == ()
+            assert not select.select([group.ends], [], [], 0)[0]
+            assert set(answered(group, 30)) == set(admitted)
+        group.mend()
+        for slot in range(4):
+            assert answered(group, 5, alone_address(slot)) == {slot: 5}
+
+
+def test_a_ready_instance_that_shuts_its_listener_down_gets_nothing_more(group: Group) -> None:
+    """What it would have got goes to the others, and with nobody left to the parked socket."""
+    group.admit(Traffic({0: 1, 1: 1}))
+    group.slot_socket(0).shutdown(socket.SHUT_RDWR)
+    group.settle()
+    assert answered(group, 30) == {1: 30}
+    group.slot_socket(1).shutdown(socket.SHUT_RDWR)
+    group.settle()
+    assert answered(group, 30) == {PARKED: 30}
+    assert group.mend() == (0, 1)
+    assert set(answered(group, 60)) == {0, 1}
+
+
+def test_an_app_that_ends_by_shutdown_again_and_again_costs_no_descriptors(group: Group) -> None:
+    """Though connections wait for it all the time: what takes its place is given up again."""
+    group.admit(Traffic(waiting=0))
+
+    def round_trip() -> int:
+        group.slot_socket(0).shutdown(socket.SHUT_RDWR)
+        group.settle()
+        group.mend()
+        assert answered(group, 5) == {0: 5}
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    round_trip()
+    before = round_trip()
+    assert max(round_trip() for _ in range(20)) <= before
+
+
 def test_the_next_agent_finds_out_the_order(group: Group) -> None:
     """After a restart of the agent every slot has its own traffic again, though nobody wrote the order down."""
     for slot in (4, 0, 2):
         group.slot_socket(slot)
     group.admit(Traffic({4: 1}))
-    next_agents = Group.adopt(group.address, group.members, (PARKED, 0, 2, 4), Traffic())
-    for slot in group.members:
-        group.accept_and_close(slot)
-    assert answered(group, 10) == {4: 10}, "the old program rules until the first admit"
+    next_agents = Group.adopt(group.address, outlived(group), (PARKED, 0, 2, 4), Traffic())
+    for slot in next_agents.members:
+        next_agents.accept_and_close(slot)
+    assert answered(next_agents, 10) == {4: 10}, "the old program rules until the first admit"
     next_agents.admit(Traffic({2: 1}))
     assert answered(next_agents, 10) == {2: 10}
     for slot in (0, 2, 4):

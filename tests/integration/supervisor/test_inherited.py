@@ -1,0 +1,95 @@
+"""What comes back from the service manager is not what it was: an agent starts all the same, and so does the next."""
+
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import anyio
+import pytest
+
+from agent.linux.fdstore import Inherited
+from tests.integration.supervisor.conftest import House, script
+from tests.integration.supervisor.keeper import Keeper
+from tests.integration.supervisor.test_adopt import an_agent, left_by_one
+
+pytestmark = pytest.mark.anyio
+WRITES: Final = "while :; do echo line; sleep 0.02; done"
+
+
+def ends_at(end: int) -> bytes:
+    """Of a journal."""
+    return struct.pack("=8sQQI", b"rollway1", end, 4096, 0)
+
+
+OTHERS: dict[str, Callable[[], int]] = {
+    "a socket": lambda: socket.socket().detach(),
+    "a device": lambda: os.open("/dev/null", os.O_RDWR),
+    "a folder": lambda: os.open("/", os.O_RDONLY),
+    "a file": lambda: os.memfd_create("other"),
+    "a process": lambda: os.pidfd_open(os.getpid()),
+}
+SPOILT: dict[str, tuple[str, Callable[[int], object]]] = {
+    "a journal that ends beyond its file": ("journal", lambda fd: os.pwrite(fd, ends_at(1 << 40), 0)),
+    "a journal that never ends": ("journal", lambda fd: os.pwrite(fd, ends_at(2**64 - 1), 0)),
+    "a journal that is sent beyond its end": ("journal", lambda fd: os.lseek(fd, 1 << 40, os.SEEK_SET)),
+    "more taken than there can be": ("stdout-taken", lambda fd: os.lseek(fd, 1 << 40, os.SEEK_SET)),
+    "less taken than was used": ("stdout-taken", lambda fd: os.lseek(fd, 0, os.SEEK_SET)),
+    "what was taken is gone": ("stdout-taken", lambda fd: os.ftruncate(fd, 0)),
+}
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> Iterator[Keeper]:
+    kept = Keeper(tmp_path)
+    yield kept
+    kept.close()
+
+
+@pytest.fixture
+def house(tmp_path: Path, keeper: Keeper) -> House:
+    return House(tmp_path, store=keeper.store)
+
+
+async def goes_on(house: House, keeper: Keeper, inherited: Inherited, pid: int | None) -> None:
+    """The instance as it was, its output too; and the agent after that has everything again."""
+    for came_back in (inherited, None):
+        with anyio.fail_after(20):
+            async with an_agent(house, came_back or keeper.inherited()):
+                seen = len(house.messages())
+                await house.until(lambda seen=seen: len(house.messages()) > seen + 3)  # type: ignore[misc]
+                assert (house.view().pid, house.view().state) == (pid, "ready")
+    assert "descriptors did not come back" not in house.texts()
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS.keys())
+@pytest.mark.parametrize("name", ["journal", "pidfd", "stdout", "stdout-taken"])
+async def test_something_else_under_a_name(house: House, keeper: Keeper, name: str, other: Callable[[], int]) -> None:
+    """It is closed, and what it stands for is found or made anew."""
+    key = await left_by_one(house, script(WRITES))
+    pid, back = house.view().pid, keeper.inherited()
+    fd = back.take(f"{key}/{name}")
+    assert fd is not None
+    strange = other()
+    os.dup2(strange, fd)
+    os.close(strange)
+    kept = {one: [taken] for one in back.names() if (taken := back.take(one)) is not None}
+    await goes_on(house, keeper, Inherited({**kept, f"{key}/{name}": [fd]}), pid)
+    async with an_agent(house, keeper.inherited()):
+        await house.end(key)
+
+
+@pytest.mark.parametrize(("name", "spoil"), SPOILT.values(), ids=SPOILT.keys())
+async def test_a_file_in_memory_that_somebody_wrote_into(
+    house: House, keeper: Keeper, name: str, spoil: Callable[[int], object]
+) -> None:
+    """Whoever has the agent's user id can do that: lines may be lost, the agent is not."""
+    key = await left_by_one(house, script(WRITES))
+    pid, back = house.view().pid, keeper.inherited()
+    fds = {one: taken for one in back.names() if (taken := back.take(one)) is not None}
+    spoil(fds[f"{key}/{name}"])
+    await goes_on(house, keeper, Inherited({one: [fd] for one, fd in fds.items()}), pid)
+    async with an_agent(house, keeper.inherited()):
+        await house.end(key)
