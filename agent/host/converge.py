@@ -274,7 +274,11 @@ class Actor:
                 self._log.error("release cannot be prepared", release=ref.name, reason=str(error))
                 return Prepared(release=ref, failure=str(error))
             else:
-                return Prepared(release=ref, spec=release.spec)
+                assignment = aim(self.state)
+                is_for_later = assignment is not None and assignment.release != ref
+                # Before anything moves is the time to say so; what is to run now is tried for ever.
+                lacking = await self._services.supervisor.no_room() if is_for_later else ""
+                return Prepared(release=ref, failure=lacking) if lacking else Prepared(release=ref, spec=release.spec)
             await anyio.sleep(pause_s * random.uniform(1, 1.25))  # noqa: S311 - so that hosts do not ask all at once
             if ref not in plan.releases(aim(self.state)):
                 return None

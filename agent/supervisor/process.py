@@ -41,6 +41,7 @@ READ_OUT_S: Final = 5.0
 """So long the output of a process that is gone may wait for its reader."""
 ROOM_S: Final = 10.0
 """So long a start waits for the unit of all instances, which at boot systemd starts right after the agent."""
+NO_ROOM: Final = f"{cgroup.APPS_UNIT} is not started on this host (systemctl enable --now rollway-apps)"
 ROOM_AGAIN_S: Final = 0.05
 
 
@@ -216,15 +217,18 @@ async def start(around: Surroundings, plan: Plan, tasks: TaskGroup) -> Process |
     return process
 
 
-async def _start_in_room(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailure:
+async def wait_for_room(around: Surroundings) -> bool:
+    """Whether instances can be started; at boot that comes a moment after the agent."""
     with anyio.move_on_after(ROOM_S) as waiting:
         while not await to_thread.run_sync(around.has_room):  # noqa: ASYNC110 - systemd starts it, and tells nobody
             await anyio.sleep(ROOM_AGAIN_S)
-    if not waiting.cancelled_caught:
+    return not waiting.cancelled_caught
+
+
+async def _start_in_room(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailure:
+    if await wait_for_room(around):
         return await to_thread.run_sync(_start, around, plan, ways)
-    return ExecFailure(
-        errno=errno.ENOENT, what=f"{cgroup.APPS_UNIT} is not started on this host (systemctl enable --now rollway-apps)"
-    )
+    return ExecFailure(errno=errno.EAGAIN, what=NO_ROOM)
 
 
 def _start(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailure:

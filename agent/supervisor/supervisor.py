@@ -29,7 +29,7 @@ from agent.supervisor import oneoff
 from agent.supervisor.instance import Instance
 from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey, Launchable
 from agent.supervisor.logs import Follower, Logs, Outlet, matching
-from agent.supervisor.process import Surroundings, kept_names
+from agent.supervisor.process import NO_ROOM, Surroundings, kept_names, wait_for_room
 from agent.supervisor.records import Record, Records, Unreadable
 
 OnChange = Callable[[AppName, EnvironmentName], None]
@@ -155,6 +155,10 @@ class Supervisor:
     ) -> AbstractContextManager[Follower]:
         """Read along from now on; `Follower.take` waits for the next records."""
         return self._around.logs.follow(matching(app, environment, process, slot))
+
+    async def no_room(self) -> str:
+        """Why no instance can be started on this host at all, or nothing; waits as long as a boot may need."""
+        return "" if await wait_for_room(self._around) else NO_ROOM
 
     async def run_once(self, command: AdminCommand) -> AdminExit:
         """Run an admin process to its end; cancelling ends it."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.hosts.fleet import Fleet, instances
+from tests.hosts.fleet import VERSIONS, Fleet, instances
 from tests.hosts.machines import Host, wait_for
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("fleet")]
@@ -80,6 +80,22 @@ def test_taking_the_units_out_drains_the_apps(fleet: Fleet) -> None:
     host.run("systemctl", "enable", "--now", "rollway-agent", "rollway-apps")
     fleet.serves(host)
     fleet.connects(host)
+
+
+def test_where_nothing_can_start_is_found_before_anything_moves(fleet: Fleet) -> None:
+    """A host whose apps' unit is not started fails a rollout in preflight; started, it serves again by itself."""
+    first, second = fleet.hosts
+    second.run("systemctl", "stop", "rollway-apps")
+    second.run("rollway", "agent", "undrain")
+    before = instances(first)
+    other = next(version for version in VERSIONS if version != fleet.version)
+    done = fleet.rollway("swap", "hello", "production", other, code=None)
+    assert done.returncode != 0
+    assert "h2 could not prepare" in done.stdout + done.stderr
+    assert "rollway-apps.service is not started on this host" in done.stdout + done.stderr
+    assert instances(first) == before
+    second.run("systemctl", "start", "rollway-apps")
+    fleet.serves(second)
 
 
 def test_a_host_that_is_cut_off_serves_on(fleet: Fleet) -> None:

@@ -130,7 +130,7 @@ def _launch_failed(state: InstanceMachine, event: LaunchFailed, now: Instant) ->
     if state.stop_asked:
         state, actions = _stopped(state, now, "")
         return state, (told, *actions)
-    delay = restart.with_jitter(state.terms.restart.max_delay_ms, event.jitter)
+    delay = restart.launch_delay_ms(state.terms.restart, event.errno, event.jitter)
     state = replace(entered(state, "exec_failed", now, event.what), retry_at=now.after(delay))
     return state, (told, *_give_up_queue(state, delay))
 

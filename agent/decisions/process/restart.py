@@ -4,6 +4,7 @@ Rules: the first restart after `first_delay`, then `base_delay` doubled up to `m
 quarter; never give up. Clean is systemd's list: exit code 0, or SIGHUP, SIGINT, SIGTERM, SIGPIPE. Unknown is a failure.
 """
 
+import errno
 import signal
 from typing import Final
 
@@ -14,6 +15,9 @@ from agent.model.process import RestartPolicy
 from agent.model.units import Milliseconds
 
 CLEAN_SIGNALS: Final = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE})
+PASSING: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
+"""For want of what may be there in a moment a launch is tried again soon, not only after `max_delay`."""
+PASSING_MS: Final = 5_000
 JITTER_PART: Final = 4
 """Jitter adds up to one part in so many."""
 
@@ -48,6 +52,12 @@ def delay_ms(policy: RestartPolicy, attempts: int, jitter: float) -> Millisecond
         return with_jitter(policy.first_delay_ms, jitter)
     # Doubling beyond 60 times is beyond every max_delay: the bound keeps the number small.
     return with_jitter(min(policy.base_delay_ms << min(attempts - 1, 60), policy.max_delay_ms), jitter)
+
+
+def launch_delay_ms(policy: RestartPolicy, number: int, jitter: float) -> Milliseconds:
+    """After a launch that failed with this errno: what is wrong with a command a person must correct."""
+    soon = min(PASSING_MS, policy.max_delay_ms)
+    return with_jitter(soon if number in PASSING else policy.max_delay_ms, jitter)
 
 
 def with_jitter(delay: Milliseconds, jitter: float) -> Milliseconds:

@@ -120,7 +120,6 @@ def _assigned(state: SwapState, event: Assigned, now: Instant) -> SwapState:
     if state.pin is not None:
         return replace(state, assignment=assignment, order=event.order, sequence=sequence)
     same_release = held is not None and held.release == assignment.release
-    wanted = releases(assignment)
     return replace(
         state,
         assignment=assignment,
@@ -132,7 +131,7 @@ def _assigned(state: SwapState, event: Assigned, now: Instant) -> SwapState:
         armed=now,
         done_instances=0,
         all_ready_since=None,
-        prepared=tuple(entry for entry in state.prepared if entry.release in wanted and not entry.failure),
+        prepared=(),
         halts=state.halts if same_release else (),
         renewal=state.renewal if same_release else None,
     )

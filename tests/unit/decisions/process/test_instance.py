@@ -1,5 +1,6 @@
 """The life of one instance as a person would tell it: launched, probed, restarted, drained."""
 
+import errno
 from collections.abc import Sequence
 
 import pytest
@@ -270,6 +271,14 @@ def test_what_cannot_be_executed_is_named_and_is_no_crash() -> None:
     life.take(Tick(), after_ms=300_000)
     assert life.ordered() == [LaunchNow(launch=2)]
     assert (life.state.restarts, life.crash_loops()) == (0, False)
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EMFILE, errno.ENOMEM])
+def test_what_the_machine_lacks_for_a_moment_is_tried_again_soon(number: int) -> None:
+    """No descriptor, no memory, no unit yet: that may be over in seconds, and nobody has to correct anything."""
+    life = Life(Terms())
+    life.take(Start(), LaunchFailed(errno=number, what="the machine", jitter=1.0))
+    assert (life.shown(), life.wake_ms) == ("exec_failed", 6_250)
 
 
 def draining(stop: StopPolicy, linger_ms: int | None = None) -> Life:

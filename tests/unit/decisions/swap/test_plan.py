@@ -110,10 +110,21 @@ def test_what_drains_of_an_earlier_try_does_not_fail_the_next_one() -> None:
     assert [(one.slot, one.state) for one in again.instances] == [(1, "draining"), (2, "starting")]
 
 
+def test_each_assignment_looks_anew_whether_its_releases_can_run_here() -> None:
+    """What could run an hour ago is not taken for granted: a rollout asks before anything moves."""
+    before = after(assigned("v1", 1), *BOTH)
+    again = plan.step(before, assigned("v1", 2), NOW)
+    assert [one for one in again.actions if isinstance(one, Prepare)] == [Prepare(release=ref(f"v{n}")) for n in (1, 2)]
+    assert again.state.prepared == ()
+
+
 def test_release_commands_of_two_rollouts_never_run_at_once() -> None:
     """The command of a rollout waits until that of an aborted one before it has ended."""
     running = after(assigned("v1", 1, admin="r1"), *BOTH)
     waiting = plan.step(running, assigned("v1", 2, admin="r2"), NOW)
+    for prepared in BOTH:
+        assert not any(isinstance(action, RunAdmin) for action in waiting.actions)
+        waiting = plan.step(waiting.state, prepared, NOW)
     assert not any(isinstance(action, RunAdmin) for action in waiting.actions)
     ended = AdminEnded(report=AdminReport(rollout=RolloutId("r1"), state="failed", exit_code=1))
     assert RunAdmin(rollout="r2", release=ref("v2")) in plan.step(waiting.state, ended, NOW).actions
