@@ -6,8 +6,8 @@ from rich import live, table
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from agent.cli.changes import AWAY, with_reason
 from agent.cli.moments import read_iso
-from agent.cli.progress import AWAY, with_reason
 from agent.client.answers import RolloutShown
 from agent.linux.clock import now
 from agent.model.rollout import TERMINAL
@@ -17,7 +17,7 @@ _DRAWS_PER_SECOND: Final = 4
 
 
 class Live:
-    """`progress.View` of a terminal."""
+    """`changes.View` of a terminal."""
 
     def __init__(self) -> None:
         self._live = live.Live(self, refresh_per_second=_DRAWS_PER_SECOND)

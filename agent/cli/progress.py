@@ -5,27 +5,20 @@ Ctrl-C leaves it going and says how to come back. Not handled here: what the wor
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from agent.cli.moments import in_day
-from agent.cli.output import on_terminal, remark, show, words
+from agent.cli.changes import Lines, View
+from agent.cli.output import on_terminal, remark, words
 from agent.cli.records import printable
 from agent.client.answers import RolloutShown
 from agent.errors import FailedError, RolledBackError
-from agent.linux.clock import now
 
 if TYPE_CHECKING:
     from agent.client.coordinator import Coordinator
 
-AWAY: Final = "the coordinator does not answer; the hosts go on, and this waits"
 EXIT_CODES: Final = {"done": 0, "rolled_back": RolledBackError.exit_code, "aborted": RolledBackError.exit_code}
-
-
-class View(Protocol):
-    def update(self, rollout: RolloutShown) -> None: ...
-    def away(self) -> None: ...
 
 
 async def follow(coordinator: "Coordinator", rollout: RolloutShown, *, quiet: bool) -> RolloutShown:
@@ -73,16 +66,6 @@ def ending(rollout: RolloutShown) -> Iterator[str]:
         yield f"warning: not reached or set aside, they follow when they return: {', '.join(rollout.stragglers)}"
 
 
-def _view(*, quiet: bool) -> AbstractContextManager[View]:
-    if quiet:
-        return nullcontext(_Silence())
-    if not on_terminal():
-        return nullcontext(Lines())
-    from agent.cli.live import Live  # noqa: PLC0415 - a pipe need not wait for its library
-
-    return Live()
-
-
 class _Silence:
     def update(self, rollout: RolloutShown) -> None:
         pass
@@ -91,34 +74,11 @@ class _Silence:
         pass
 
 
-class Lines:
-    """One line per change."""
+def _view(*, quiet: bool) -> AbstractContextManager[View]:
+    if quiet:
+        return nullcontext(_Silence())
+    if not on_terminal():
+        return nullcontext(Lines())
+    from agent.cli.live import Live  # noqa: PLC0415 - a pipe need not wait for its library
 
-    def __init__(self) -> None:
-        self._seen: dict[str, str] = {}
-
-    def update(self, rollout: RolloutShown) -> None:
-        for line in self.changes(rollout):
-            _show_timed(line)
-
-    def away(self) -> None:
-        _show_timed(AWAY)
-
-    def changes(self, rollout: RolloutShown) -> Iterator[str]:
-        """What differs from the last rollout that was given."""
-        levels = {f"rollout {rollout.id}": with_reason(rollout.state, rollout.reason)}
-        if rollout.migration is not None:
-            levels[f"release command on {rollout.migration.host}"] = rollout.migration.state
-        levels |= {host.host: with_reason(host.state, host.reason) for host in rollout.hosts}
-        for subject, said in levels.items():
-            if self._seen.get(subject) != said:
-                yield f"{subject}: {said}"
-        self._seen = levels
-
-
-def with_reason(state: str, reason: str) -> str:
-    return f"{words(state)} ({reason})" if reason else words(state)
-
-
-def _show_timed(line: str) -> None:
-    show(f"{in_day(now().wall_ms)} {line}")
+    return Live()

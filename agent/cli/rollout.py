@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from agent.cli.arguments import json_option, only_app, only_environment
+from agent.cli.changes import Lines
 from agent.cli.moments import ago, in_full, read_iso
 from agent.cli.output import show, show_json, show_table, words
-from agent.cli.progress import Lines, follow
+from agent.cli.progress import follow
 from agent.cli.session import ask
 from agent.cli.swap import show_end
 from agent.cli.which import find

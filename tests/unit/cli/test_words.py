@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.cli.by_hand import in_line
+from agent.cli.changes import Lines
 from agent.cli.draft import free_name
-from agent.cli.progress import Lines, ending, exit_code
+from agent.cli.progress import ending, exit_code
 from agent.cli.records import printable
 from agent.cli.status import state
 from agent.client.answers import AppStatus, RolloutHost, RolloutMigration, RolloutShown
