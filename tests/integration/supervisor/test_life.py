@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 from msgspec import structs
 
@@ -187,12 +188,16 @@ async def test_launching_twice_launches_once(house: House) -> None:
 
 
 async def test_a_disk_that_takes_nothing_keeps_nobody_from_running(house: House) -> None:
-    """Without a record the instance runs all the same, and the agent's log says what that means."""
-    (house.folder / "run").mkdir()
-    (house.folder / "run" / "records").touch()
+    """Without a record the instance runs all the same, and the agent's log says what that means, once."""
+    records = house.folder / "run" / "records"
+    records.parent.mkdir()
+    records.touch()
     key = house.launch(worker("sleep 600"))
-    await house.state("ready")
-    assert "cannot be recorded: a next agent would not know of it" in house.texts()
+    pid = (await house.state("ready")).pid
+    assert house.texts().count("cannot be recorded: a next agent would not know of it") == 1
+    records.unlink()  # there is room again
+    await house.until(lambda: "is on record again" in house.texts())
+    assert msgspec.json.decode((records / f"{key}.json").read_bytes())["pid"] == pid
     await house.end(key)
 
 
