@@ -248,13 +248,21 @@ class Host:
     async def _watch_for_strangers(self) -> None:
         """Tell, once each, who else listens on an address of ours: the kernel gives such a listener our connections."""
         told: set[tuple[str, int]] = set()
+        sees = True
         while True:
             await anyio.sleep(STRANGERS_PERIOD_S)
-            found = {
-                (str(address), owner.pid): owner.command
-                for actor in list(self._actors.values())
-                for address, owner in await actor.routes.strangers()
-            }
+            try:
+                found = {
+                    (str(address), owner.pid): owner.command
+                    for actor in list(self._actors.values())
+                    for address, owner in await actor.routes.strangers()
+                }
+            except OSError as error:
+                if sees:
+                    log.warning("cannot see who listens on our addresses", reason=str(error))
+                sees = False
+                continue
+            sees = True
             for address, pid in found.keys() - told:
                 log.error("somebody else listens on our address", address=address, pid=pid, command=found[address, pid])
             told = set(found)

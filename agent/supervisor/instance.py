@@ -368,10 +368,12 @@ class Instance:
         if process is None or self.launchable.target is None:
             return
         with scope:
-            while True:
-                left = await connections_left(self.launchable, process.tree)
-                await self._send.send(left)
-                await anyio.sleep(WATCH_S)
+            try:
+                while True:
+                    await self._send.send(await connections_left(self.launchable, process.tree))
+                    await anyio.sleep(WATCH_S)
+            except OSError as error:
+                self._tell("its connections cannot be seen: it has its whole linger", {"reason": str(error)})
 
 
 def _noticed(notice: Notice, launch: int) -> Noticed:

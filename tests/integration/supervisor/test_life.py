@@ -14,6 +14,7 @@ from agent.linux import cgroup
 from agent.model.process import HttpCheck, Probe, Probes, ProcessType, StopPolicy
 from agent.model.process import RestartPolicy as Restart
 from agent.supervisor.launchable import InstanceKey
+from tests.integration.limits import no_more_fds
 from tests.integration.supervisor.conftest import QUICK, SHOP, SOON, TEST, House, Slot, app, lives, script, worker
 
 pytestmark = pytest.mark.anyio
@@ -282,6 +283,19 @@ async def test_a_drain_finishes_what_is_in_hand(house: House, slot: Slot) -> Non
     await house.state("stopped")
     assert house.messages() == ["in hand", "notice seen", "answered", "told to end", "bye"]
     assert "outlived its grace" not in house.texts()
+
+
+async def test_a_drain_whose_connections_cannot_be_seen_takes_its_whole_linger(house: House, slot: Slot) -> None:
+    """Where the kernel does not say who is connected nothing ends early, nor does the agent."""
+    key = house.launch(web(stop=StopPolicy(linger_ms=1_500, grace_ms=5_000)), **slot.given)
+    await house.state("ready")
+    with no_more_fds():
+        house.supervisor.stop(key)
+        await house.until(lambda: "its connections cannot be seen: it has its whole linger" in house.texts())
+    draining = (await house.state("draining")).since
+    stopped = (await house.state("stopped")).since
+    assert stopped.boottime_ms - draining.boottime_ms >= 1_500
+    assert house.messages()[-1] == "bye"
 
 
 async def test_connections_that_nobody_took_are_closed_and_told(house: House, slot: Slot) -> None:
