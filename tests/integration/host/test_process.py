@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -217,6 +218,30 @@ def test_the_service_manager_hears_of_ready_and_stopping(chosen: AgentSettings, 
             os.kill(started.process.pid, signal.SIGTERM)
             assert b"STOPPING=1" in manager.recv(4096)
             started.until("agent ends, its instances run on")
+
+
+def test_a_drain_says_how_far_it_is(chosen: AgentSettings, deployed: int, tmp_path: Path) -> None:
+    """`systemctl status` shows the drain until its end, and not again what is ready."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        said = b""
+
+        def hear_until(word: bytes) -> None:
+            nonlocal said
+            while word not in said:
+                assert select.select([manager], [], [], DEADLINE_S)[0]
+                data, fds, _, _ = socket.recv_fds(manager, 4096, 4)
+                said += data + b"\n"
+                for fd in fds:
+                    os.close(fd)
+
+        with agent(chosen, env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}) as started:
+            hear_until(b"STATUS=1 of 1 instances ready")
+            with socket.create_connection((HOST, deployed)):  # keeps the instance lingering
+                os.kill(started.process.pid, signal.SIGINT)
+                hear_until(b"STATUS=draining, 1 of 1 instances left")
+            started.until("drained")
+        assert b"instances ready" not in said[said.index(b"STATUS=draining") :]
 
 
 def test_metrics_tell_what_runs_and_how_late_the_loop_is(chosen: AgentSettings, deployed: int) -> None:
