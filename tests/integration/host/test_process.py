@@ -259,9 +259,9 @@ def test_metrics_tell_what_runs_and_how_late_the_loop_is(chosen: AgentSettings, 
         assert families["rollway_link_connected"].samples[0].value == 0
         assert families["rollway_output_sent_bytes"].samples[0].value > 0
         assert families["process_open_fds"].samples[0].value > 10
-        assert {"rollway_loop_lag_seconds", "rollway_instance_restarts", "rollway_stranded_connections"} <= set(
-            families
-        )
+        restarts = families["rollway_instance_restarts"]
+        assert (restarts.type, restarts.samples[0].labels["slot"], restarts.samples[0].value) == ("counter", "1", 0)
+        assert {"rollway_loop_lag_seconds", "rollway_stranded_connections"} <= set(families)
         os.kill(started.process.pid, signal.SIGINT)
         started.until("drained")
 
