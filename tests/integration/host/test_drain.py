@@ -110,6 +110,20 @@ def test_a_drain_with_a_dead_agent_drains_by_its_records(chosen: AgentSettings, 
         assert release_at(deployed) == "v1"
 
 
+def test_a_host_that_cannot_be_marked_is_drained(chosen: AgentSettings, deployed: int, file: Path) -> None:
+    """With a dead agent and a run folder that takes nothing it is said what that means, and everything ends."""
+    with agent(chosen) as first:
+        first.until("ready")
+        first.process.kill()
+        first.process.wait(DEADLINE_S)
+    (Path(chosen.run_dir) / "drained").mkdir()
+    done = rollway("agent", "drain", "--config", file)
+    assert "the next agent will not know that this host is drained" in done.stderr
+    assert done.stdout.splitlines()[-1] == "drained by the records"
+    with pytest.raises(ConnectionRefusedError):
+        release_at(deployed)
+
+
 def test_a_drain_goes_on_when_its_agent_dies_in_the_middle(chosen: AgentSettings, deployed: int, file: Path) -> None:
     """Begun by the agent and ended in its place: nothing is left, exit 0."""
     with agent(chosen) as first:
