@@ -192,11 +192,12 @@ class Host:
     async def stay_drained(self) -> None:
         """Begin to stop everything, and start nothing again, by no agent of this boot, before `undrain`."""
         self.drained = True
+        with anyio.CancelScope(shield=True):  # whoever asked may be gone by now: it is drained for good all the same
+            try:
+                await to_thread.run_sync(drained.put, self._run_dir)
+            except OSError as error:
+                log.error("an agent that is started anew will not know that the host is drained", reason=str(error))  # noqa: TRY400
         self._put_all(Drain())
-        try:
-            await to_thread.run_sync(drained.put, self._run_dir)
-        except OSError as error:
-            log.error("an agent that is started anew will not know that the host is drained", reason=str(error))  # noqa: TRY400
 
     def undrain(self) -> None:
         """Run again what is assigned. Raises OSError while the mark cannot be taken away. At once: whole or not."""
