@@ -56,8 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
             if not state_dir.exists():
                 show(f"nothing to drain: no agent was ever in {state_dir}")
                 return 0
-            run_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
-            drained.put(run_dir)  # first, so that an agent which starts meanwhile starts nothing
+            _mark(run_dir)  # first, so that an agent which starts meanwhile starts nothing
             lock = _lock(state_dir)
             if lock is not None:
                 with os.fdopen(lock):
@@ -110,6 +109,15 @@ async def _by_records(run_dir: Path, timeout_ms: Milliseconds | None) -> int:
         raise FailedError(f"not drained: {', '.join((*left, *survived))}", STILL_THERE)
     show("drained by the records")
     return 0
+
+
+def _mark(run_dir: Path) -> None:
+    """A disk that takes nothing keeps no host from being drained: it may be about to go down."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
+        drained.put(run_dir)
+    except OSError as error:
+        remark(f"rollway: the next agent will not know that this host is drained: {error.strerror}: {error.filename}")
 
 
 def _lock(state_dir: Path) -> int | None:

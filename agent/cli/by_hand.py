@@ -13,7 +13,6 @@ from agent.cli.moments import ago, read_iso
 from agent.cli.output import remark, show, show_json, show_table, words
 from agent.cli.records import in_words, printable, read_record
 from agent.client.agent import Agent
-from agent.client.answers import Instance
 from agent.errors import FailedError
 from agent.linux.clock import now
 from agent.model.units import Milliseconds
@@ -23,7 +22,7 @@ COLUMNS: Final = ("HOST", "APP", "ENV", "RELEASE", "INSTANCE", "PID", "STATE", "
 NAMED_MAX: Final = 8
 
 
-def show_instances(instances: Sequence[Instance | Row], *, as_json: bool) -> None:
+def show_instances(instances: Sequence[Row], *, as_json: bool) -> None:
     """The rows of `ps`, whoever gave them."""
     if as_json:
         show_json(instances)

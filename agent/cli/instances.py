@@ -1,13 +1,15 @@
 """Names of instances on the command line, `web` or `web.1`, and whether an app has such ones."""
 
+import argparse
 from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from agent.artifacts.sign import verify_release
+from agent.cli.this_host import instances
 from agent.errors import NotFoundError
 from agent.model.environment import LOCAL_DEFAULTS, EnvironmentSettings
-from agent.model.ids import NAME_EXPECTED, AppName, EnvironmentName, HostName, ProcessName, is_name
+from agent.model.ids import AppName, EnvironmentName, HostName, ProcessName
 from agent.settings.environment import load_environment
 
 if TYPE_CHECKING:
@@ -22,10 +24,10 @@ class Instances(click.ParamType[tuple[ProcessName, int | None], str]):
     def convert(
         self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[ProcessName, int | None]:
-        process, dot, slot = value.partition(".")
-        if not is_name(process) or (dot and not (slot.isascii() and slot.isdigit())):
-            self.fail(f"expected a process type, {NAME_EXPECTED}, or TYPE.N, found {value!r}", param, ctx)
-        return ProcessName(process), int(slot) if dot else None
+        try:
+            return instances(value)
+        except argparse.ArgumentTypeError as error:
+            self.fail(str(error), param, ctx)
 
 
 async def check_instances(

@@ -9,8 +9,9 @@ from agent.cli.by_hand import ps, show_instances
 from agent.cli.output import remark
 from agent.cli.session import ask
 from agent.cli.side import agent_asked, host_socket_option
-from agent.client.answers import HostStatus, Instance
+from agent.client.answers import HostStatus
 from agent.model.ids import AppName, EnvironmentName
+from agent.wire.control import Row
 
 if TYPE_CHECKING:
     from agent.client.coordinator import Coordinator
@@ -44,7 +45,7 @@ def command(
 
 async def _seen(
     coordinator: "Coordinator", app: AppName | None, environment: EnvironmentName | None
-) -> tuple[list[Instance], tuple[HostStatus, ...]]:
+) -> tuple[list[Row], tuple[HostStatus, ...]]:
     return await coordinator.ps(app, environment), (await coordinator.status(app, environment)).hosts
 
 

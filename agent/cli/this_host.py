@@ -49,7 +49,7 @@ def name(text: str) -> str:
 def instances(text: str) -> tuple[ProcessName, int | None]:
     """`web` or `web.1`."""
     process, dot, slot = text.partition(".")
-    if not is_name(process) or (dot and not (slot.isascii() and slot.isdigit() and int(slot))):
+    if not is_name(process) or (dot and not (slot.isascii() and slot.isdigit())):
         raise argparse.ArgumentTypeError(f"expected a process type, {NAME_EXPECTED}, or TYPE.N, found {text!r}")
     return ProcessName(process), int(slot) if dot else None
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from agent.model.assignment import InstanceState, ReleaseRef
-from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ProcessName, ReleaseName, RolloutId
+from agent.model.assignment import ReleaseRef
+from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ReleaseName, RolloutId
 from agent.model.release import ConfigValue
 from agent.model.rollout import RolloutState
 
@@ -170,17 +170,3 @@ class HostMember(Struct, frozen=True):
 class Status(Struct, frozen=True):
     apps: tuple[AppStatus, ...]
     hosts: tuple[HostStatus, ...]
-
-
-class Instance(Struct, frozen=True):
-    host: HostName
-    app: AppName
-    environment: EnvironmentName
-    release: ReleaseName
-    process: ProcessName
-    instance: str
-    pid: int | None
-    state: InstanceState
-    since: str
-    restarts: int
-    detail: str = ""

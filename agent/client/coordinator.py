@@ -18,7 +18,6 @@ from agent.client.answers import (
     HostMember,
     HostStatus,
     HostTokenMade,
-    Instance,
     Planned,
     ReleaseEntry,
     ReleaseMade,
@@ -33,6 +32,7 @@ from agent.errors import UnreachableError
 from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ProcessName, ReleaseName, RolloutId
 from agent.model.release import ConfigValue
 from agent.model.rollout import TERMINAL
+from agent.wire.control import Row
 
 _WATCH_S: Final = 30
 _AWAY_MAX_S: Final = 120
@@ -146,8 +146,8 @@ class Coordinator(Session):
     async def status(self, app: AppName | None = None, environment: EnvironmentName | None = None) -> Status:
         return await self.ask("GET", "/v1/status", Status, query=_where(app, environment))
 
-    async def ps(self, app: AppName | None = None, environment: EnvironmentName | None = None) -> list[Instance]:
-        return await self.ask("GET", "/v1/ps", list[Instance], query=_where(app, environment))
+    async def ps(self, app: AppName | None = None, environment: EnvironmentName | None = None) -> list[Row]:
+        return await self.ask("GET", "/v1/ps", list[Row], query=_where(app, environment))
 
     async def hosts(self) -> list[HostStatus]:
         return await self.ask("GET", "/v1/hosts", list[HostStatus])

@@ -78,9 +78,11 @@ def _read(name: str, key: AppKey) -> tuple[ProcessName, Address, int, int] | Non
 
 def _held_by(record: Record, address: Address) -> socket.socket | None:
     """A copy of the listening socket on `address` that a process of this instance holds."""
-    listening = {
-        row.inode for row in inetdiag.dump(address.port, (inetdiag.LISTEN,)) if Address(row.host, row.port) == address
-    }
+    try:
+        rows = inetdiag.dump(address.port, (inetdiag.LISTEN,))
+    except OSError:
+        return None  # whoever wants the socket says that it is lost
+    listening = {row.inode for row in rows if Address(row.host, row.port) == address}
     for member in members(record.tree):
         for fd, inode in procfs.sockets(member.pid):
             if inode in listening and (copied := _copied(member, fd)) is not None:

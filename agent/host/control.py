@@ -260,7 +260,7 @@ def _instances(request: web.Request) -> tuple[ProcessName | None, int | None]:
     process = request.query.get("process")
     if process is not None and not is_name(process):
         raise UsageError(f"expected {NAME_EXPECTED}, found {process[:80]!r}")
-    slot = _number(request, "slot", 0) or None
+    slot = _number(request, "slot", 0) if "slot" in request.query else None
     return None if process is None else ProcessName(process), slot
 
 

@@ -192,11 +192,12 @@ class Host:
     async def stay_drained(self) -> None:
         """Begin to stop everything, and start nothing again, by no agent of this boot, before `undrain`."""
         self.drained = True
+        with anyio.CancelScope(shield=True):  # whoever asked may be gone by now: it is drained for good all the same
+            try:
+                await to_thread.run_sync(drained.put, self._run_dir)
+            except OSError as error:
+                log.error("an agent that is started anew will not know that the host is drained", reason=str(error))  # noqa: TRY400
         self._put_all(Drain())
-        try:
-            await to_thread.run_sync(drained.put, self._run_dir)
-        except OSError as error:
-            log.error("an agent that is started anew will not know that the host is drained", reason=str(error))  # noqa: TRY400
 
     def undrain(self) -> None:
         """Run again what is assigned. Raises OSError while the mark cannot be taken away. At once: whole or not."""
@@ -248,13 +249,21 @@ class Host:
     async def _watch_for_strangers(self) -> None:
         """Tell, once each, who else listens on an address of ours: the kernel gives such a listener our connections."""
         told: set[tuple[str, int]] = set()
+        sees = True
         while True:
             await anyio.sleep(STRANGERS_PERIOD_S)
-            found = {
-                (str(address), owner.pid): owner.command
-                for actor in list(self._actors.values())
-                for address, owner in await actor.routes.strangers()
-            }
+            try:
+                found = {
+                    (str(address), owner.pid): owner.command
+                    for actor in list(self._actors.values())
+                    for address, owner in await actor.routes.strangers()
+                }
+            except OSError as error:
+                if sees:
+                    log.warning("cannot see who listens on our addresses", reason=str(error))
+                sees = False
+                continue
+            sees = True
             for address, pid in found.keys() - told:
                 log.error("somebody else listens on our address", address=address, pid=pid, command=found[address, pid])
             told = set(found)

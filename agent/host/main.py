@@ -194,6 +194,8 @@ class Agent:
     def _status(self) -> str:
         """One line for `systemctl status`."""
         found = [one.state for app in self._host.reports() for one in app.instances]
+        if self._health.draining:
+            return f"draining, {len(found) - found.count('stopped')} of {len(found)} instances left"
         link = "linked" if self._link.up else "no coordinator"
         return f"{found.count('ready')} of {len(found)} instances ready, {link}"
 

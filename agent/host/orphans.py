@@ -1,14 +1,16 @@
 """Drains by the runtime records, in the place of an agent that is dead: what it would do for each instance, itself.
 
 Rules: the caller holds the state folder's lock, so no agent starts meanwhile. Each instance is drained by the decisions
-that its agent would have taken (`decisions.process`): notice, linger, the stop signal once, grace, SIGKILL to the tree.
-Records are read defensively: of whatever age, only what is needed, and one that nobody can read is left alone. Nobody
+that its agent would have taken (`decisions.process`): notice, linger, the stop signal once, grace, SIGKILL to the tree;
+one whose drain had begun goes on from there. Records are read defensively: of whatever age, only what is needed; one
+that nobody can read is left alone, and a state that is not of this age is taken for that of one that runs. Nobody
 watches connections or takes instances out of the program here: listening ones have their whole linger.
 """
 
 import contextlib
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -21,7 +23,9 @@ from msgspec import Struct
 from agent.decisions.process.instance import step
 from agent.decisions.process.state import (
     Action,
+    Adopted,
     CloseProcess,
+    Event,
     Exited,
     InstanceMachine,
     KillTree,
@@ -55,6 +59,8 @@ class _Type(Struct, frozen=True):
 class _Kept(Struct, frozen=True):
     type: _Type = _Type()
     linger_ms: Milliseconds | None = None
+    machine: msgspec.Raw = msgspec.Raw()
+    signalled: bool = True
 
 
 class _Record(Struct, frozen=True):
@@ -72,7 +78,8 @@ class Orphan(Struct, frozen=True):
     record: Path
     tree: Tree
     start_time: int
-    terms: Terms
+    machine: InstanceMachine
+    signalled: bool
     linger_ms: Milliseconds | None
     after: tuple[ProcessName, ...] = ()
 
@@ -145,13 +152,12 @@ class _Drain:
         return self._survivors
 
     async def _drain(self, handle: int) -> None:
-        now = clock.now()
-        machine = InstanceMachine(
-            terms=self._orphan.terms, state="ready", since=now, launched=now, launch=1, pid=self._orphan.tree.pid,
-            started=True, ready=True,
-        )  # fmt: skip
-        event: StopAsked | Tick | Exited = StopAsked(linger_ms=self._orphan.linger_ms)
-        while True:
+        orphan, machine, wake = self._orphan, self._orphan.machine, None
+        events = deque[Event](
+            [Adopted(pid=orphan.tree.pid, signalled=orphan.signalled), StopAsked(linger_ms=orphan.linger_ms)]
+        )
+        while machine.state != "stopped":
+            event = events.popleft() if events else await _next(handle, wake)
             decision = step(machine, event, clock.now())
             machine, wake = decision.state, None
             for action in decision.actions:
@@ -159,9 +165,6 @@ class _Drain:
                     wake = action.at
                 else:
                     await self._perform(action, handle)
-            if machine.state == "stopped":
-                return
-            event = await _next(handle, wake)
 
     async def _perform(self, action: Action, handle: int) -> None:
         match action:
@@ -214,7 +217,20 @@ def _orphan(path: Path, record: _Record) -> Orphan:
             cgroup=Path(record.cgroup) if record.cgroup else None,
         ),
         start_time=record.start_time or 0,
-        terms=Terms(stop=kept.type.stop, listens=bool(kept.type.listen)),
+        machine=_machine(kept, pid),
+        signalled=kept.signalled,
         linger_ms=kept.linger_ms,
         after=kept.type.after,
+    )
+
+
+def _machine(kept: _Kept, pid: int) -> InstanceMachine:
+    """What its agent had decided about the process; of one that this code cannot read: it runs."""
+    with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+        stored = msgspec.json.decode(kept.machine, type=InstanceMachine)
+        if stored.pid == pid:
+            return stored
+    now, terms = clock.now(), Terms(stop=kept.type.stop, listens=bool(kept.type.listen))
+    return InstanceMachine(
+        terms=terms, state="ready", since=now, launched=now, launch=1, pid=pid, started=True, ready=True
     )

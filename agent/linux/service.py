@@ -70,21 +70,24 @@ async def watch_lifeline(ending: Ending, fd: int | None, patience_s: float = 0) 
         ending.ask(drain=True)
 
 
-def notify(notice: sdnotify.Notice) -> None:
-    """Send `notice` to $NOTIFY_SOCKET; without one, or with nobody there, nothing.
+def notify(notice: sdnotify.Notice, *, waits: bool = True) -> bool:
+    """Send `notice` to $NOTIFY_SOCKET; without one, or with nobody there, nothing. False: it is to be said again.
 
     A manager whose queue is full, perhaps of what we had it keep, is waited for a little: a READY that is lost is never
-    said again.
+    said again. Who says it again anyway does not wait.
     """
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
-        return
+        return True
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        sock.settimeout(HEARD_WITHIN_S)
+        sock.settimeout(HEARD_WITHIN_S if waits else 0)
         try:
             sock.sendto(sdnotify.build(notice), f"\0{path[1:]}" if path[0] == "@" else path)
+        except BlockingIOError:
+            return False
         except OSError as error:
             log.warning("cannot tell the service manager", reason=str(error))
+    return True
 
 
 async def stops_for_good() -> bool:

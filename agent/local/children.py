@@ -6,6 +6,7 @@ pipe that ends with `up`, however that ends. It has a session of its own, so tha
 ends its children in order.
 """
 
+import array
 import os
 import signal
 import socket
@@ -167,7 +168,7 @@ class Child:
     def _take_in(self, notices: socket.socket) -> None:
         while True:
             try:
-                datagram, fds, flags, _ = socket.recv_fds(notices, sdnotify.DATAGRAM_BYTES_MAX, _FDS_A_MESSAGE)
+                datagram, fds, flags = _received(notices)
             except BlockingIOError:
                 return
             notice = sdnotify.parse(datagram)
@@ -187,6 +188,18 @@ class Child:
         for fd in [fd for kept, fd in self._kept if kept == name]:
             os.close(fd)
         self._kept = [(kept, fd) for kept, fd in self._kept if kept != name]
+
+
+def _received(notices: socket.socket) -> tuple[bytes, list[int], int]:
+    """The next datagram, what came along, and flags. Not socket.recv_fds: in Python 3.11 it forgets the flags."""
+    fds = array.array("i")
+    room = socket.CMSG_LEN(_FDS_A_MESSAGE * fds.itemsize)
+    # Unlike other descriptors in Python these would be inherited by every child that is started from now on.
+    datagram, more, flags, _ = notices.recvmsg(sdnotify.DATAGRAM_BYTES_MAX, room, socket.MSG_CMSG_CLOEXEC)
+    for _level, kind, data in more:
+        if kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return datagram, fds.tolist(), flags
 
 
 async def _ended(handle: int) -> None:

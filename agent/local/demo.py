@@ -18,13 +18,14 @@ import msgspec
 import psutil
 from msgspec import Struct
 
-from agent.client.answers import BuildMade, Instance, RolloutShown
+from agent.client.answers import BuildMade, RolloutShown
 from agent.client.coordinator import Coordinator
 from agent.errors import RolledBackError, RollwayError
 from agent.linux.atomic import write_atomically
 from agent.local.load import Tally
 from agent.local.stage import PORT, VERSIONS, Done, Stage
 from agent.local.view import Proof, View
+from agent.wire.control import Row
 
 QUIET_S: Final = 3.0
 GONE_S: Final = 5.0
@@ -242,7 +243,7 @@ async def settle(stage: Stage, coordinator: Coordinator, release: str) -> None:
     await anyio.sleep(QUIET_S)
 
 
-async def web_instances(coordinator: Coordinator) -> list[Instance]:
+async def web_instances(coordinator: Coordinator) -> list[Row]:
     return [i for i in await coordinator.ps() if i.process == "web" and i.state in {"ready", "unready", "starting"}]
 
 

@@ -14,8 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from agent.client.answers import Instance
 from agent.local.load import Tally
+from agent.wire.control import Row
 
 _EVENTS_SHOWN: Final = 14
 _COLOURS: Final = {"ready": "green", "starting": "yellow", "unready": "red", "draining": "cyan", "backoff": "red"}
@@ -38,7 +38,7 @@ class View:
         self._live = Live(console=self._console, auto_refresh=False) if live else None
         self._began_s = anyio.current_time()
         self._events: deque[str] = deque(maxlen=_EVENTS_SHOWN)
-        self._instances: Sequence[Instance] = ()
+        self._instances: Sequence[Row] = ()
         self._tally = Tally()
         self._away = False
 
@@ -57,7 +57,7 @@ class View:
         else:
             self._draw()
 
-    def fleet(self, instances: Sequence[Instance], tally: Tally) -> None:
+    def fleet(self, instances: Sequence[Row], tally: Tally) -> None:
         self._instances, self._tally, self._away = instances, tally, False
         self._draw()
 

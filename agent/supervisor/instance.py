@@ -59,6 +59,7 @@ from agent.wire.sdnotify import Notice
 
 INBOX_EVENTS_MAX: Final = 16
 WATCH_S: Final = 0.25
+RECORD_AGAIN_S: Final = 1.0  # a next agent ends what is on no record
 STRANDED: Final = "stranded connections were closed"
 """Told with their number, `connections`; the agent counts them by it."""
 
@@ -91,6 +92,7 @@ class Instance:
         self._changed = changed
         self._tell = tell
         self._record = left
+        self._unrecorded = False
         kept = left.instance if left else None
         self._machine = kept.machine if kept else new(_terms(launchable), clock.now())
         self._status = ""
@@ -146,6 +148,8 @@ class Instance:
         left_s = None
         if self._wake is not None:
             left_s = max(0, self._wake.boottime_ms - clock.now().boottime_ms) / 1_000
+        if self._unrecorded:
+            left_s = RECORD_AGAIN_S if left_s is None else min(left_s, RECORD_AGAIN_S)
         with anyio.move_on_after(left_s):
             return await self._inbox.receive()
         return Tick()
@@ -171,9 +175,13 @@ class Instance:
         record = self._recorded(signalled=signalled)
         if record == self._record:
             return
-        if not await to_thread.run_sync(self._around.records.write, record) and self._machine.launching:
+        if await to_thread.run_sync(self._around.records.write, record):
+            self._record = record
+            if self._unrecorded:
+                self._tell("is on record again", {})
+        elif not self._unrecorded:
             self._tell("cannot be recorded: a next agent would not know of it", {})
-        self._record = record
+        self._unrecorded = self._record != record
 
     def _recorded(self, *, signalled: bool) -> Record:
         given, process = self.launchable, self._process if self._machine.pid is not None else None
@@ -360,10 +368,12 @@ class Instance:
         if process is None or self.launchable.target is None:
             return
         with scope:
-            while True:
-                left = await connections_left(self.launchable, process.tree)
-                await self._send.send(left)
-                await anyio.sleep(WATCH_S)
+            try:
+                while True:
+                    await self._send.send(await connections_left(self.launchable, process.tree))
+                    await anyio.sleep(WATCH_S)
+            except OSError as error:
+                self._tell("its connections cannot be seen: it has its whole linger", {"reason": str(error)})
 
 
 def _noticed(notice: Notice, launch: int) -> Noticed:

@@ -6,6 +6,7 @@ anybody serves it: on a slot a connection counts only once a process has taken i
 """
 
 import asyncio
+import contextlib
 import errno
 import os
 from types import TracebackType
@@ -162,7 +163,9 @@ async def whereabouts(launchable: Launchable, tree: Tree) -> str:
     if not any(listener.queue_length() for listener in launchable.listeners):
         return ""
     own = {sockets.inode(listener.socket) for listener in launchable.listeners}
-    elsewhere = await to_thread.run_sync(_listens_elsewhere, tree, own)
+    elsewhere: list[str] = []
+    with contextlib.suppress(OSError):  # where it listens instead is a hint: the finding stands without
+        elsewhere = await to_thread.run_sync(_listens_elsewhere, tree, own)
     return "; ".join([f"nobody accepts on slot {launchable.key.name}", *elsewhere])
 
 

@@ -83,18 +83,15 @@ class _Seen(Collector):
 
 def _instances(apps: tuple[AppReport, ...]) -> Iterator[Metric]:
     states: Counter[tuple[str, str, str, str, str]] = Counter()
-    restarts: Counter[tuple[str, str, str]] = Counter()
+    labels = [*_PLACE, "process"]
+    # By slot, for a sum falls when an instance is replaced: each series alone begins anew at 0, as a counter may.
+    restarts = CounterMetricFamily("rollway_instance_restarts", "Restarts of an instance.", labels=[*labels, "slot"])
     for app in apps:
         for one in app.instances:
             states[app.app, app.environment, one.process, one.release, one.state] += 1
-            restarts[app.app, app.environment, one.process] += one.restarts
-    labels = [*_PLACE, "process"]
+            restarts.add_metric([app.app, app.environment, one.process, str(one.slot)], one.restarts)
     by_state = GaugeMetricFamily("rollway_instances", "Instances by state.", labels=[*labels, "release", "state"])
     for names, count in states.items():
         by_state.add_metric(names, count)
     yield by_state
-    # Of those that are there now: an instance that is replaced takes its number along, so it is no counter.
-    by_process = GaugeMetricFamily("rollway_instance_restarts", "Restarts of the instances there are.", labels=labels)
-    for names_of, count in restarts.items():
-        by_process.add_metric(names_of, count)
-    yield by_process
+    yield restarts

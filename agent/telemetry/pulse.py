@@ -2,7 +2,8 @@
 
 Rules: the word comes out of the loop itself, well within the time that systemd allows (sd_watchdog_enabled(3)), so that
 a role whose loop hangs is killed and followed by another, which is felt by nobody. It is killed by SIGABRT, and then
-says on standard error where it hung. One line of what the role does is told when it has changed.
+says on standard error where it hung. One line of what the role does is told when it has changed. A service manager that
+takes no word just now is not waited for: it hears the next.
 """
 
 import faulthandler
@@ -44,12 +45,12 @@ class Pulse:
             self._lagged(late_s)
             self._recent[beats % _REMEMBERED] = late_s
             beats += 1
-            if patience_s is not None and anyio.current_time() - told_s >= patience_s / 4:
+            is_due = patience_s is not None and anyio.current_time() - told_s >= patience_s / 4
+            if is_due and service.notify(Notice(watchdog="ping"), waits=False):
                 told_s = anyio.current_time()
-                service.notify(Notice(watchdog="ping"))
-            if (status := self._status()) != self._said:
+            status = self._status()
+            if status != self._said and service.notify(Notice(status=status), waits=False):
                 self._said = status
-                service.notify(Notice(status=status))
 
     def fault(self) -> str:
         """Empty while the loop is well; otherwise how late it was."""

@@ -20,7 +20,7 @@ BEAT_S: Final = 5.0
 
 
 class Row(Struct, frozen=True, kw_only=True):
-    """One instance, as `ps --json` shows it; the same shape as a coordinator's."""
+    """One instance, as `ps --json` shows it, whoever was asked: a coordinator gives the same."""
 
     host: HostName
     app: AppName

@@ -27,6 +27,7 @@ from agent.decisions.swap.state import (
     Tick,
     Undrain,
 )
+from agent.host import drained
 from agent.host.inbox import Inbox
 from agent.host.launch import addresses
 from agent.host.tails import tail
@@ -142,6 +143,19 @@ async def test_while_states_cannot_be_stored_what_runs_goes_on_and_a_swap_waits(
             assert (await to_thread.run_sync(get, port))["release"] == "v1"
         report = await rig.until(lambda report: report.generation == 2 and report.state in ("done", "failed"))
         assert report.state == "done", report.reason
+
+
+async def test_a_drain_holds_though_whoever_asked_for_it_is_gone(
+    tmp_path: Path, source: FolderSource, port: int
+) -> None:
+    """Ctrl-C right after the word: everything is drained, and an agent that is started then starts nothing."""
+    async with running(tmp_path, source) as rig:
+        await rig.until_done(Wish().for_(source.add("v1", AppSpec(app=APP, processes=(web(f"{LISTEN}:{port}"),)))))
+        with anyio.CancelScope() as gone:
+            gone.cancel()
+            await rig.host.stay_drained()
+        assert drained.is_there(tmp_path / "run")
+        await rig.until(lambda report: report.aside == "drained" and not report.instances)
 
 
 async def test_nothing_assigned_means_everything_stops_and_the_address_is_free(

@@ -129,6 +129,19 @@ async def running_verb(verb: partial[CompletedProcess[str]], folder: Path) -> As
         yield
 
 
+async def test_a_place_that_cannot_be_is_no_word_for_all_places(
+    tmp_path: Path, source: FolderSource, port: int
+) -> None:
+    """`web.0` is nobody, by either way of asking: nothing is stopped for it."""
+    async with served(tmp_path, source) as rig:
+        await rig.until_done(Wish().for_(source.add("v1", app(port))))
+        for words in (("stop",), ("agent", "stop")):
+            named = (*words, "shop", "production", "web.0", "--host-socket", tmp_path / "run" / "agent.sock")
+            done = await to_thread.run_sync(partial(rollway, *named, code=5))
+            assert "there is no web.0" in done.stderr
+        assert {row["state"] for row in (await rows(tmp_path)).values()} == {"ready"}
+
+
 async def test_a_restart_that_cannot_come_up_keeps_what_serves(tmp_path: Path, source: FolderSource, port: int) -> None:
     """The release was damaged on the host: exit 1 with the file's name, and the old instance still answers."""
     async with served(tmp_path, source) as rig:

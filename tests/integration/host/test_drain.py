@@ -15,6 +15,7 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import replace
 
+from agent.decisions.process.state import Ending, InstanceMachine, Terms
 from agent.host import drained, orphans
 from agent.linux import clock, procfs
 from agent.model.process import StopPolicy
@@ -109,6 +110,20 @@ def test_a_drain_with_a_dead_agent_drains_by_its_records(chosen: AgentSettings, 
         assert release_at(deployed) == "v1"
 
 
+def test_a_host_that_cannot_be_marked_is_drained(chosen: AgentSettings, deployed: int, file: Path) -> None:
+    """With a dead agent and a run folder that takes nothing it is said what that means, and everything ends."""
+    with agent(chosen) as first:
+        first.until("ready")
+        first.process.kill()
+        first.process.wait(DEADLINE_S)
+    (Path(chosen.run_dir) / "drained").mkdir()
+    done = rollway("agent", "drain", "--config", file)
+    assert "the next agent will not know that this host is drained" in done.stderr
+    assert done.stdout.splitlines()[-1] == "drained by the records"
+    with pytest.raises(ConnectionRefusedError):
+        release_at(deployed)
+
+
 def test_a_drain_goes_on_when_its_agent_dies_in_the_middle(chosen: AgentSettings, deployed: int, file: Path) -> None:
     """Begun by the agent and ended in its place: nothing is left, exit 0."""
     with agent(chosen) as first:
@@ -167,11 +182,20 @@ LIVES = {
 }
 
 
+def told(pid: int) -> InstanceMachine:
+    """What is on record of an instance whose grace has begun."""
+    now, stop = clock.now(), StopPolicy(linger_ms=0, grace_ms=300)
+    return InstanceMachine(
+        terms=Terms(stop=stop), state="draining", since=now, launched=now, launch=1, pid=pid, started=True, ready=True,
+        stop_asked=True, ending=Ending(phase="grace", until=now.after(stop.grace_ms), earliest=now),
+    )  # fmt: skip
+
+
 @contextmanager
 def orphan(
-    script: str, folder: Path, process: str = "web", after: tuple[str, ...] = ()
+    script: str, folder: Path, process: str = "web", after: tuple[str, ...] = (), *, is_told: bool = False
 ) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs `script`, with the record that an agent wrote for it."""
+    """A process that runs `script`, with the record that an agent wrote for it; told: after it had the stop signal."""
     key = f"shop.production.{process}.1"
     notice = folder / "run" / "i" / key / "drain"
     notice.parent.mkdir(parents=True)
@@ -192,7 +216,7 @@ def orphan(
             "mark": mark,
             "pid": running.pid,
             "start_time": procfs.start_time(running.pid),
-            "instance": {"type": kept, "machine": {}},
+            "instance": {"type": kept, "machine": msgspec.to_builtins(told(running.pid)) if is_told else {}},
         }
         records = folder / "run" / "records"
         records.mkdir(exist_ok=True)
@@ -214,6 +238,17 @@ def test_each_instance_has_the_drain_that_its_agent_would_have_given_it(life: Li
         assert (process.wait(DEADLINE_S) == -signal.SIGKILL) is life.by_sigkill
     assert told == [("shop.production.web.1",), ()]
     assert list((tmp_path / "run" / "records").iterdir()) == []
+
+
+def test_a_drain_that_had_begun_goes_on_where_it_was(tmp_path: Path) -> None:
+    """What its agent had signalled gets no second signal, and no second grace."""
+    script = 'trap "echo again" TERM; echo up; while :; do read x <$0.fifo; done'
+    with orphan(script, tmp_path, is_told=True) as process:
+        found = orphans.find(tmp_path / "run")
+        assert anyio.run(orphans.drain, found, tmp_path / "run", lambda _names: None) == ()
+        assert process.stdout is not None
+        assert process.stdout.read() == ""
+        assert process.wait(DEADLINE_S) == -signal.SIGKILL
 
 
 def test_a_type_stops_before_those_that_it_needs(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_an_output_that_nobody_reads_delays_no_probe(chosen: AgentSettings, tmp_
         until("it is seen to be ready", lambda: started.ask("/apps/shop/readyz")[0] == 200)
         (child,) = (one for one in psutil.Process(started.process.pid).children() if "busy" in one.cmdline())
         child.kill()
-        until("it was restarted", lambda: 'process="busy"} 1.0' in restarts(started))
+        until("it was restarted", lambda: 'process="busy",slot="1"} 1.0' in restarts(started))
         until("it is ready again", lambda: started.ask("/apps/shop/readyz")[0] == 200)
         assert is_full(started)
         assert size_bytes(started) - size_before < GROWS_AT_MOST
@@ -181,5 +181,5 @@ def is_full(started: Agent) -> bool:
 
 def restarts(started: Agent) -> str:
     return "\n".join(
-        line for line in started.ask("/metrics")[1].splitlines() if line.startswith("rollway_instance_restarts{")
+        line for line in started.ask("/metrics")[1].splitlines() if line.startswith("rollway_instance_restarts_total{")
     )

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -219,6 +220,30 @@ def test_the_service_manager_hears_of_ready_and_stopping(chosen: AgentSettings, 
             started.until("agent ends, its instances run on")
 
 
+def test_a_drain_says_how_far_it_is(chosen: AgentSettings, deployed: int, tmp_path: Path) -> None:
+    """`systemctl status` shows the drain until its end, and not again what is ready."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        said = b""
+
+        def hear_until(word: bytes) -> None:
+            nonlocal said
+            while word not in said:
+                assert select.select([manager], [], [], DEADLINE_S)[0]
+                data, fds, _, _ = socket.recv_fds(manager, 4096, 4)
+                said += data + b"\n"
+                for fd in fds:
+                    os.close(fd)
+
+        with agent(chosen, env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}) as started:
+            hear_until(b"STATUS=1 of 1 instances ready")
+            with socket.create_connection((HOST, deployed)):  # keeps the instance lingering
+                os.kill(started.process.pid, signal.SIGINT)
+                hear_until(b"STATUS=draining, 1 of 1 instances left")
+            started.until("drained")
+        assert b"instances ready" not in said[said.index(b"STATUS=draining") :]
+
+
 def test_metrics_tell_what_runs_and_how_late_the_loop_is(chosen: AgentSettings, deployed: int) -> None:
     """/metrics is Prometheus text: instances by state, restarts, the link, the loop's lag, the process itself."""
     with agent(chosen) as started:
@@ -234,9 +259,9 @@ def test_metrics_tell_what_runs_and_how_late_the_loop_is(chosen: AgentSettings, 
         assert families["rollway_link_connected"].samples[0].value == 0
         assert families["rollway_output_sent_bytes"].samples[0].value > 0
         assert families["process_open_fds"].samples[0].value > 10
-        assert {"rollway_loop_lag_seconds", "rollway_instance_restarts", "rollway_stranded_connections"} <= set(
-            families
-        )
+        restarts = families["rollway_instance_restarts"]
+        assert (restarts.type, restarts.samples[0].labels["slot"], restarts.samples[0].value) == ("counter", "1", 0)
+        assert {"rollway_loop_lag_seconds", "rollway_stranded_connections"} <= set(families)
         os.kill(started.process.pid, signal.SIGINT)
         started.until("drained")
 

@@ -20,6 +20,7 @@ from agent.model.process import AppSpec, ProcessType
 from agent.model.release import ConfigValue
 from tests.integration.host.rig import DEADLINE_S, running
 from tests.integration.host.source import APP, FolderSource, Wish, free_port, release_command, web
+from tests.integration.limits import no_more_fds
 
 pytestmark = pytest.mark.anyio
 
@@ -221,6 +222,16 @@ async def test_somebody_who_joins_our_address_is_named(tmp_path: Path, source: F
         with stranger_on(port, reuse_port=True) as pid:
             event = await rig.until_event("somebody else listens on our address")
     assert (event["address"], event["pid"]) == (f"{LISTEN}:{port}", pid)
+
+
+async def test_a_host_that_cannot_see_who_listens_serves_on(tmp_path: Path, source: FolderSource, port: int) -> None:
+    """Where the kernel does not say who listens that is told once, and ends neither the agent nor what it runs."""
+    async with running(tmp_path, source) as rig:
+        await rig.until_done(Wish().for_(source.add("v1", app(web(f"{LISTEN}:{port}", count=1)))))
+        with no_more_fds():
+            await rig.until_event("cannot see who listens on our addresses")
+        await rig.until(lambda report: report.instances[0].state == "ready")
+        assert (await to_thread.run_sync(get, port))["release"] == "v1"
 
 
 async def test_a_taken_port_names_who_has_it(tmp_path: Path, source: FolderSource, port: int) -> None:

@@ -18,6 +18,7 @@ from agent.local.children import Child
 
 pytestmark = pytest.mark.anyio
 DEADLINE_S: Final = 30
+PYTHON: Final = (sys.executable,)
 BLOCK: Final = net.parse_block("127.99.7.0/24")
 
 
@@ -85,6 +86,20 @@ def test_an_instance_that_lost_its_agent_is_ended(tmp_path: Path) -> None:
             process.communicate()
 
 
+STORES: Final = """
+import os, signal, subprocess, sys
+from agent.linux import fdstore, service
+from agent.wire.sdnotify import Notice
+given = subprocess.check_output(["ls", "-l", f"/proc/{os.getpid()}/fd"]).count(b"memfd:")
+store = fdstore.FdStore(os.environ["NOTIFY_SOCKET"])
+store.put("kept", os.memfd_create(sys.argv[1]))
+print(given, flush=True)
+service.notify(Notice(ready=True))
+signal.sigwait({signal.SIGTERM})
+"""
+"""A child that says how many files in memory it was given, and has another one kept."""
+
+
 class Pipes:
     """Our ends of a child's pipes, and what was said of it."""
 
@@ -149,3 +164,22 @@ async def test_a_killed_child_comes_back_until_it_is_told_to_end(tmp_path: Path,
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     lock.socket.close()
+
+
+async def test_what_is_kept_for_one_child_is_given_to_no_other(tmp_path: Path, pipes: Pipes) -> None:
+    """Else a socket that one agent has given up would go on listening in another, where nobody accepts."""
+    children = [
+        Child(name, ["-c", STORES, name], tmp_path, lifeline=pipes.lifeline, say=pipes.lines.append, program=PYTHON)
+        for name in ("one", "two")
+    ]
+    async with anyio.create_task_group() as tasks:
+        for child in children:
+            tasks.start_soon(child.run)
+            with anyio.fail_after(DEADLINE_S):
+                assert await child.is_ready()
+        for child in children:
+            assert os.read(child.output, 10) == b"0\n"
+            child.stop()
+            await child.ended.wait()
+    os.close(children[0].output)
+    pipes.reader = children[1].output

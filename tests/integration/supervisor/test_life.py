@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 from msgspec import structs
 
@@ -13,6 +14,7 @@ from agent.linux import cgroup
 from agent.model.process import HttpCheck, Probe, Probes, ProcessType, StopPolicy
 from agent.model.process import RestartPolicy as Restart
 from agent.supervisor.launchable import InstanceKey
+from tests.integration.limits import no_more_fds
 from tests.integration.supervisor.conftest import QUICK, SHOP, SOON, TEST, House, Slot, app, lives, script, worker
 
 pytestmark = pytest.mark.anyio
@@ -187,12 +189,16 @@ async def test_launching_twice_launches_once(house: House) -> None:
 
 
 async def test_a_disk_that_takes_nothing_keeps_nobody_from_running(house: House) -> None:
-    """Without a record the instance runs all the same, and the agent's log says what that means."""
-    (house.folder / "run").mkdir()
-    (house.folder / "run" / "records").touch()
+    """Without a record the instance runs all the same, and the agent's log says what that means, once."""
+    records = house.folder / "run" / "records"
+    records.parent.mkdir()
+    records.touch()
     key = house.launch(worker("sleep 600"))
-    await house.state("ready")
-    assert "cannot be recorded: a next agent would not know of it" in house.texts()
+    pid = (await house.state("ready")).pid
+    assert house.texts().count("cannot be recorded: a next agent would not know of it") == 1
+    records.unlink()  # there is room again
+    await house.until(lambda: "is on record again" in house.texts())
+    assert msgspec.json.decode((records / f"{key}.json").read_bytes())["pid"] == pid
     await house.end(key)
 
 
@@ -277,6 +283,19 @@ async def test_a_drain_finishes_what_is_in_hand(house: House, slot: Slot) -> Non
     await house.state("stopped")
     assert house.messages() == ["in hand", "notice seen", "answered", "told to end", "bye"]
     assert "outlived its grace" not in house.texts()
+
+
+async def test_a_drain_whose_connections_cannot_be_seen_takes_its_whole_linger(house: House, slot: Slot) -> None:
+    """Where the kernel does not say who is connected nothing ends early, nor does the agent."""
+    key = house.launch(web(stop=StopPolicy(linger_ms=1_500, grace_ms=5_000)), **slot.given)
+    await house.state("ready")
+    with no_more_fds():
+        house.supervisor.stop(key)
+        await house.until(lambda: "its connections cannot be seen: it has its whole linger" in house.texts())
+    draining = (await house.state("draining")).since
+    stopped = (await house.state("stopped")).since
+    assert stopped.boottime_ms - draining.boottime_ms >= 1_500
+    assert house.messages()[-1] == "bye"
 
 
 async def test_connections_that_nobody_took_are_closed_and_told(house: House, slot: Slot) -> None:

@@ -5,12 +5,12 @@ import io
 import anyio
 from rich.console import Console
 
-from agent.client.answers import Instance
 from agent.local.load import Tally
 from agent.local.view import View
 from agent.model.ids import AppName, EnvironmentName, HostName, ProcessName, ReleaseName
+from agent.wire.control import Row
 
-INSTANCE = Instance(
+INSTANCE = Row(
     host=HostName("h1"),
     app=AppName("shop"),
     environment=EnvironmentName("local"),
