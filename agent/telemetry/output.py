@@ -165,14 +165,20 @@ class _SocketWay(_Way):
     continues = False
 
     async def send(self, journal: Journal, count: int) -> int:
-        while not select.select((), (self._fd,), (), 0)[1]:
-            await to_thread.run_sync(select.select, (), (self._fd,), (), _POLL_S, abandon_on_cancel=True)
+        while not _has_room(self._fd, 0):
+            await to_thread.run_sync(_has_room, self._fd, _POLL_S, abandon_on_cancel=True)
         with socket.socket(fileno=os.dup(self._fd)) as sock:
             room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 4
         return journal.send(self._fd, min(count, max(room, 1)))
 
     def close(self) -> None:
         """The descriptor is not ours."""
+
+
+def _has_room(fd: int, within_s: float) -> bool:
+    writable = select.poll()  # select(2) knows no number above 1023
+    writable.register(fd, select.POLLOUT)
+    return bool(writable.poll(within_s * 1_000))
 
 
 class _ThreadWay(_Way):

@@ -90,14 +90,14 @@ STORES: Final = """
 import os, signal, subprocess, sys
 from agent.linux import fdstore, service
 from agent.wire.sdnotify import Notice
-given = subprocess.check_output(["ls", "-l", f"/proc/{os.getpid()}/fd"]).count(b"memfd:")
+given = subprocess.check_output(["ls", "-l", f"/proc/{os.getpid()}/fd"]).count(b"memfd:kept by ")
 store = fdstore.FdStore(os.environ["NOTIFY_SOCKET"])
-store.put("kept", os.memfd_create(sys.argv[1]))
+store.put("kept", os.memfd_create(f"kept by {sys.argv[1]}"))
 print(given, flush=True)
 service.notify(Notice(ready=True))
 signal.sigwait({signal.SIGTERM})
 """
-"""A child that says how many files in memory it was given, and has another one kept."""
+"""A child that says how many files it was given that one like it has kept, and has another one kept."""
 
 
 class Pipes:

@@ -170,7 +170,9 @@ class Slot:
     def accept_and_close(self) -> int:
         accepted = 0
         # The app shares O_NONBLOCK with us and may have cleared it: ask before each accept.
-        while select.select([self.socket], [], [], 0)[0]:
+        waits = select.poll()
+        waits.register(self.socket, select.POLLIN)
+        while waits.poll(0):
             self.socket.accept()[0].close()
             accepted += 1
         self.closed += accepted
