@@ -1,6 +1,7 @@
 """What every test shares: each async test runs on plain asyncio and on uvloop, for an agent may run on either."""
 
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from hypothesis import settings
 
 # Builds ask `python3` for pip, which not every host's own has; that of the environment does.
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+# An agent that dies in a test leaves its descriptors to this very process: a thousand may be too few for all of them.
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("rollway", deadline=None)
