@@ -196,7 +196,7 @@ def _extended(state: InstanceMachine, until: Instant) -> InstanceMachine:
     ending = state.ending
     if ending is not None and ending.phase == "grace":
         ending = replace(ending, until=_later(ending.until, until))
-    return replace(state, extended=until, ending=ending)
+    return replace(state, extended=_later(until, state.extended), ending=ending)
 
 
 def _later(one: Instant, other: Instant | None) -> Instant:
