@@ -5,12 +5,11 @@ may block the loop, so callers run these in a thread.
 """
 
 import contextlib
-import os
 import secrets
 from pathlib import Path
 from typing import Final
 
-from agent.linux import atomic, fifo
+from agent.linux import atomic
 from agent.linux.removal import remove_tree
 
 STREAMS: Final = ("stdout", "stderr")
@@ -35,18 +34,6 @@ class Folder:
         for folder in (self.path, self.path.parent):
             folder.chmod(_THROUGH)
         self.tmp.mkdir(mode=0o700)
-
-    def open_stream(self, stream: str) -> tuple[int, int]:
-        """Make a FIFO of that name; its reading end for the agent, and an end for the child. Raises OSError."""
-        path = self.path / stream
-        fifo.make(path)
-        reader = fifo.open_reader(path)
-        try:
-            fifo.enlarge(reader)
-            return reader, fifo.open_for_child(path)
-        except OSError:
-            os.close(reader)
-            raise
 
     def show_notice(self) -> None:
         """Raises OSError."""
