@@ -193,16 +193,16 @@ def _probe(table: Table, kind: ProbeKind) -> Probe:
 
 
 def _check(table: Table, kind: ProbeKind) -> HttpCheck | TcpCheck | NotifyCheck:
-    kinds = [kind for kind in ("http", "tcp", "notify") if kind in table]
-    if len(kinds) > 1:
-        raise table.error(kinds[1], "one of http, tcp and notify", " and ".join(kinds))
-    if "http" not in kinds:
+    ways = [way for way in ("http", "tcp", "notify") if way in table]
+    if len(ways) > 1:
+        raise table.error(ways[1], "one of http, tcp and notify", " and ".join(ways))
+    if "http" not in ways:
         for key in ("host", "headers", "status"):
-            if kinds and key in table:
-                raise table.error(key, f"nothing beside {kinds[0]}: only an http probe has it", f'"{key}"')
-    if "tcp" in kinds:
+            if ways and key in table:
+                raise table.error(key, f"nothing beside {ways[0]}: only an http probe has it", f'"{key}"')
+    if "tcp" in ways:
         return TcpCheck(port=table.need("tcp", TCP_PORT))
-    if "notify" in kinds:
+    if "notify" in ways:
         for key in _UNASKED[kind].split():
             if key in table:
                 raise table.error(key, f"nothing beside notify in a {kind} probe: nobody is asked", f'"{key}"')
