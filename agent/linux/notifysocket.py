@@ -8,8 +8,8 @@ import array
 import errno
 import os
 import socket
+import stat
 import struct
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -35,42 +35,52 @@ def can_bind(path: Path) -> bool:
     return len(os.fsencode(path)) <= PATH_BYTES_MAX
 
 
-def bind(path: Path) -> int:
+def is_notify_socket(fd: int) -> bool:
+    """Whether the descriptor can be one of these."""
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return False
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        return (sock.family, sock.type) == (socket.AF_UNIX, socket.SOCK_DGRAM)
+
+
+def bind(path: Path) -> socket.socket:
     """Hear at `path`, our own user alone; what was there is replaced. Raises OSError, naming it."""
     if not can_bind(path):
         raise OSError(errno.ENAMETOOLONG, "the path of a socket may have 107 bytes", str(path))
     path.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         made.bind(str(path))
         path.chmod(0o600)
-        return made.detach()
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
-def look(fd: int) -> Said | None:
+def look(sock: socket.socket) -> Said | None:
     """What waits longest, and goes on waiting; None where nothing does."""
-    return _receive(fd, socket.MSG_PEEK)
+    return _receive(sock, socket.MSG_PEEK)
 
 
-def drop(fd: int) -> None:
+def drop(sock: socket.socket) -> None:
     """Take off what waits longest."""
-    _receive(fd, 0)
+    _receive(sock, 0)
 
 
-def _receive(fd: int, flags: int) -> Said | None:
-    with socket.socket(fileno=os.dup(fd)) as sock:
-        try:
-            datagram, beside, _, _ = sock.recvmsg(
-                DATAGRAM_BYTES_MAX, _BESIDE_BYTES, flags | socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-            )
-        except BlockingIOError:
-            return None
+def _receive(sock: socket.socket, flags: int) -> Said | None:
+    try:
+        datagram, beside, _, _ = sock.recvmsg(
+            DATAGRAM_BYTES_MAX, _BESIDE_BYTES, flags | socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+        )
+    except BlockingIOError:
+        return None
     pid = 0
     for level, kind, data in beside:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
             pid = _UCRED.unpack_from(data)[0]
         elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             for given in array.array("i", data[: len(data) - len(data) % 4]):
-                with suppress(OSError):
-                    os.close(given)
+                os.close(given)
     return Said(datagram, pid)

@@ -47,11 +47,9 @@ from agent.decisions.swap.state import InstanceView
 from agent.errors import RollwayError, unreachable
 from agent.linux import clock
 from agent.linux.executable import ExecFailure
-from agent.linux.killtree import Tree
 from agent.model.process import ProbeKind
 from agent.model.units import Instant, Milliseconds
 from agent.supervisor.launchable import Launchable
-from agent.supervisor.notices import Notices
 from agent.supervisor.prober import Prober, connections_left, whereabouts
 from agent.supervisor.process import Plan, Process, Surroundings, resume, start
 from agent.supervisor.records import Kept, Record
@@ -316,14 +314,16 @@ class Instance:
         tasks.start_soon(self._await_exit, process)
         if process.notices is not None:
             self._observers["notices"] = anyio.CancelScope()
-            tasks.start_soon(self._hear, process.notices, process.tree, tasks)
+            tasks.start_soon(self._hear, process, self._machine.launch, self._observers["notices"], tasks)
 
-    async def _hear(self, notices: Notices, tree: Tree, tasks: TaskGroup) -> None:
+    async def _hear(self, process: Process, launch: int, scope: anyio.CancelScope, tasks: TaskGroup) -> None:
         """A notice stays where it is until it is decided upon, and that is on record: a next agent finds it there."""
-        launch = self._machine.launch
-        with self._observers["notices"]:
+        notices = process.notices
+        if notices is None:
+            return
+        with scope:
             while True:
-                notice = await notices.next(tree)
+                notice = await notices.next(process.tree)
                 if notice.status is not None:
                     self._show_status(notice.status, tasks)
                 self._dealt_with = anyio.Event()

@@ -5,7 +5,7 @@ socket, which outlives the agent, until it is decided upon: `next` shows it, `dr
 is heard some hundred times a second and waits in its own send.
 """
 
-import os
+import socket
 from pathlib import Path
 from typing import Final
 
@@ -25,9 +25,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Notices:
-    def __init__(self, fd: int, path: Path) -> None:
+    def __init__(self, sock: socket.socket, path: Path) -> None:
         self.path: Final = path
-        self._fd: Final = fd
+        self._socket: Final = sock
         self._strangers = False
         self._at_once = 0
         self._members: frozenset[int] = frozenset()
@@ -35,27 +35,30 @@ class Notices:
     @classmethod
     def make(cls, path: Path, store: FdStore, key: str) -> "Notices":
         made = cls(notifysocket.bind(path), path)
-        store.put(heard_as(key), made._fd)
+        store.put(heard_as(key), made._socket.fileno())
         return made
 
     @classmethod
     def adopt(cls, path: Path, store: FdStore, inherited: Inherited, key: str) -> "Notices | None":
         """Take up what an earlier agent had, by a new socket of that path where the store is empty; None without."""
-        fd = inherited.take(heard_as(key))
+        fd = inherited.take(heard_as(key), notifysocket.is_notify_socket)
         if fd is not None:
-            return cls(fd, path)
+            return cls(socket.socket(fileno=fd), path)
+        if not path.exists():
+            return None
+        store.drop(heard_as(key))  # what came back and was not it
         try:
-            return cls.make(path, store, key) if path.exists() else None
+            return cls.make(path, store, key)
         except OSError:
             return None
 
     async def next(self, tree: Tree) -> Notice:
         """Wait for the next word of a process of `tree`."""
         while True:
-            said = notifysocket.look(self._fd)
+            said = notifysocket.look(self._socket)
             if said is None:
                 self._at_once = 0
-                await anyio.wait_readable(self._fd)
+                await anyio.wait_readable(self._socket)
                 continue
             self._at_once += 1
             if self._at_once > AT_ONCE:
@@ -76,11 +79,11 @@ class Notices:
 
     def drop(self) -> None:
         """The word that `next` gave is dealt with."""
-        notifysocket.drop(self._fd)
+        notifysocket.drop(self._socket)
 
     def close(self, store: FdStore, key: str) -> None:
         store.drop(heard_as(key))
-        os.close(self._fd)
+        self._socket.close()
 
 
 def heard_as(key: str) -> str:

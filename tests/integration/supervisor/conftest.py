@@ -3,7 +3,7 @@
 import select
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from agent.model.ids import AppName, Digest, EnvironmentName, ProcessName, Relea
 from agent.model.process import CrashLoop, ProcessType, RestartPolicy, StopPolicy
 from agent.supervisor.launchable import AdminCommand, InstanceKey, Launchable, Listener, Target
 from agent.supervisor.supervisor import Supervisor
+from tests.integration.supervisor.keeper import Keeper
 
 APPS = Path(__file__).parent / "apps"
 DEADLINE_S = 20
@@ -185,6 +186,14 @@ class Slot:
 @pytest.fixture
 def slot() -> Slot:
     return Slot()
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> Iterator[Keeper]:
+    """A service manager, for a house whose agents come and go."""
+    kept = Keeper(tmp_path)
+    yield kept
+    kept.close()
 
 
 @pytest.fixture

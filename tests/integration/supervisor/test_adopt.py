@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,13 +23,6 @@ from tests.integration.supervisor.keeper import Keeper
 pytestmark = pytest.mark.anyio
 NEVER = Restart(policy="never")
 NUMBERS = "n=0; while :; do echo line $n; n=$((n+1)); sleep 0.01; done"
-
-
-@pytest.fixture
-def keeper(tmp_path: Path) -> Iterator[Keeper]:
-    kept = Keeper(tmp_path)
-    yield kept
-    kept.close()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -42,13 +42,6 @@ SPOILT: dict[str, tuple[str, Callable[[int], object]]] = {
 
 
 @pytest.fixture
-def keeper(tmp_path: Path) -> Iterator[Keeper]:
-    kept = Keeper(tmp_path)
-    yield kept
-    kept.close()
-
-
-@pytest.fixture
 def house(tmp_path: Path, keeper: Keeper) -> House:
     return House(tmp_path, store=keeper.store)
 
@@ -65,7 +58,7 @@ async def goes_on(house: House, keeper: Keeper, inherited: Inherited, pid: int |
 
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS.keys())
-@pytest.mark.parametrize("name", ["journal", "pidfd", "stdout", "stdout-taken"])
+@pytest.mark.parametrize("name", ["journal", "notify", "pidfd", "stdout", "stdout-taken"])
 async def test_something_else_under_a_name(house: House, keeper: Keeper, name: str, other: Callable[[], int]) -> None:
     """It is closed, and what it stands for is found or made anew."""
     key = await left_by_one(house, script(WRITES))

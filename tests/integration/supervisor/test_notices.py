@@ -24,22 +24,10 @@ TOLD = Probe(check=NotifyCheck(), period_ms=100, failures=100)
 
 
 @pytest.fixture
-def short() -> Iterator[Path]:
-    """A folder whose path leaves room for the address of a socket."""
+def house(keeper: Keeper) -> Iterator[House]:
+    """In a folder whose path leaves room for the address of a socket."""
     with tempfile.TemporaryDirectory(prefix="rw-") as folder:
-        yield Path(folder)
-
-
-@pytest.fixture
-def keeper(short: Path) -> Iterator[Keeper]:
-    kept = Keeper(short)
-    yield kept
-    kept.close()
-
-
-@pytest.fixture
-def house(short: Path, keeper: Keeper) -> House:
-    return House(short, store=keeper.store)
+        yield House(Path(folder), store=keeper.store)
 
 
 def notifier(*words: object, probes: Probes | None = None) -> ProcessType:
