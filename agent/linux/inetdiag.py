@@ -15,6 +15,7 @@ ESTABLISHED: Final = 1
 SYN_RECEIVED: Final = 3
 CLOSE_WAIT: Final = 8
 LISTEN: Final = 10
+ANY_PORT: Final = 0
 
 _SOCK_DIAG: Final = 4
 _SOCK_DIAG_BY_FAMILY: Final = 20

@@ -10,24 +10,29 @@ from contextlib import suppress
 from pathlib import Path
 
 
+def mark(hosts_folder: Path) -> str:
+    """What an entry of the environment of each instance of the hosts below `hosts_folder` begins with."""
+    return f"ROLLWAY_DRAIN_FILE={hosts_folder}/"
+
+
 def end(hosts_folder: Path) -> list[int]:
     """Kill every instance of the hosts below `hosts_folder`; gives their pids."""
-    mark = f"\0ROLLWAY_DRAIN_FILE={hosts_folder}/".encode()
-    return [pid for pid in _pids() if _kill(pid, mark)]
+    borne = b"\0" + mark(hosts_folder).encode()
+    return [pid for pid in _pids() if _kill(pid, borne)]
 
 
 def _pids() -> Iterator[int]:
     return (int(entry) for entry in os.listdir("/proc") if entry.isdigit())  # noqa: PTH208 - names are all it takes
 
 
-def _kill(pid: int, mark: bytes) -> bool:
-    """Kill the process if it bears `mark`: looked at again once it is held, for its number may mean another by then."""
-    if not _bears(pid, mark):
+def _kill(pid: int, borne: bytes) -> bool:
+    """Kill the process if it is marked: looked at again once it is held, for its number may mean another by then."""
+    if not _bears(pid, borne):
         return False
     with suppress(ProcessLookupError):
         held = os.pidfd_open(pid)
         try:
-            if _bears(pid, mark):
+            if _bears(pid, borne):
                 signal.pidfd_send_signal(held, signal.SIGKILL)
                 return True
         finally:
@@ -35,8 +40,8 @@ def _kill(pid: int, mark: bytes) -> bool:
     return False
 
 
-def _bears(pid: int, mark: bytes) -> bool:
+def _bears(pid: int, borne: bytes) -> bool:
     try:
-        return mark in b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
+        return borne in b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return False

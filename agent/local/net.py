@@ -1,17 +1,18 @@
 """Blocks of loopback addresses: one for each `up`, so that several run side by side without seeing one another.
 
 Rules: whoever uses a block holds its lock, an abstract unix socket, which the kernel frees with its holder, however
-that ends. Hosts have the addresses .1 and up, the coordinator has .254.
+that ends. An `up` that was killed may have left agents and instances in its block: one in which somebody listens is not
+free, except for its own next `up`. Hosts have the addresses .1 and up, the coordinator has .254.
 """
 
 import socket
-from collections.abc import Iterable
-from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 from typing import Final
 
 from msgspec import Struct
 
 from agent.errors import RefusedError, UsageError
+from agent.linux import inetdiag
 
 HOSTS_MAX: Final = 250
 _LOOPBACK: Final = IPv4Network("127.0.0.0/8")
@@ -58,22 +59,34 @@ def parse_block(text: str) -> Block:
     return Block(network)
 
 
-def lock_block(asked: Block | None, preferred: Block | None) -> Lock:
-    """The block that was asked for, else the preferred one if it is free, else the first free; raises RefusedError."""
-    defaults = [Block(network) for network in _DEFAULTS]
-    candidates: Iterable[Block] = [asked] if asked else [preferred, *defaults] if preferred else defaults
-    for block in candidates:
-        held = _try(block)
-        if held is not None:
-            return Lock(block, held)
+def lock_block(asked: Block | None, preferred: Block | None, *, runs_here: bool = False) -> Lock:
+    """The block that was asked for, else the preferred one if it is free, else the first free; raises RefusedError.
+
+    `runs_here`: what listens in the preferred block was left there by the fleet that now has it again.
+    """
     if asked is not None:
+        if (held := _try(asked)) is not None:
+            return Lock(asked, held)
         raise RefusedError(
             f"another `rollway up` uses the addresses {asked.network}", "Give another --net, or none for a free one."
         )
+    defaults = [Block(network) for network in _DEFAULTS]
+    for block in [preferred, *defaults] if preferred else defaults:
+        if (held := _try(block)) is None:
+            continue
+        if (runs_here and block == preferred) or not _is_used(block):
+            return Lock(block, held)
+        held.close()
     raise RefusedError(
         f"all blocks from {_DEFAULTS[0]} to {_DEFAULTS[-1]} are used by other `rollway up`",
         "End one of them, or give a --net of your own.",
     )
+
+
+def _is_used(block: Block) -> bool:
+    """Whether anybody listens at one of its addresses, locked or not."""
+    hosts = (row.host for row in inetdiag.dump(inetdiag.ANY_PORT, (inetdiag.LISTEN,)) if ":" not in row.host)
+    return any(IPv4Address(host) in block.network for host in hosts)
 
 
 def _try(block: Block) -> socket.socket | None:

@@ -24,7 +24,7 @@ from msgspec import Struct
 from agent.client.context import Context, read_context
 from agent.client.coordinator import Coordinator
 from agent.errors import FailedError, RefusedError, RollwayError, UsageError
-from agent.linux import service
+from agent.linux import procfs, service
 from agent.linux.sockets import port_in_use
 from agent.local import layout, leftovers, net
 from agent.local.children import Child
@@ -57,7 +57,7 @@ def run(folder: Path, hosts: int | None, asked: str | None, announce: Callable[[
     block = net.parse_block(asked) if asked is not None else None
     place = layout.Layout(folder.absolute())
     folder_lock = layout.hold(place.folder)
-    lock = net.lock_block(block, place.last_block())
+    lock = net.lock_block(block, place.last_block(), runs_here=_runs_here(place))
     try:
         _await_earlier(place)
         fleet = layout.prepare(place, lock.block, hosts or place.known_hosts() or HOSTS_DEFAULT)
@@ -66,6 +66,11 @@ def run(folder: Path, hosts: int | None, asked: str | None, announce: Callable[[
     finally:
         lock.socket.close()
         os.close(folder_lock)
+
+
+def _runs_here(place: layout.Layout) -> bool:
+    """Whether an `up` that was killed has left a coordinator, agents or instances."""
+    return any(map(service.is_held, place.state_folders())) or bool(procfs.marks(leftovers.mark(place.hosts_folder)))
 
 
 def _await_earlier(place: layout.Layout) -> None:

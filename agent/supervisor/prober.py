@@ -32,7 +32,6 @@ BODY_BYTES_MAX: Final = 10 * 1024
 LOOK_AGAIN_S: Final = 0.02
 PLACES_MAX: Final = 4
 LOOPBACK: Final = "127.0.0.1"
-ANY_PORT: Final = 0
 CONNECTED: Final = (inetdiag.ESTABLISHED, inetdiag.CLOSE_WAIT)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
@@ -171,7 +170,8 @@ async def whereabouts(launchable: Launchable, tree: Tree) -> str:
 
 def _listens_elsewhere(tree: Tree, own: set[int]) -> list[str]:
     held = {inode: pid for pid in _pids(tree) for inode in procfs.socket_inodes([pid])}
-    rows = [row for row in inetdiag.dump(ANY_PORT, (inetdiag.LISTEN,)) if row.inode in held and row.inode not in own]
+    listening = inetdiag.dump(inetdiag.ANY_PORT, (inetdiag.LISTEN,))
+    rows = [row for row in listening if row.inode in held and row.inode not in own]
     return [f"pid {held[row.inode]} listens on {Address(row.host, row.port)}" for row in rows[:PLACES_MAX]]
 
 

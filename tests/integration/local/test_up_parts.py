@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,6 +40,19 @@ def test_without_a_wish_the_last_block_is_taken_if_it_is_free() -> None:
     assert second.block != BLOCK
     first.socket.close()
     second.socket.close()
+
+
+def test_a_block_in_which_somebody_listens_is_not_free() -> None:
+    """What a killed `up` has left holds no lock: others keep away from its addresses, the next one gets them back."""
+    with net.lock_block(None, None).socket, socket.create_server((BLOCK.host(1), 0)):
+        elsewhere = net.lock_block(None, BLOCK)
+        assert elsewhere.block != BLOCK
+        with elsewhere.socket, socket.create_server((elsewhere.block.host(3), 0)):
+            elsewhere.socket.close()
+            with (another := net.lock_block(None, None)).socket:
+                assert another.block != elsewhere.block
+            with (back := net.lock_block(None, elsewhere.block, runs_here=True)).socket:
+                assert back.block == elsewhere.block
 
 
 def test_a_folder_is_had_by_one_at_a_time(tmp_path: Path) -> None:
