@@ -27,7 +27,7 @@ def command(app: AppName | None, environment: EnvironmentName | None, *, as_json
     now_ms = now().wall_ms
     show_table(
         ["APP", "ENV", "RELEASE", "STATE", "READY"],
-        [[a.app, a.environment, a.release, state(a), f"{a.ready}/{a.wanted}"] for a in status.apps],
+        [[a.app, a.environment, a.release, state(a), ready(a)] for a in status.apps],
     )
     show("")
     show_table(
@@ -39,9 +39,16 @@ def command(app: AppName | None, environment: EnvironmentName | None, *, as_json
     )
 
 
+def ready(app: AppStatus) -> str | None:
+    """How many of how many are ready, as far as anybody can tell: nothing where no host is connected."""
+    return None if app.unknown and not app.wanted else f"{app.ready}/{app.wanted}"
+
+
 def state(app: AppStatus) -> str:
-    """An app's state; of a rollout under way, where to and how far; and hosts that stand outside of it."""
+    """An app's state; of a rollout under way, where to and how far; and hosts that are outside of it, or away."""
     aside = "".join(f"; {host} is {why}" for host, why in app.aside.items())
+    if app.unknown:
+        aside += f"; not connected: {', '.join(app.unknown)}"
     if app.to is None:
         return f"{words(app.state)}{aside}"
     way = "from" if app.state == "rolling_back" else "to"

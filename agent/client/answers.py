@@ -135,6 +135,8 @@ class AppStatus(Struct, frozen=True):
     hosts: int | None = None
     aside: dict[HostName, str] = {}
     """Hosts that take part in no rollout of it, each with why: a person `pinned` a release or `drained` the host."""
+    unknown: tuple[HostName, ...] = ()
+    """Hosts that are to run it and are not connected: `ready` and `wanted` leave them out."""
 
 
 class HostStatus(Struct, frozen=True):

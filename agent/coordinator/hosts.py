@@ -166,6 +166,10 @@ class Hosts:
         known = self._reports.get(host)
         return known.apps if known is not None and self.links.is_connected(host) else ()
 
+    def is_known(self, host: HostName) -> bool:
+        """Whether the host is connected and has said what runs there; that a host is away does not stop its apps."""
+        return host in self._reports and self.links.is_connected(host)
+
     def since_ms(self, host: HostName) -> Milliseconds:
         """Since when the host is connected, or is not; at the earliest since the coordinator's start."""
         return self._since_ms[host]

@@ -1,6 +1,7 @@
 """`/v1/status`, `/v1/ps`, `/v1/hosts`, `…/logs`, and the link: what hosts say, and how they say it."""
 
 from collections import Counter
+from typing import TypeGuard
 
 import anyio
 from aiohttp import web
@@ -108,7 +109,8 @@ async def stream_logs(call: Call) -> web.StreamResponse:
 async def _app(call: Call, row: EnvironmentRow, newest: Rollout, assigned: Assigned) -> dict[str, object]:
     """An environment that ever had a rollout: what runs, or how that ended, and how far the one under way is."""
     ready, wanted = await _ready(call, row, assigned)
-    steady = "stable" if ready >= wanted else "degraded"
+    unknown = _unknown(call, row, assigned)
+    steady = view.steady(ready, wanted, unknown)
     live = not newest.terminal
     done, hosts = view.progress(newest)
     return {
@@ -118,6 +120,7 @@ async def _app(call: Call, row: EnvironmentRow, newest: Rollout, assigned: Assig
         "state": newest.state if live or row.runs is None else steady,
         "ready": ready,
         "wanted": wanted,
+        "unknown": unknown,
         "to": newest.release.name if live else None,
         "hosts_done": done if live else None,
         "hosts": hosts if live else None,
@@ -132,14 +135,24 @@ def _aside(call: Call, row: EnvironmentRow) -> dict[HostName, str]:
     return {host: report.aside for host, report in reports.items() if report is not None and report.aside}
 
 
+def _unknown(call: Call, row: EnvironmentRow, assigned: Assigned) -> list[HostName]:
+    """Hosts that are to run it and are not connected (right after a start of the coordinator: none is yet)."""
+    members = call.server.hosts.members(row.environment, settings_of(row))
+    return [host for host in members if _is_to_run(assigned.get(host)) and not call.server.hosts.is_known(host)]
+
+
+def _is_to_run(held: Assignment | None) -> TypeGuard[Assignment]:
+    return held is not None and held.release is not None
+
+
 async def _ready(call: Call, row: EnvironmentRow, assigned: Assigned) -> tuple[int, int]:
-    """How many of the instances that the hosts are to run are ready, and how many these are.
+    """How many of the instances that the connected hosts are to run are ready, and how many these are.
 
     While a host swaps it may have more than it is to run: they do not make up for what another host lacks.
     """
     ready = wanted = 0
     for host in call.server.hosts.members(row.environment, settings_of(row)):
-        if (held := assigned.get(host)) is None or held.release is None:
+        if (held := assigned.get(host)) is None or held.release is None or not call.server.hosts.is_known(host):
             continue
         report = call.server.hosts.report(host, row.app, row.environment)
         found = Counter(one.process for one in report.instances if one.state == "ready") if report else Counter()

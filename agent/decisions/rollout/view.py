@@ -4,11 +4,14 @@ Rules: nothing is decided from this. A host that was not told to move is shown b
 not by how well it runs what it ran before.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Literal
 
 from agent.decisions.rollout import hosts
 from agent.decisions.rollout.hosts import AT_REST
 from agent.model.assignment import ReleaseRef
+from agent.model.ids import HostName
 from agent.model.rollout import HostStep, Rollout
 from agent.model.units import Milliseconds
 
@@ -60,6 +63,13 @@ def progress(rollout: Rollout) -> tuple[int, int]:
         moved = [step for step in rollout.hosts if step.moved]
         return sum(step.back and step.state == "done" for step in moved), len(moved)
     return sum(step.moved and step.state == "done" and not step.aside for step in rollout.hosts), len(rollout.hosts)
+
+
+def steady(ready: int, wanted: int, unknown: Sequence[HostName]) -> Literal["stable", "degraded", "unknown"]:
+    """An environment in which nothing is under way: what is known to lack counts first, then what is not known."""
+    if ready < wanted:
+        return "degraded"
+    return "unknown" if unknown else "stable"
 
 
 def _waited_for(rollout: Rollout) -> list[HostStep]:

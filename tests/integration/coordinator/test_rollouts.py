@@ -247,6 +247,31 @@ async def test_status_counts_what_hosts_were_told_to_run(tmp_path: Path) -> None
         assert (row.ready, row.wanted) == (0, 0)
 
 
+async def test_hosts_that_have_not_connected_again_are_unknown_not_down(tmp_path: Path) -> None:
+    """After a restart of the coordinator status names the hosts that it knows nothing of, and counts the others."""
+    async with running(tmp_path) as fleet, fleet.client() as client, anyio.create_task_group() as tasks:
+        agents = [FakeAgent(fleet, host) for host in ("h1", "h2")]
+        for agent in agents:
+            tasks.start_soon(agent.dialer.run)
+            await agent.until(lambda agent: agent.dialer.connected)
+        await upload(fleet, client)
+        await client.set_settings(APP, LOCAL, QUICK)
+        await swap(client, "v1")
+        (row,) = (await client.status()).apps
+        assert (row.state, row.ready, row.wanted, row.unknown) == ("stable", 2, 2, ())
+        tasks.cancel_scope.cancel()
+    async with running(tmp_path) as fleet, fleet.client() as client, anyio.create_task_group() as tasks:
+        (row,) = (await client.status()).apps
+        assert (row.state, row.ready, row.wanted, row.unknown) == ("unknown", 0, 0, ("h1", "h2"))
+        back = FakeAgent(fleet, "h1")
+        tasks.start_soon(back.dialer.run)
+        with anyio.fail_after(DEADLINE_S):
+            while (row := (await client.status()).apps[0]).unknown != ("h2",):
+                await anyio.lowlevel.checkpoint()
+        assert (row.state, row.ready, row.wanted) == ("unknown", 1, 1)
+        tasks.cancel_scope.cancel()
+
+
 async def test_an_operator_may_abort(tmp_path: Path) -> None:
     """After an abort the former release runs everywhere."""
     async with deployed(tmp_path, "h1", "h2") as (_, client, agents):

@@ -9,7 +9,7 @@ from agent.cli.changes import Lines
 from agent.cli.draft import free_name
 from agent.cli.progress import ending, exit_code
 from agent.cli.records import printable
-from agent.cli.status import state
+from agent.cli.status import ready, state
 from agent.client.answers import AppStatus, RolloutHost, RolloutMigration, RolloutShown
 from agent.local.load import percentiles
 from agent.model.ids import AppName, EnvironmentName, HostName, ReleaseName, is_release_name
@@ -160,6 +160,10 @@ STATES = {
         AppStatus(SHOP, LOCAL, V1, "stable", 2, 2, aside={HostName("h1"): "pinned"}),
         "stable; h1 is pinned",
     ),
+    "a host is away": (
+        AppStatus(SHOP, LOCAL, V1, "unknown", 2, 2, unknown=(HostName("h2"), HostName("h3"))),
+        "unknown; not connected: h2, h3",
+    ),
     "it goes back": (AppStatus(SHOP, LOCAL, V1, "rolling_back", 2, 2, V2, 0, 1), "rolling back from v2, 0 of 1 hosts"),
 }
 
@@ -169,3 +173,10 @@ def test_the_status_of_a_rollout_says_where_to_and_how_far(case: str) -> None:
     """One look tells whether to wait; no word has an underscore."""
     app, text = STATES[case]
     assert state(app) == text
+
+
+def test_nobody_is_told_that_none_are_ready_where_nobody_knows() -> None:
+    """0/0 would read as "nothing runs": where no host is connected there is no number."""
+    assert ready(AppStatus(SHOP, LOCAL, V1, "unknown", 0, 0, unknown=(HostName("h1"),))) is None
+    assert ready(AppStatus(SHOP, LOCAL, V1, "unknown", 2, 2, unknown=(HostName("h2"),))) == "2/2"
+    assert ready(AppStatus(SHOP, LOCAL, V1, "stable", 0, 0)) == "0/0"

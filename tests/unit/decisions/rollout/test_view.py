@@ -126,3 +126,18 @@ def test_how_far_it_is() -> None:
     assert view.progress(forward) == (1, 3)
     back = rollout(*steps(arrived, replace(arrived, back=True), still), state="rolling_back")
     assert view.progress(back) == (1, 2)
+
+
+STEADY = {
+    "all are ready": ((2, 2, ()), "stable"),
+    "one is not": ((1, 2, ()), "degraded"),
+    "nothing is known of a host": ((2, 2, (HostName("h2"),)), "unknown"),
+    "nothing is known of any host": ((0, 0, (HostName("h1"),)), "unknown"),
+    "one is not, and nothing is known of a host": ((1, 2, (HostName("h2"),)), "degraded"),
+}
+
+
+@pytest.mark.parametrize(("seen", "expected"), STEADY.values(), ids=STEADY)
+def test_unknown_is_not_down(seen: tuple[int, int, tuple[HostName, ...]], expected: str) -> None:
+    """Degraded is what is known to lack; a host that is away is not known to lack anything."""
+    assert view.steady(*seen) == expected
