@@ -84,7 +84,10 @@ class Hosts:
         if member is None:
             return
         if member.removed_ms:
-            raise ForbiddenError(f"{peer.name} was removed from the fleet", "Let it join again, by a new token.")
+            raise ForbiddenError(
+                f"{peer.name} was removed from the fleet",
+                "Let it join again: `rollway agent join TOKEN` on the host, with a new one of `rollway host token`.",
+            )
         if member.public_key not in ("", key_id(peer.public_key)):
             raise ForbiddenError(f"the certificate is not that of the {peer.name} which is in the fleet now")
 

@@ -29,6 +29,7 @@ EXPIRES_SOON_DAYS: Final = 7
 FREE_SHARE_MIN: Final = 0.05
 FREE_BYTES_MIN: Final = 512 << 20
 CLOCK_OFF_S_MAX: Final = 30
+TOLD_CHARACTERS_MAX: Final = 1_000
 CONTROLLERS: Final = frozenset({"memory", "pids", "cpu"})
 
 
@@ -63,10 +64,11 @@ def link(status: AgentStatus) -> Finding:
     since = f"since {_moment(status.link_since_ms)}" if status.link_since_ms else "since the agent was started"
     if status.linked:
         return Finding(check="link", found=f"connected {since}")
+    why = f": {_printable(status.link_reason)}" if status.link_reason else ""
     return Finding(
         check="link",
-        found=f"not connected {since}; what runs goes on",
-        what_to_do="See below whether a coordinator answers; the agent's log says why it does not connect.",
+        found=f"not connected {since}; what runs goes on{why}",
+        what_to_do=_printable(status.link_what_to_do) or "See below whether a coordinator answers.",
     )
 
 
@@ -188,6 +190,11 @@ def _ask(url: str, settings: AgentSettings) -> Answer:
         return Answer(
             url, reason=f"does not answer: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"
         )
+
+
+def _printable(told: str) -> str:
+    """What another machine said, for a terminal."""
+    return "".join(c if c.isprintable() else " " for c in told[:TOLD_CHARACTERS_MAX])
 
 
 def _moment(moment_ms: Milliseconds) -> str:

@@ -113,6 +113,8 @@ class Routes:
                 drained=self._host.drained,
                 linked=link.up,
                 link_since_ms=link.since_ms,
+                link_reason=link.reason,
+                link_what_to_do=link.what_to_do,
                 pins=self._host.pins(),
             )
         )

@@ -18,6 +18,7 @@ import anyio
 import structlog
 from aiohttp import web
 from anyio import CapacityLimiter, to_thread
+from msgspec.structs import replace
 
 from agent.errors import FailedError
 from agent.host import certificate, health
@@ -149,7 +150,7 @@ class Agent:
             tasks.start_soon(self._pulse.run)
             tasks.start_soon(certificate.keep_renewed, self._settings.tls, self._settings.coordinators, self._tls)
             self._health.started = True
-            async with self._control.serving(self._host, lambda: self._link):
+            async with self._control.serving(self._host, self._link_now):
                 service.notify(Notice(ready=True, status="running"))
                 log.info("agent started", state_dir=str(self._state_dir), pid=os.getpid())
                 await ending.asked.wait()
@@ -185,6 +186,10 @@ class Agent:
     def _linked(self, connected: bool) -> None:  # noqa: FBT001 - one fact
         self._link = Link(connected, clock.now().wall_ms)
         log.info("link", connected=connected)
+
+    def _link_now(self) -> Link:
+        lost = self._dialer.lost
+        return self._link if lost is None else replace(self._link, reason=lost.reason, what_to_do=lost.what_to_do)
 
     def _on_event(self, key: InstanceKey, event: str, details: Mapping[str, str | int]) -> None:
         if event == STRANDED:

@@ -16,10 +16,12 @@ import aiohttp
 import anyio
 import structlog
 from anyio.abc import TaskGroup
+from msgspec import Struct
 from msgspec.structs import replace
 
 from agent.errors import RefusedError, VerificationError
 from agent.link.channel import HEARTBEAT_S, Channel
+from agent.link.enrol import why_refused
 from agent.model.assignment import AppReport, Assignment, HostReport
 from agent.model.units import Milliseconds
 from agent.wire import messages
@@ -35,6 +37,15 @@ _PAUSE_MS_MAX: Final = 30_000
 
 Assigned = Callable[[Assignment], Awaitable[None]]
 Tail = Callable[[TailLogs], AsyncGenerator[TailLines, None]]
+
+
+class Lost(Struct, frozen=True, kw_only=True):
+    """How a connection ended, or why there was none; where the coordinator said what to do, that too."""
+
+    reason: str
+    what_to_do: str = ""
+    was_up: bool = False
+    """Whether the coordinator had welcomed us."""
 
 
 def pause_ms(failures: int, spread_ms: Milliseconds, rng: Random) -> Milliseconds:
@@ -65,7 +76,18 @@ class Dialer:
         self._changed = anyio.Event()
         self._spread_ms = _SPREAD_MS
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+        self._lost: dict[str, Lost] = {}
         self.connected = False
+
+    @property
+    def lost(self) -> Lost | None:
+        """Why there is no link, as each coordinator that was dialled showed last; None where there is one."""
+        if not self._lost:
+            return None
+        return Lost(
+            reason="; ".join(f"{url}: {lost.reason}" for url, lost in self._lost.items()),
+            what_to_do=next((lost.what_to_do for lost in self._lost.values() if lost.what_to_do), ""),
+        )
 
     @property
     def epoch(self) -> int:
@@ -82,14 +104,15 @@ class Dialer:
         failures = 0
         for turn in count():
             url = self._coordinators[turn % len(self._coordinators)]
-            reason, was_up = await self._dial(url.rstrip("/"))
-            failures = 1 if was_up else failures + 1
+            lost = self._lost[url] = await self._dial(url.rstrip("/"))
+            failures = 1 if lost.was_up else failures + 1
             tell = self._log.warning if failures == 1 else self._log.debug
-            tell("link lost" if was_up else "cannot connect", coordinator=url, reason=reason, failures=failures)
+            event = "link lost" if lost.was_up else "cannot connect"
+            tell(event, coordinator=url, reason=lost.reason, failures=failures)
             await anyio.sleep(pause_ms(failures, self._spread_ms, self._rng) / 1000)
 
-    async def _dial(self, url: str) -> tuple[str, bool]:
-        """One connection, to its end: why it ended, and whether the coordinator had welcomed us."""
+    async def _dial(self, url: str) -> Lost:
+        """One connection, to its end."""
         try:
             async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as http:
                 with anyio.fail_after(CONNECT_S):
@@ -102,15 +125,17 @@ class Dialer:
                     )
                 return await self._converse(socket)
         except TimeoutError:
-            return f"no answer within {CONNECT_S:.0f} s", False
+            return Lost(reason=f"no answer within {CONNECT_S:.0f} s")
         except aiohttp.WSServerHandshakeError as error:
-            return f"the coordinator answered {error.status} {error.message}", False
+            if (said := await why_refused(url, self._tls)) is not None:
+                return Lost(reason=said.error, what_to_do=said.what_to_do)
+            return Lost(reason=f"the coordinator answered {error.status} {error.message}")
         except aiohttp.ServerDisconnectedError:
-            return "closed right after the handshake: was this host's certificate refused?", False
+            return Lost(reason="closed right after the handshake: was this host's certificate refused?")
         except (aiohttp.ClientError, OSError) as error:
-            return str(error) or type(error).__name__, False
+            return Lost(reason=str(error) or type(error).__name__)
 
-    async def _converse(self, socket: aiohttp.ClientWebSocketResponse) -> tuple[str, bool]:
+    async def _converse(self, socket: aiohttp.ClientWebSocketResponse) -> Lost:
         welcomed, channel = False, Channel(socket)
         try:
             with channel.scope:
@@ -126,7 +151,7 @@ class Dialer:
         finally:
             self._set_connected(connected=False)
             await channel.close()
-        return channel.reason, welcomed
+        return Lost(reason=channel.reason, was_up=welcomed)
 
     async def _welcomed(self, channel: Channel) -> bool:
         with anyio.move_on_after(CONNECT_S):
@@ -145,6 +170,7 @@ class Dialer:
     def _set_connected(self, *, connected: bool) -> None:
         if self.connected != connected:
             self.connected = connected
+            self._lost.clear()
             self._on_connected(connected)
 
     async def _listen(self, channel: Channel, group: TaskGroup) -> None:

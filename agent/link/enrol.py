@@ -98,6 +98,17 @@ async def renew(coordinators: Sequence[str], context: ssl.SSLContext) -> str:
     return await _first(coordinators, ask)
 
 
+async def why_refused(url: str, context: ssl.SSLContext) -> RollwayError | None:
+    """What a coordinator says to the certificate of `context` that it does not let in: an upgrade shows no answer."""
+    try:
+        await _request("GET", f"{url}/agent/v1/link", context, None)
+    except UnreachableError:
+        return None
+    except RollwayError as error:
+        return error
+    return None
+
+
 async def _first(coordinators: Sequence[str], ask: Callable[[str], Awaitable[T]]) -> T:
     """What the first coordinator says that answers at all."""
     reasons = []

@@ -40,6 +40,10 @@ class Link(Struct, frozen=True):
 
     up: bool = False
     since_ms: int = 0
+    reason: str = ""
+    """Why it is not, as far as it is known."""
+    what_to_do: str = ""
+    """In the words of a coordinator that refused it."""
 
 
 class Pin(Struct, frozen=True):
@@ -60,6 +64,8 @@ class AgentStatus(Struct, frozen=True, kw_only=True):
     drained: bool = False
     linked: bool = False
     link_since_ms: int = 0
+    link_reason: str = ""
+    link_what_to_do: str = ""
     pins: tuple[Pin, ...] = ()
 
 

@@ -302,6 +302,10 @@ async def test_a_removed_host_is_out_at_once(fleet: Fleet, tmp_path: Path) -> No
         assert await status_of_fetch(fleet, old) == 201
         await client.remove_host(HostName("gone"))
         await agent.until(lambda agent: not agent.dialer.connected)
+        with anyio.fail_after(DEADLINE_S):  # it dials again, in vain, and keeps for a person on its host why
+            while (lost := agent.dialer.lost) is None or "`rollway agent join TOKEN`" not in lost.what_to_do:
+                assert await status_of_fetch(fleet, old) == 403
+        assert lost.reason == f"{fleet.url}: gone was removed from the fleet"
         assert await status_of_fetch(fleet, old) == 403
         assert "gone" not in [host.host for host in await client.hosts()]
         with pytest.raises(NotFoundError):

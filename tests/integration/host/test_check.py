@@ -12,6 +12,7 @@ import pytest
 from agent.cli import agent_check, this_host
 from agent.host import checks
 from agent.host.checks import Answer, Finding
+from agent.model.ids import HostName
 from agent.model.roles import AgentSettings
 from agent.wire.control import AgentStatus, Pin
 from tests.integration.host.test_process import agent, chosen
@@ -40,6 +41,13 @@ SEEN: dict[str, tuple[Callable[[], Finding], bool, str]] = {
         ),
         True,
         "connected since 2025-12-09 10:30:00Z",
+    ),
+    "a link that was refused": (
+        lambda: checks.link(
+            AgentStatus(host="h1", version="1", pid=7, since_ms=0, link_reason="h1 was\x1b removed")  # type: ignore[arg-type]
+        ),
+        False,
+        "not connected since the agent was started; what runs goes on: h1 was  removed",
     ),
     "one coordinator of two answers": (
         lambda: checks.coordinators([Answer("https://a", reason="does not answer"), Answer("https://b", NOW_S)]),
@@ -72,14 +80,23 @@ def test_each_thing_is_judged(case: tuple[Callable[[], Finding], bool, str]) -> 
     assert says in found.found
 
 
+def test_who_was_refused_is_told_what_to_do_in_the_coordinators_words() -> None:
+    """A host that was removed is not sent to look at the network."""
+    status = AgentStatus(host=HostName("h1"), version="1", pid=7, since_ms=0, link_what_to_do="Join again.")
+    assert checks.link(status).what_to_do == "Join again."
+
+
 def test_a_host_is_checked_with_a_living_and_with_a_dead_agent(chosen: AgentSettings, tmp_path: Path) -> None:
     """No coordinator: 1, what runs goes on; no agent: 6, and the rest is looked at all the same; wrong settings: 2."""
     file = write_settings(chosen, tmp_path / "agent.toml")
     with agent(chosen) as started:
         started.until("agent started")
+        if all(event["event"] != "cannot connect" for event in started.seen):
+            started.until("cannot connect")
         said = rollway("agent", "check", "--config", file, code=1).stdout
         assert f"[+] agent: pid {started.process.pid}, version" in said
         assert "[-] link: not connected" in said
+        assert "what runs goes on: https://127.0.0.1:1: Cannot connect" in said
         assert "[-] coordinator: https://127.0.0.1:1 does not answer: Connection refused" in said
         assert "[+] certificate: valid until" in said
         assert "[+] disk: " in said
