@@ -225,7 +225,8 @@ class Actor:
     def _adopt(self, state: SwapState) -> None:
         before, self.state = self.state, state
         if state.phase != before.phase:
-            self._log.info("swap", state=state.phase, reason=state.reason)
+            tell = self._log.error if state.phase == "failed" else self._log.info
+            tell("swap", state=state.phase, reason=state.reason)
         if state != before:
             self._services.on_state()
 

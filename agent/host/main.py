@@ -20,6 +20,7 @@ from aiohttp import web
 from anyio import CapacityLimiter, to_thread
 from msgspec.structs import replace
 
+from agent.decisions.process.state import Level
 from agent.errors import FailedError
 from agent.host import certificate, health
 from agent.host.control import Control
@@ -191,10 +192,11 @@ class Agent:
         lost = self._dialer.lost
         return self._link if lost is None else replace(self._link, reason=lost.reason, what_to_do=lost.what_to_do)
 
-    def _on_event(self, key: InstanceKey, event: str, details: Mapping[str, str | int]) -> None:
+    def _on_event(self, key: InstanceKey, event: str, details: Mapping[str, str | int], level: Level) -> None:
         if event == STRANDED:
             self._metrics.stranded(key.app, key.environment, int(details["connections"]))
-        log.info(event, app=key.app, env=key.environment, instance=key.name, **details)
+        tell = log.warning if level == "warning" else log.info
+        tell(event, app=key.app, env=key.environment, instance=key.name, **details)
 
     def _status(self) -> str:
         """One line for `systemctl status`."""

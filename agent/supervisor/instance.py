@@ -29,6 +29,7 @@ from agent.decisions.process.state import (
     Launched,
     LaunchFailed,
     LaunchNow,
+    Level,
     Noticed,
     Probed,
     ShowNotice,
@@ -67,7 +68,7 @@ STATUS_CHARACTERS_MAX: Final = 200
 
 EXTENSION_MS_MAX: Final = 24 * 3_600_000
 Observer = ProbeKind | Literal["connections", "notices"]
-Tell = Callable[[str, Mapping[str, str | int]], None]
+Tell = Callable[[str, Mapping[str, str | int], Level], None]
 
 
 class Instance:
@@ -176,9 +177,9 @@ class Instance:
         if await to_thread.run_sync(self._around.records.write, record):
             self._record = record
             if self._unrecorded:
-                self._tell("is on record again", {})
+                self._tell("is on record again", {}, "info")
         elif not self._unrecorded:
-            self._tell("cannot be recorded: a next agent would not know of it", {})
+            self._tell("cannot be recorded: a next agent would not know of it", {}, "warning")
         self._unrecorded = self._record != record
 
     def _recorded(self, *, signalled: bool) -> Record:
@@ -242,7 +243,7 @@ class Instance:
             case AcceptLeft():
                 self._accept_left()
             case Emit():
-                self._tell(action.text, action.fields)
+                self._tell(action.text, action.fields, action.level)
             case Wake():
                 self._wake = action.at
         return ()
@@ -282,13 +283,13 @@ class Instance:
                 await process.show_notice()
             case KillTree():
                 if survivors := await process.kill():
-                    self._tell("processes survive SIGKILL", {"pids": " ".join(map(str, survivors))})
+                    self._tell("processes survive SIGKILL", {"pids": " ".join(map(str, survivors))}, "warning")
             case CloseProcess():
                 while self._observers:
                     self._observers.popitem()[1].cancel()
                 self._process = None
                 if not await process.close():
-                    self._tell("output is lost: nobody took it", {"pid": process.pid})
+                    self._tell("output is lost: nobody took it", {"pid": process.pid}, "warning")
 
     def _observe(self, action: StartProbe | StopProbe | WatchConnections, tasks: TaskGroup) -> None:
         match action:
@@ -304,7 +305,7 @@ class Instance:
 
     def _accept_left(self) -> None:
         if closed := sum(listener.accept_and_close() for listener in self.launchable.listeners):
-            self._tell(STRANDED, {"connections": closed})
+            self._tell(STRANDED, {"connections": closed}, "warning")
 
     # What sends events
 
@@ -373,7 +374,7 @@ class Instance:
                     await self._send.send(await connections_left(self.launchable, process.tree))
                     await anyio.sleep(WATCH_S)
             except OSError as error:
-                self._tell("its connections cannot be seen: it has its whole linger", {"reason": str(error)})
+                self._tell("its connections cannot be seen: it has its whole linger", {"reason": str(error)}, "warning")
 
 
 def _noticed(notice: Notice, launch: int) -> Noticed:

@@ -17,6 +17,7 @@ import anyio
 from anyio import to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
+from agent.decisions.process.state import Level
 from agent.decisions.swap.state import InstanceView
 from agent.errors import invariant
 from agent.linux import cgroup, clock, journal
@@ -33,7 +34,7 @@ from agent.supervisor.process import NO_ROOM, Surroundings, kept_names, wait_for
 from agent.supervisor.records import Record, Records, Unreadable
 
 OnChange = Callable[[AppName, EnvironmentName], None]
-OnEvent = Callable[[InstanceKey, str, Mapping[str, str | int]], None]
+OnEvent = Callable[[InstanceKey, str, Mapping[str, str | int], Level], None]
 
 
 class Supervisor:
@@ -113,7 +114,7 @@ class Supervisor:
             self._around,
             launchable,
             changed=lambda: self._on_change(key.app, key.environment),
-            tell=lambda text, fields: self._on_event(key, text, fields),
+            tell=lambda text, fields, level: self._on_event(key, text, fields, level),
             left=left,
         )
         self._instances[key] = instance
@@ -173,19 +174,21 @@ class Supervisor:
                 self._left[record.key] = record
                 missing = (await to_thread.run_sync(kept_names, self._around, record)) - came_back
                 if missing and self._around.store.keeps:
-                    self._on_event(record.key, "descriptors did not come back", {"names": " ".join(sorted(missing))})
+                    names = " ".join(sorted(missing))
+                    self._on_event(record.key, "descriptors did not come back", {"names": names}, "warning")
             elif await self._ended(record.tree, record.key):
                 await to_thread.run_sync(self._around.records.remove, record.key)
         for key in await to_thread.run_sync(self._around.marked):
             if key not in self._left:
-                self._on_event(key, "it runs without a record: it is ended", {})
+                self._on_event(key, "it runs without a record: it is ended", {}, "warning")
                 await self._ended(self._around.tree(key), key)
 
     async def _set_aside(self, unreadable: Unreadable) -> None:
         """Nobody can tell what it is to be: end what bears its mark. The host starts anew what is wanted."""
         if unreadable.key is None:
             return
-        self._on_event(unreadable.key, "its record cannot be trusted: it is ended", {"reason": unreadable.reason})
+        why = {"reason": unreadable.reason}
+        self._on_event(unreadable.key, "its record cannot be trusted: it is ended", why, "warning")
         await self._ended(self._around.tree(unreadable.key), unreadable.key)
 
     async def _ended(self, tree: Tree, key: InstanceKey) -> bool:

@@ -187,7 +187,7 @@ def _ended(state: InstanceMachine, kind: ProbeKind, found: str, now: Instant) ->
     ending = drain.signalled(grace_ms, now)
     state = replace(entered(state, "unready", now, detail), ready=False, ending=ending)
     stops = (StopProbe(kind="startup"), StopProbe(kind="readiness"), StopProbe(kind="liveness"))
-    told = Emit(text="is restarted", fields={"reason": detail})
+    told = Emit(text="is restarted", fields={"reason": detail}, level="warning")
     return state, (told, *stops, Signal(name=state.terms.stop.signal))
 
 

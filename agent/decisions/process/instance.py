@@ -126,7 +126,7 @@ def _launched(state: InstanceMachine, event: Launched, now: Instant) -> Turn:
 def _launch_failed(state: InstanceMachine, event: LaunchFailed, now: Instant) -> Turn:
     invariant(state.launching, "a launch failed that nobody ordered")
     state = replace(state, launching=False)
-    told = Emit(text="could not be started", fields={"errno": event.errno, "reason": event.what})
+    told = Emit(text="could not be started", fields={"errno": event.errno, "reason": event.what}, level="warning")
     if state.stop_asked:
         state, actions = _stopped(state, now, "")
         return state, (told, *actions)
@@ -241,7 +241,8 @@ def _restart(state: InstanceMachine, detail: str, jitter: float, now: Instant) -
     history = restart.counted(state.history, policy, now.boottime_ms)
     told: tuple[Action, ...] = ()
     if history.crash_looping and not state.history.crash_looping:
-        told = (Emit(text="is in a crash loop", fields={"restarts": history.attempts, "reason": detail}),)
+        fields: dict[str, str | int] = {"restarts": history.attempts, "reason": detail}
+        told = (Emit(text="is in a crash loop", fields=fields, level="warning"),)
     state = replace(state, restarts=state.restarts + 1, history=history, detail=detail)
     if delay == 0:
         state, actions = _launch(state, now)
@@ -270,7 +271,8 @@ def _pass_time(state: InstanceMachine, now: Instant) -> Turn:
 
 
 def _kill(state: InstanceMachine, ending: Ending, now: Instant) -> Turn:
-    told = Emit(text="outlived SIGKILL" if ending.phase == "killing" else "outlived its grace")
+    text = "outlived SIGKILL" if ending.phase == "killing" else "outlived its grace"
+    told = Emit(text=text, level="warning")
     return replace(state, ending=drain.killing(now)), (told, KillTree())
 
 

@@ -15,6 +15,8 @@ from agent.model.process import ProbeKind, Probes, RestartPolicy, StopPolicy
 from agent.model.units import Instant, Milliseconds
 
 EndingPhase = Literal["linger", "grace", "killing"]
+Level = Literal["info", "warning"]
+"""Of what is told: a warning is a failure, which somebody may have to look at."""
 Condition = Literal["", "ready", "reloading", "stopping"]
 """What a process says of itself; "" until it says anything."""
 
@@ -221,6 +223,7 @@ class Emit(Struct, frozen=True, kw_only=True):
 
     text: str
     fields: dict[str, str | int] = {}
+    level: Level = "info"
 
 
 class Wake(Struct, frozen=True, kw_only=True):

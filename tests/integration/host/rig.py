@@ -122,7 +122,7 @@ async def running(folder: Path, source: FolderSource, *, drain: bool = True) -> 
         run_dir=Path(chosen.run_dir),
         outlet=Collected(output),
         on_change=on_change,
-        on_event=lambda _key, _event, _details: None,
+        on_event=lambda _key, _event, _details, _level: None,
     )
     key = HostKey.of(Path(chosen.age_key))
     host = Host(chosen, supervisor=supervisor, source=source, key=key, on_report=on_report)

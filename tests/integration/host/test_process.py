@@ -153,6 +153,17 @@ def test_an_agent_without_a_store_leaves_its_instances_to_the_next(
         assert second.process.wait(DEADLINE_S) == 0
 
 
+def test_an_instance_that_does_not_end_by_itself_is_told_as_a_warning(chosen: AgentSettings, deployed: int) -> None:
+    """The level of an agent's event tells whether it is in order."""
+    with agent(chosen) as started:
+        begun = started.until("started")
+        started.until("ready")
+        os.kill(int(str(begun["pid"])), signal.SIGSTOP)
+        os.kill(started.process.pid, signal.SIGINT)
+        assert started.until("outlived its grace")["level"] == "warning"
+        assert started.until("drained")["level"] == begun["level"] == "info"
+
+
 def test_a_second_agent_on_one_state_folder_is_refused(chosen: AgentSettings, tmp_path: Path) -> None:
     """It ends at once and names the folder and the pid of the agent that has it."""
     with agent(chosen) as first:

@@ -184,6 +184,7 @@ async def test_an_address_that_the_host_does_not_have_is_refused_in_words(tmp_pa
     async with running(tmp_path, source) as rig:
         report = await rig.until_done(Wish().for_(source.add("v1", app(web("192.0.2.1:80", count=1)))))
         assert report.state == "failed"
+        assert [one["level"] for one in rig.events if one["event"] == "swap"][-1] == "error"
         assert "cannot listen on 192.0.2.1:80: Cannot assign requested address" in report.reason
 
 

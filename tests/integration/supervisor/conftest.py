@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from msgspec import structs
 
+from agent.decisions.process.state import Level
 from agent.decisions.swap.state import InstanceView
 from agent.linux import procfs, sockets
 from agent.linux.fdstore import FdStore, Inherited
@@ -73,7 +74,7 @@ class House:
         self.changed.set()
         self.changed = anyio.Event()
 
-    def _tell(self, key: InstanceKey, text: str, fields: Mapping[str, str | int]) -> None:
+    def _tell(self, key: InstanceKey, text: str, fields: Mapping[str, str | int], level: Level) -> None:
         self.told.append((text, dict(fields)))
         self._change()
 

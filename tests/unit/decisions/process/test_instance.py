@@ -56,6 +56,7 @@ class Life:
         self.state: InstanceMachine = new(terms, at(0))
         self.actions: list[Action] = []
         self.emitted: list[str] = []
+        self.warned: list[str] = []
 
     def take(self, *events: Event, after_ms: int = 0) -> list[Action]:
         """Let time pass, then the events happen; what they order, told apart from what is only said."""
@@ -65,7 +66,9 @@ class Life:
             decision = step(self.state, event, at(self.now_ms))
             self.state = decision.state
             self.actions += [action for action in decision.actions if not isinstance(action, Emit)]
-            self.emitted += [action.text for action in decision.actions if isinstance(action, Emit)]
+            told = [action for action in decision.actions if isinstance(action, Emit)]
+            self.emitted += [action.text for action in told]
+            self.warned += [action.text for action in told if action.level == "warning"]
         return self.actions
 
     def probed(self, kind: ProbeKind, *results: str) -> list[Action]:
@@ -230,6 +233,29 @@ def test_backoff_doubles_up_to_its_bound_and_never_gives_up() -> None:
     assert delays == [int(second * 1_000) for second in seconds]
     assert life.crash_loops()
     assert life.emitted.count("is in a crash loop") == 1
+
+
+def test_failures_are_warnings_and_the_rest_is_not() -> None:
+    """Whoever reads warnings alone sees what could not be started, was restarted, keeps crashing, would not end."""
+    life = Life(Terms(probes=ALL))
+    life.take(Start())
+    life.take(LaunchFailed(errno=2, what="no such file", jitter=0.0))
+    life.take(Tick(), after_ms=(life.wake_ms or 0) - life.now_ms)
+    life.take(Launched(pid=71))
+    life.probed("startup", "ok")
+    life.probed("liveness", "bad", "bad")
+    life.take(Tick(), after_ms=3_000)
+    life.take(Tick(), after_ms=5_000)
+    assert life.warned == ["could not be started", "is restarted", "outlived its grace", "outlived SIGKILL"]
+    while not life.crash_loops():
+        life.take(DIED)
+        if life.shown() == "backoff":
+            life.take(Tick(), after_ms=(life.wake_ms or 0) - life.now_ms)
+        life.take(Launched(pid=72))
+    life.take(StopAsked())
+    life.take(DIED)
+    assert life.warned[4:] == ["is in a crash loop"]
+    assert {"started", "ended", "draining", "stopped"} <= set(life.emitted)
 
 
 def test_jitter_only_adds() -> None:
