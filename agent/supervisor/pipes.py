@@ -8,6 +8,7 @@ instance's would share O_NONBLOCK. Failures are OSErrors; calls may wait for the
 """
 
 import os
+from contextlib import ExitStack
 from typing import Final
 
 from agent.linux import fifo, memfd
@@ -32,11 +33,18 @@ class Pipe:
     def make(cls, folder: Folder, store: FdStore, key: str, name: str) -> "Pipe":
         path = folder.path / name
         fifo.make(path)
-        writer = fifo.open_for_child(path)
-        fifo.enlarge(writer)
-        pipe = cls(name, writer, fifo.open_reader(path), memfd.create(f"{key}/{name}"))
-        for kept, fd in zip(kept_as(key, name), (pipe.writer, pipe._intake), strict=True):
-            store.put(kept, fd)
+        with ExitStack() as opened:  # closed again where a later one cannot be had
+
+            def owned(fd: int) -> int:
+                opened.callback(os.close, fd)
+                return fd
+
+            writer = owned(fifo.open_for_child(path))
+            fifo.enlarge(writer)
+            pipe = cls(name, writer, owned(fifo.open_reader(path)), owned(memfd.create(f"{key}/{name}")))
+            for kept, fd in zip(kept_as(key, name), (pipe.writer, pipe._intake), strict=True):
+                store.put(kept, fd)
+            opened.pop_all()
         return pipe
 
     @classmethod
