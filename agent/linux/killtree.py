@@ -2,15 +2,18 @@
 
 Rules: with a leaf of cgroup v2 by `cgroup.kill`, without by looking for members again and again until none is found
 (each look may race with a fork; what is new is found by the next). Every signal goes to a pidfd whose start time was
-compared. Not handled here: the stop signal, which goes to the main process alone.
+compared. Who cannot be looked for, because no descriptor is left, is not gone: that is waited out.
+Not handled here: the stop signal, which goes to the main process alone.
 """
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
+import structlog
 from anyio import to_thread
 from msgspec import Struct
 
@@ -21,6 +24,10 @@ NO_PID: Final = -1
 """Names no process and no session, whereas 0 would name everybody's."""
 LOOK_AGAIN_S: Final = 0.005
 LOOK_AGAIN_AT_MOST_S: Final = 0.2
+
+T = TypeVar("T")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Tree(Struct, frozen=True, kw_only=True):
@@ -42,14 +49,33 @@ def members(tree: Tree) -> list[procfs.Process]:
 
 
 async def end_tree(tree: Tree, deadline_ms: Milliseconds = 5_000) -> tuple[int, ...]:
-    """Kill until nothing lives; give the pids that still do at the deadline (stuck in the kernel, or not ours)."""
-    pause_s = LOOK_AGAIN_S
-    with anyio.move_on_after(deadline_ms / 1000):
-        while await to_thread.run_sync(_kill_once, tree):
-            await anyio.sleep(pause_s)
-            pause_s = min(pause_s * 2, LOOK_AGAIN_AT_MOST_S)
-        return ()
-    return await to_thread.run_sync(pids, tree)
+    """Kill until nothing lives; give the pids that still do at the deadline (stuck in the kernel, or not ours).
+
+    Only the time counts that passes after a kill.
+    """
+    pause_s, waited_s = LOOK_AGAIN_S, 0.0
+    while await _with_descriptors(_kill_once, tree):
+        if waited_s >= deadline_ms / 1000:
+            return await _with_descriptors(pids, tree)
+        await anyio.sleep(pause_s)
+        waited_s += pause_s
+        pause_s = min(pause_s * 2, LOOK_AGAIN_AT_MOST_S)
+    return ()
+
+
+async def _with_descriptors(look: Callable[[Tree], T], tree: Tree) -> T:
+    """What `look` gives, in a thread, as soon as there are descriptors to look with."""
+    told = False
+    while True:
+        try:
+            return await to_thread.run_sync(look, tree)
+        except OSError as error:
+            if not procfs.is_shortage(error):
+                raise
+            if not told:
+                log.warning("processes cannot be ended yet: no descriptor is left to find them", reason=error.strerror)
+            told = True
+        await anyio.sleep(LOOK_AGAIN_AT_MOST_S)
 
 
 def _kill_once(tree: Tree) -> bool:

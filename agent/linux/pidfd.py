@@ -45,20 +45,23 @@ def open_pidfd(pid: int, start_time: int) -> int | None:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return None
-    if procfs.start_time(pid) == start_time:
-        return pidfd
-    os.close(pidfd)
-    return None
+    is_it = False
+    try:
+        is_it = procfs.start_time(pid) == start_time
+    finally:
+        if not is_it:
+            os.close(pidfd)
+    return pidfd if is_it else None
 
 
 def pid_of(pidfd: int) -> tuple[int, int] | None:
     """Number and start time of the process that a pidfd means; None where it is reaped, or is no pidfd."""
     try:
         lines = Path(f"/proc/self/fdinfo/{pidfd}").read_text("ascii").splitlines()
+        pid = next((int(line.split()[1]) for line in lines if line.startswith("Pid:")), -1)
+        started = procfs.start_time(pid) if pid > 0 else None
     except OSError:
         return None
-    pid = next((int(line.split()[1]) for line in lines if line.startswith("Pid:")), -1)
-    started = procfs.start_time(pid) if pid > 0 else None
     return (pid, started) if started is not None else None
 
 

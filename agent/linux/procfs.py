@@ -1,10 +1,12 @@
 """What /proc tells of processes: when one started, who belongs to a tree, who owns a socket.
 
-Rules: a process that goes while it is looked at is left out, not an error; so is what may not be read. A number names
+Rules: a process that goes while it is looked at is left out, not an error; so is what may not be read. That there is
+no descriptor left to look with is an error: nobody is gone because of it (but for what is for people). A number names
 a process only together with its start time. These walks cost time in proportion to the machine's processes: from the
 event loop they are called through `anyio.to_thread`.
 """
 
+import errno
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -35,10 +37,9 @@ class Owner(Struct, frozen=True):
 
 def process(pid: int) -> Process | None:
     """Give what /proc says of one process, zombies too, or None where there is none."""
-    try:
-        text = (_PROC / str(pid) / "stat").read_text("latin-1")
-    except OSError:
+    if (stat := _read(pid, "stat")) is None:
         return None
+    text = stat.decode("latin-1")
     fields = text[text.rindex(")") + 2 :].split()  # the name before may hold spaces and parentheses
     return Process(pid, fields[0], int(fields[1]), int(fields[3]), int(fields[19]))
 
@@ -73,11 +74,8 @@ def marks(prefix: str) -> set[str]:
     """The entries of the environments of all living processes that begin so: who is there, whatever is on record."""
     found: set[str] = set()
     for pid in _pids():
-        try:
-            environ = (_PROC / str(pid) / "environ").read_bytes()
-        except OSError:
-            continue
-        if prefix.encode() in environ:
+        environ = _read(pid, "environ")
+        if environ is not None and prefix.encode() in environ:
             entries = environ.decode(errors="replace").split("\0")
             found |= {entry for entry in entries if entry.startswith(prefix)}
     return found
@@ -109,16 +107,28 @@ def owners(inodes: Collection[int]) -> dict[int, Owner]:
     return found
 
 
+def is_shortage(error: OSError) -> bool:
+    """Whether we, or the machine, have no descriptor left: it tells nothing of what was asked for."""
+    return error.errno in (errno.EMFILE, errno.ENFILE)
+
+
 def _pids() -> Iterator[int]:
     return (int(name) for name in os.listdir(_PROC) if name.isdigit())  # noqa: PTH208 - Path.iterdir costs ten times as much
 
 
 def _is_marked(pid: int, mark: str) -> bool:
+    environ = _read(pid, "environ")
+    return environ is not None and mark.encode() in environ.split(b"\0")
+
+
+def _read(pid: int, name: str) -> bytes | None:
+    """A file of a process; None where it is gone, or may not be read. Raises OSError where no descriptor is left."""
     try:
-        environ = (_PROC / str(pid) / "environ").read_bytes()
-    except OSError:
-        return False
-    return mark.encode() in environ.split(b"\0")
+        return (_PROC / str(pid) / name).read_bytes()
+    except OSError as error:
+        if is_shortage(error):
+            raise
+        return None
 
 
 def _ancestors(pid: int, found: dict[int, Process]) -> set[int]:

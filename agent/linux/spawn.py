@@ -93,7 +93,12 @@ def spawn(launch: Launch, known: Callable[[Launched], None] = lambda _: None) ->
         if (refused := _limit(pid, launch.rlimits)) is not None:
             _abandon(handle)
             return refused
-        launched = Launched(pid, handle, procfs.start_time(pid) or 0)
+        try:
+            started = procfs.start_time(pid) or 0
+        except OSError as error:
+            _abandon(handle)
+            return ExecFailure(error.errno or errno.EIO, error.filename)
+        launched = Launched(pid, handle, started)
         known(launched)
         with contextlib.suppress(BrokenPipeError):  # somebody killed it already: its exit tells
             os.write(opener, b"\n")

@@ -6,12 +6,15 @@ from pathlib import Path
 from uuid import uuid4
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio import to_thread
+from structlog.testing import capture_logs
 
 from agent.linux import cgroup, pidfd, procfs
 from agent.linux.killtree import Tree, end_tree
 from agent.linux.pidfd import ExitStatus
+from tests.integration.limits import few_fds, no_more_fds
 from tests.integration.linux.conftest import PYTHON, Start, Started
 
 # A daemon that leaves by the book: two forks, a session of its own; then it says its pid and stays.
@@ -117,6 +120,39 @@ async def test_a_daemon_does_not_escape_the_walk(start: Start) -> None:
     assert await end_tree(Tree(pid=process.pid, mark=mark)) == ()
     assert not is_alive(daemon)
     assert process.exit() == ExitStatus(signal=9)
+
+
+@pytest.mark.anyio
+async def test_a_tree_is_ended_once_there_are_descriptors_to_find_it(start: Start) -> None:
+    """An agent that has no descriptor left waits and tries again; it does not take for gone what it cannot see."""
+    process, mark, daemon = await daemon_of(start, None, "marked")
+    tree, ended = Tree(pid=process.pid, start_time=process.start_time, mark=mark), list[tuple[int, ...]]()
+
+    async def end() -> None:
+        ended.append(await end_tree(tree, deadline_ms=0))
+
+    with capture_logs() as told, anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            with no_more_fds():
+                tasks.start_soon(end)
+                while not told:
+                    await anyio.lowlevel.checkpoint()
+            assert is_alive(daemon)
+            assert not ended
+    assert told[0]["log_level"] == "warning"
+    assert process.exit() == ExitStatus(signal=9)
+    assert not is_alive(daemon)
+
+
+def test_nobody_is_taken_for_gone_for_want_of_descriptors(start: Start) -> None:
+    """That a process cannot be looked at because no descriptor is left is an error, and not that there is none."""
+    process = start("/bin/cat", "/proc/self/status")
+    with no_more_fds(), pytest.raises(OSError, match="Too many open files"):
+        procfs.process(process.pid)
+    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - numbers, not paths
+    with few_fds(1), pytest.raises(OSError, match="Too many open files"):
+        pidfd.open_pidfd(process.pid, process.start_time)
+    assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - numbers, not paths
 
 
 @pytest.mark.anyio

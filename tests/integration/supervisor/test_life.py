@@ -8,7 +8,9 @@ from pathlib import Path
 import anyio
 import msgspec
 import pytest
+from anyio.lowlevel import checkpoint
 from msgspec import structs
+from structlog.testing import capture_logs
 
 from agent.linux import cgroup
 from agent.model.process import HttpCheck, Probe, Probes, ProcessType, StopPolicy
@@ -53,6 +55,23 @@ async def test_what_ignores_its_signal_is_killed_after_the_grace(house: House) -
     assert "outlived its grace" in house.texts()
     assert ("ended", {"pid": pid, "how": "was ended by SIGKILL"}) in house.told
     assert (ended.pid, lives(pid)) == (None, False)
+
+
+async def test_an_agent_without_descriptors_kills_as_soon_as_it_has_some(house: House) -> None:
+    """Who is to be killed cannot be found without one: that is waited out, and does not end the agent."""
+    stop = StopPolicy(linger_ms=0, grace_ms=200)
+    key = house.launch(script("trap '' TERM; echo up; while :; do sleep 1; done", stop=stop))
+    await house.until(lambda: "up" in house.messages() and house.view().state == "ready")
+    pid = house.view().pid
+    with capture_logs() as told, anyio.fail_after(20):
+        with no_more_fds():
+            house.supervisor.stop(key)
+            while not told:
+                await checkpoint()
+            assert "outlived its grace" in house.texts()
+        await house.state("stopped")
+    assert "no descriptor is left" in told[0]["event"]
+    assert not lives(pid)
 
 
 @pytest.mark.parametrize("words", ["", "--leave"], ids=["stopped", "left by its main process"])
