@@ -5,7 +5,7 @@ the build exist, and its app known.
 """
 
 import tempfile
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,7 @@ from agent.errors import FailedError, NotFoundError, RefusedError
 from agent.linux import clock
 from agent.linux.receive import receive
 from agent.model.build import Build
-from agent.model.ids import AppName, Digest
+from agent.model.ids import AppName, Digest, ProcessName
 from agent.stores.store import Store
 from agent.wire.canonical import digest_of
 
@@ -33,6 +33,7 @@ class Builds:
 
     def __init__(self, database: Database, store: Store, incoming: Path) -> None:
         self._database, self._store, self._incoming = database, store, incoming
+        self._types: dict[Digest, tuple[ProcessName, ...]] = {}
 
     async def receive(self, app: AppName, digest: Digest, chunks: AsyncIterable[bytes]) -> bool:
         """Store an archive; False if it is there already. Raises VerificationError, FailedError."""
@@ -81,6 +82,18 @@ class Builds:
             return apps.list_builds(connection, app)
 
         return await self._database.run(read)
+
+    async def types(self, app: AppName, wanted: Collection[ProcessName]) -> tuple[ProcessName, ...]:
+        """Process types of the app's builds, newest build first, up to where all that are `wanted` are among them."""
+        found: dict[ProcessName, None] = {}
+        for row in reversed(await self.list(app)):
+            if found.keys() >= set(wanted):
+                break
+            if row.manifest not in self._types:  # a build never changes
+                spec = read_manifest(await self.manifest(app, row.id)).spec
+                self._types[row.manifest] = tuple(process.name for process in spec.processes)
+            found |= dict.fromkeys(self._types[row.manifest])
+        return tuple(found)
 
     async def manifest(self, app: AppName, digest: Digest) -> bytes:
         return await anyio.to_thread.run_sync(self._store.read_manifest, app, digest)

@@ -1,9 +1,10 @@
 """An environment's settings (`rollway env set --file`), and an app as it runs in an environment."""
 
+from collections.abc import Collection
 from typing import Final, Literal
 
 from agent.model.environment import EnvironmentSettings, RollbackSettings, RollingSettings, overridden
-from agent.model.ids import ProcessName
+from agent.model.ids import AppName, ProcessName
 from agent.model.process import AppSpec
 from agent.model.rollout import OnFailure, Strategy
 from agent.settings.appchecks import check_app
@@ -66,11 +67,7 @@ def in_environment(spec: AppSpec, settings: EnvironmentSettings, file: str) -> A
     command takes sockets is the app's to say.
     """
     source = Source(file, lambda _path: None)
-    for table, names in (("scale", settings.scale), ("listen", settings.listen)):
-        for name in names:
-            if spec.process(name) is None:
-                known = ", ".join(process.name for process in spec.processes)
-                raise source.error((table, name), f"a process type of {spec.app}: {known}", show_text(name))
+    check_types(settings, spec.app, [process.name for process in spec.processes], file)
     for name in settings.listen:
         process = spec.process(name)
         if process is not None and not process.listen:
@@ -78,6 +75,15 @@ def in_environment(spec: AppSpec, settings: EnvironmentSettings, file: str) -> A
     running = overridden(spec, settings.scale, settings.listen, settings.linger_ms)
     check_app(running, source)
     return running
+
+
+def check_types(settings: EnvironmentSettings, app: AppName, known: Collection[ProcessName], file: str) -> None:
+    """Refuse counts and addresses of process types that are none of the `known` ones. Raises SettingsError."""
+    source = Source(file, lambda _path: None)
+    for table, names in (("scale", settings.scale), ("listen", settings.listen)):
+        for name in names:
+            if name not in known:
+                raise source.error((table, name), f"a process type of {app}: {', '.join(known)}", show_text(name))
 
 
 def _hosts(root: Table) -> dict[str, str] | tuple[str, ...] | None:

@@ -8,7 +8,8 @@ from sqlalchemy import Connection
 from agent.coordinator.api.call import Call, answer
 from agent.coordinator.configs import Change
 from agent.coordinator.db import apps, environments, rollouts
-from agent.coordinator.environments import LOCAL, settings_of
+from agent.coordinator.environments import LOCAL, load, settings_of
+from agent.settings.environment import check_types
 
 _VERSION_MAX = 1 << 31
 
@@ -39,6 +40,9 @@ async def get_environment(call: Call) -> web.StreamResponse:
 
 async def set_environment(call: Call) -> web.StreamResponse:
     body = await call.body(SettingsFile)
+    settings = load(call.environment, body.file)
+    wanted = {*settings.scale, *settings.listen}
+    check_types(settings, call.app, await call.server.builds.types(call.app, wanted), f"settings of {call.environment}")
     row = await call.server.environments.set(call.app, call.environment, body.file)
     await call.server.rollouts.settings_changed(row)
     return answer({"file": row.file, "settings": settings_of(row)})

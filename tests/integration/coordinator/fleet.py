@@ -265,20 +265,21 @@ def _as_wished(assignment: Assignment) -> AppReport:
     )
 
 
-def build() -> Build:
+def build(spec: AppSpec = SPEC, data: bytes = ARCHIVE) -> Build:
+    digest = digest_of(data)
     archive = Archive(
-        digest=BUILD, size_bytes=len(ARCHIVE), tar_digest=BUILD, tar_bytes=10_240, zstd_version="1.5.7", zstd_level=10
+        digest=digest, size_bytes=len(data), tar_digest=digest, tar_bytes=10_240, zstd_version="1.5.7", zstd_level=10
     )
     return Build(
-        app=APP, version="1.0.0", commit="c" * 40, committed_at_s=1_700_000_000, archive=archive, files=(), spec=SPEC
+        app=APP, version="1.0.0", commit="c" * 40, committed_at_s=1_700_000_000, archive=archive, files=(), spec=spec
     )
 
 
-async def upload(fleet: Fleet, client: Coordinator) -> None:
-    path = fleet.folder / "archive"
-    path.write_bytes(ARCHIVE)
-    await client.upload_archive(APP, BUILD, path)
-    await client.upload_manifest(APP, BUILD, write_manifest(build()))
+async def upload(fleet: Fleet, client: Coordinator, spec: AppSpec = SPEC, data: bytes = ARCHIVE) -> None:
+    path, made = fleet.folder / "archive", build(spec, data)
+    path.write_bytes(data)
+    await client.upload_archive(APP, made.id, path)
+    await client.upload_manifest(APP, made.id, write_manifest(made))
 
 
 def release(name: str) -> bytes:

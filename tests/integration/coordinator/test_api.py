@@ -20,9 +20,9 @@ from agent.coordinator.db.engine import Database
 from agent.coordinator.logs import ANSWER_S
 from agent.coordinator.main import run
 from agent.coordinator.tokens import _hash
-from agent.errors import NotFoundError, RefusedError, RollwayError, VerificationError
+from agent.errors import NotFoundError, RefusedError, RollwayError, UsageError, VerificationError
 from agent.link.tls import client_context
-from agent.model.ids import AppName, Digest, EnvironmentName, ReleaseName
+from agent.model.ids import AppName, Digest, EnvironmentName, ProcessName, ReleaseName
 from agent.model.release import ConfigValue, Order
 from tests.integration.coordinator.fleet import (
     ADMIN,
@@ -31,6 +31,7 @@ from tests.integration.coordinator.fleet import (
     BUILD,
     DEADLINE_S,
     LOCAL,
+    SPEC,
     VIEWER,
     FakeAgent,
     Fleet,
@@ -254,6 +255,23 @@ async def test_a_plan_stores_nothing(fleet: Fleet) -> None:
         assert any("h1" in line for line in planned.plan)
         state = await client.state(APP, LOCAL)
         assert (state.sequence, state.rollout) == (0, None)
+
+
+async def test_settings_of_a_process_type_that_no_build_has_are_refused(tmp_path: Path) -> None:
+    """A mistyped type is told when the settings are given, not at the next swap; one that any build has may be set."""
+    async with running(tmp_path) as fleet, fleet.client() as client:
+        await upload(fleet, client)
+        await client.set_settings(APP, LOCAL, "[scale]\nweb = 2\n")
+        for table, value in (("scale", "3"), ("listen", '["127.0.0.1:1"]')):
+            with pytest.raises(UsageError, match=f'{table}.wob: expected a process type of shop: web, found "wob"'):
+                await client.set_settings(APP, LOCAL, f"[{table}]\nwob = {value}\n")
+        assert (await client.settings(APP, LOCAL)).file == "[scale]\nweb = 2\n"
+        newer = replace(SPEC.processes[0], name=ProcessName("worker"))
+        await upload(fleet, client, replace(SPEC, processes=(newer,)), b"a newer archive")
+        await client.set_settings(APP, LOCAL, "[scale]\nworker = 2\n")
+        await client.set_settings(APP, LOCAL, "[scale]\nweb = 3\n")
+        with pytest.raises(UsageError, match="a process type of shop: worker, web"):
+            await client.set_settings(APP, LOCAL, "[scale]\nwob = 3\n")
 
 
 async def test_an_environment_without_hosts_is_refused(tmp_path: Path) -> None:
