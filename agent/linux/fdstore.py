@@ -30,6 +30,10 @@ class FdStore:
 
     def __init__(self, notify_socket: str | None) -> None:
         self._address = f"\0{notify_socket[1:]}" if notify_socket and notify_socket[0] == "@" else notify_socket
+        self._socket: socket.socket | None = None
+        if self._address:  # held for as long as we live: what ends an instance must not need a descriptor for it
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            self._socket.settimeout(SEND_WITHIN_S)
         self._told = False
 
     @property
@@ -60,18 +64,16 @@ class FdStore:
             os.close(ours)
 
     def _say(self, notice: Notice, *fds: int) -> None:
-        if not self._address:
+        if self._socket is None:
             return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-            sock.settimeout(SEND_WITHIN_S)
-            try:
-                # Not socket.send_fds, which in Python 3.11 forgets the address.
-                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-                sock.sendmsg([sdnotify.build(notice)], rights, 0, self._address)
-            except OSError as error:
-                if not self._told:
-                    self._told = True
-                    log.warning("the service manager keeps nothing for a next agent", reason=str(error))
+        try:
+            # Not socket.send_fds, which in Python 3.11 forgets the address.
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+            self._socket.sendmsg([sdnotify.build(notice)], rights, 0, self._address)
+        except OSError as error:
+            if not self._told:
+                self._told = True
+                log.warning("the service manager keeps nothing for a next agent", reason=str(error))
 
 
 class Inherited:

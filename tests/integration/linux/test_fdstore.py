@@ -10,6 +10,7 @@ import pytest
 
 from agent.linux import fdstore
 from agent.linux.fdstore import FdStore, Inherited
+from tests.integration.limits import no_more_fds
 
 
 @pytest.fixture
@@ -34,6 +35,14 @@ def test_a_descriptor_is_put_under_a_name_and_never_polled(manager: socket.socke
     assert manager.recv(4096) == b"FDSTOREREMOVE=1\nFDNAME=shop.production.web.1/pidfd"
     for fd in (reading, writing, kept):
         os.close(fd)
+
+
+def test_what_is_kept_can_be_taken_out_when_no_descriptor_is_left(manager: socket.socket) -> None:
+    """An instance that has ended is forgotten by the service manager also then."""
+    store = FdStore(manager.getsockname())
+    with no_more_fds(above=1):  # poll(2) refuses more entries than the limit
+        store.drop("shop.production.web.1/pidfd")
+    assert manager.recv(4096) == b"FDSTOREREMOVE=1\nFDNAME=shop.production.web.1/pidfd"
 
 
 def test_a_barrier_is_lifted_when_all_before_it_is_done(manager: socket.socket) -> None:
