@@ -144,7 +144,9 @@ def sockets(pid: int) -> Iterator[tuple[int, int]]:
     folder = f"/proc/{pid}/fd"
     try:
         names = os.listdir(folder)  # noqa: PTH208 - as above
-    except OSError:
+    except OSError as error:
+        if is_shortage(error):
+            raise
         return
     for name in names:
         try:

@@ -357,11 +357,11 @@ class Instance:
             await anyio.sleep(declared.initial_delay_ms / 1_000)
             while True:
                 due = anyio.current_time() + declared.period_ms / 1_000
-                found = await self._prober.check(declared)
-                detail = found.detail
-                if found.silent and self._machine.state == "starting":
-                    detail = await whereabouts(self.launchable, process.tree) or detail
-                await self._send.send(Probed(kind=kind, launch=launch, ok=found.ok, detail=detail))
+                if (found := await self._prober.check(declared)) is not None:
+                    detail = found.detail
+                    if found.silent and self._machine.state == "starting":
+                        detail = await whereabouts(self.launchable, process.tree) or detail
+                    await self._send.send(Probed(kind=kind, launch=launch, ok=found.ok, detail=detail))
                 await anyio.sleep_until(due)
 
     async def _watch(self, scope: anyio.CancelScope) -> None:

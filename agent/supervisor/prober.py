@@ -2,7 +2,8 @@
 
 Rules: every question is bounded by the probe's timeout, and its answer in bytes. HTTP as the kubelet does it: no
 keep-alive, no proxy, redirects followed on the same host only. A listening socket accepts in the kernel, whether or not
-anybody serves it: on a slot a connection counts only once a process has taken it.
+anybody serves it: on a slot a connection counts only once a process has taken it. That we have no descriptor to ask
+with is no finding: no app is ended for what its agent lacks.
 """
 
 import asyncio
@@ -66,7 +67,8 @@ class Prober:
         if self._session is not None:
             await self._session.close()
 
-    async def check(self, probe: Probe) -> Finding:
+    async def check(self, probe: Probe) -> Finding | None:
+        """How it is; None where nobody could ask."""
         try:
             with anyio.fail_after(probe.timeout_ms / 1_000):
                 return await self._ask(probe.check)
@@ -107,7 +109,9 @@ class Prober:
         return Finding(ok=True)
 
 
-def _cannot_connect(error: OSError) -> Finding:
+def _cannot_connect(error: OSError) -> Finding | None:
+    if procfs.is_shortage(error):
+        return None
     return Finding(ok=False, detail=f"cannot connect: {os.strerror(error.errno or errno.EIO)}", silent=True)
 
 
@@ -143,7 +147,10 @@ async def _read_some(body: aiohttp.StreamReader) -> None:
 
 def _is_taken(port: int, own_port: int) -> bool:
     """Whether the server's end of our connection belongs to a process yet: in the accept queue it has no inode."""
-    return any(row.peer_port == own_port and row.inode for row in inetdiag.dump(port, CONNECTED))
+    try:
+        return any(row.peer_port == own_port and row.inode for row in inetdiag.dump(port, CONNECTED))
+    except FileNotFoundError:  # a kernel without inet_diag: that it is connected has to do
+        return True
 
 
 async def connections_left(launchable: Launchable, tree: Tree) -> ConnectionsLeft:

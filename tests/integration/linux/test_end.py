@@ -129,7 +129,7 @@ async def test_a_tree_is_ended_once_there_are_descriptors_to_find_it(start: Star
     tree, ended = Tree(pid=process.pid, start_time=process.start_time, mark=mark), list[tuple[int, ...]]()
 
     async def end() -> None:
-        ended.append(await end_tree(tree, deadline_ms=0))
+        ended.append(await end_tree(tree))
 
     with capture_logs() as told, anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
@@ -152,6 +152,8 @@ def test_nobody_is_taken_for_gone_for_want_of_descriptors(start: Start) -> None:
     before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - numbers, not paths
     with few_fds(1), pytest.raises(OSError, match="Too many open files"):
         pidfd.open_pidfd(process.pid, process.start_time)
+    with no_more_fds(), pytest.raises(OSError, match="Too many open files"):
+        procfs.socket_inodes([process.pid])
     assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - numbers, not paths
 
 

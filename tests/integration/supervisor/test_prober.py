@@ -11,9 +11,14 @@ from agent.model.ids import AppName, EnvironmentName, ProcessName
 from agent.model.process import HttpCheck, Probe, ProcessType, TcpCheck
 from agent.supervisor.launchable import InstanceKey, Launchable, Target
 from agent.supervisor.prober import Finding, Prober
+from tests.integration.limits import no_more_fds
 from tests.integration.supervisor.conftest import V1
 
 pytestmark = pytest.mark.anyio
+
+
+class NotAskedError(Exception):
+    """Nobody could ask."""
 
 
 @dataclass
@@ -32,7 +37,10 @@ class Site:
         )  # fmt: skip
         prober = Prober(launchable)
         async with prober:
-            return await prober.check(Probe(check=check, timeout_ms=timeout_ms))
+            found = await prober.check(Probe(check=check, timeout_ms=timeout_ms))
+        if found is None:
+            raise NotAskedError
+        return found
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(request)
@@ -156,3 +164,10 @@ async def test_nobody_there_is_said_so() -> None:
         finding = await site.check(check)
         assert (finding.ok, finding.silent) == (False, True)
         assert "Connection refused" in finding.detail
+
+
+@pytest.mark.parametrize("check", [TcpCheck(), TcpCheck(port=1), HttpCheck(path="/")])
+async def test_who_has_no_descriptor_to_ask_with_finds_nothing(site: Site, check: HttpCheck | TcpCheck) -> None:
+    """An app is not found dead, and ended, because its agent or the machine has no descriptor left."""
+    with no_more_fds(), pytest.raises(NotAskedError):
+        await site.check(check)
