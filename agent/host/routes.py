@@ -21,7 +21,7 @@ from agent.host import adopt
 from agent.host.assignments import AppKey
 from agent.linux import sockets
 from agent.linux.fdstore import FdStore, Inherited
-from agent.linux.procfs import Owner
+from agent.linux.procfs import Owner, is_shortage
 from agent.linux.sockets import PortInUse, port_in_use
 from agent.model.address import Address, parse_address
 from agent.model.ids import ProcessName
@@ -104,9 +104,15 @@ class Routes:
             held = self._types.setdefault(name, _Type())
             here = [slot for slot in held.admitted if address in held.bound.get(slot, ())]
             members = {left.slot: left.socket for left in found}
-            group = await to_thread.run_sync(
-                Group.adopt, address, members, list(members), Traffic(dict.fromkeys(here, 1))
-            )
+            traffic = Traffic(dict.fromkeys(here, 1))
+            try:
+                group = await to_thread.run_sync(Group.adopt, address, members, list(members), traffic)
+            except OSError as error:
+                if is_shortage(error):
+                    raise
+                # The address has left this host: whoever wants a socket there says that it is lost.
+                await to_thread.run_sync(_give_up, self._store, found)
+                continue
             opened = _Open(group, {left.slot: left.name for left in found if left.name})
             held.groups[address] = opened
             await self._keep(opened, name, address)
@@ -256,6 +262,13 @@ def _by_group(lefts: Iterable[adopt.Left]) -> dict[tuple[ProcessName, Address], 
     for left in adopt.parked_first(lefts):
         groups.setdefault((left.process, left.address), []).append(left)
     return groups
+
+
+def _give_up(store: FdStore, lefts: Iterable[adopt.Left]) -> None:
+    for left in lefts:
+        left.socket.close()
+        if left.name:
+            store.drop(left.name)
 
 
 def refuse_taken(address: Address) -> None:
