@@ -89,7 +89,12 @@ def spawn(launch: Launch, known: Callable[[Launched], None] = lambda _: None) ->
             pid = _start_shell(launch, command, gate)
         except OSError as error:
             return ExecFailure(error.errno or errno.EIO, f"cannot start {SHELL}")
-        handle = os.pidfd_open(pid)
+        try:
+            handle = os.pidfd_open(pid)
+        except OSError as error:
+            os.kill(pid, signal.SIGKILL)  # our child, whose exit nobody has collected: the number is its own still
+            os.waitpid(pid, 0)
+            return ExecFailure(error.errno or errno.EIO, "cannot watch the process")
         if (refused := _limit(pid, launch.rlimits)) is not None:
             _abandon(handle)
             return refused

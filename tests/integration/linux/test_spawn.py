@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agent.linux import pidfd
+from agent.linux import pidfd, procfs
 from agent.linux.executable import ExecFailure, Identity
 from agent.linux.spawn import Launch, keep_own_fds, spawn
 from tests.integration.linux.conftest import PYTHON, Start
@@ -48,6 +48,20 @@ def test_what_the_agent_inherited_does_not_reach_an_app(start: Start) -> None:
     seen = json.loads(start(PYTHON, "-c", FDS).rest())
     os.close(inherited)
     assert seen == [0, 1, 2, 3], "the last is the one that lists"
+
+
+def test_who_cannot_be_watched_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel gives no pidfd, the launch fails with its reason, and no process waits at a gate for ever."""
+
+    def none_left(_pid: int, _flags: int = 0) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pidfd_open", none_left)
+    mark = {"ROLLWAY_TEST": str(tmp_path)}
+    found = spawn(Launch(argv=("/bin/true",), env=mark, cwd=tmp_path, stdout=1, stderr=2))
+    assert isinstance(found, ExecFailure)
+    assert found.errno == errno.EMFILE
+    assert not procfs.marks(f"ROLLWAY_TEST={tmp_path}")
 
 
 def test_many_sockets_in_any_order_keep_their_places(start: Start) -> None:
