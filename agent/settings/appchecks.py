@@ -13,6 +13,8 @@ from agent.model.process import AppSpec, HttpCheck, Probe, ProcessType, TcpCheck
 from agent.settings.source import MISSING, Source, show_text, show_value
 
 FD: Final = "{fd}"
+RELEASE: Final = "release"
+"""Under which the output of the release command is found."""
 
 
 def check_app(spec: AppSpec, source: Source) -> None:
@@ -22,6 +24,10 @@ def check_app(spec: AppSpec, source: Source) -> None:
     if spec.release is not None:
         _check_command(spec.release.command, ("release", "command"), source, shell=False, has_fd=False)
     for process in spec.processes:
+        if process.name == RELEASE:
+            raise source.error(
+                ("process", RELEASE), "another name: so the release command is called, [release] command", RELEASE
+            )
         _check_process(process, source)
     _check_after(spec, source)
     _check_listen(spec, source)

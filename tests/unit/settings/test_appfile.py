@@ -68,6 +68,10 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
         WEB + "count = 501\n",
         ("web.count: expected an integer from 0 to 500",),
     ),
+    "a type that is called as the release command": (
+        WEB + '[process.release]\ncommand = "x"\n',
+        (":4: process.release: expected another name", "found release"),
+    ),
     "no surge at all": (WEB + "surge = 0\n", ("process.web.surge: expected an integer from 1",)),
     "a duration without a unit": (
         WEB + '[process.web.stop]\nlinger = "10"\n',
