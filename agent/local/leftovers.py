@@ -1,13 +1,19 @@
 """Ends the instances whose agent could not: it was killed, and nobody started it again.
 
-They are known by their environment, which names their folder below the hosts' folder of this very `up`. Synchronous.
+They are known by their environment, which names their folder below the hosts' folder of this very `up`. Looked for
+again until none is found: what forks meanwhile is found by the next look. Synchronous.
 """
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
+
+_END_MAX_S: Final = 5.0
+_LOOK_S: Final = 0.01
 
 
 def mark(hosts_folder: Path) -> str:
@@ -16,9 +22,13 @@ def mark(hosts_folder: Path) -> str:
 
 
 def end(hosts_folder: Path) -> list[int]:
-    """Kill every instance of the hosts below `hosts_folder`; gives their pids."""
-    borne = b"\0" + mark(hosts_folder).encode()
-    return [pid for pid in _pids() if _kill(pid, borne)]
+    """Kill every instance of the hosts below `hosts_folder`; gives the pids of all that were killed."""
+    borne, until_s = b"\0" + mark(hosts_folder).encode(), time.monotonic() + _END_MAX_S
+    killed: set[int] = set()
+    while (found := {pid for pid in _pids() if _kill(pid, borne)}) and time.monotonic() < until_s:
+        killed |= found
+        time.sleep(_LOOK_S)
+    return sorted(killed | found)
 
 
 def _pids() -> Iterator[int]:
