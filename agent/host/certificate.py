@@ -14,6 +14,7 @@ from typing import Final
 
 import anyio
 import structlog
+from anyio import to_thread
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -102,7 +103,7 @@ async def _renew(tls: TlsFiles, coordinators: Sequence[str], context: ssl.SSLCon
         raise FailedError("the certificate is for another kind of key than P-256", "Renew it where it was made.")
     name = str(old.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
     pem = checked(await enrol.renew(coordinators, context), name, key)
-    atomic.write_atomically(Path(tls.certificate), pem)
+    await to_thread.run_sync(atomic.write_atomically, Path(tls.certificate), pem)
     context.load_cert_chain(tls.certificate, tls.key)
     until = _certificate(tls).not_valid_after_utc
     log.info("certificate renewed", valid_until=until.isoformat())

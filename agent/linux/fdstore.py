@@ -53,7 +53,11 @@ class FdStore:
         """Wait until everything said before is done; False where nobody answered in time."""
         if not self._address:
             return False
-        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        try:
+            ours, theirs = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            log.warning("the service manager cannot be waited for", reason=str(error))
+            return False
         try:
             self._say(Notice(barrier=True), theirs)
             os.close(theirs)

@@ -175,7 +175,8 @@ class Logs:
             self._store.drop(self._to_drop.pop())
         while self._unkept:
             key = self._unkept.pop()
-            self._store.put(f"{key}{_SUFFIX}", self._journals[key].fd)
+            if (journal := self._journals.get(key)) is not None:  # else it has ended meanwhile
+                self._store.put(f"{key}{_SUFFIX}", journal.fd)
 
     def committed(self, key: InstanceKey, records: Sequence[bytes]) -> None:
         """Show to followers, and have sent, what was just committed."""
