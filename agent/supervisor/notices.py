@@ -29,7 +29,8 @@ class Notices:
         self.path: Final = path
         self._socket: Final = sock
         self._strangers = False
-        self._at_once = 0
+        self._heard = 0
+        self._since_s = 0.0
         self._members: frozenset[int] = frozenset()
 
     @classmethod
@@ -57,13 +58,9 @@ class Notices:
         while True:
             said = notifysocket.look(self._socket)
             if said is None:
-                self._at_once = 0
                 await anyio.wait_readable(self._socket)
                 continue
-            self._at_once += 1
-            if self._at_once > AT_ONCE:
-                await anyio.sleep(PAUSE_S)
-                self._at_once = 0
+            await self._take_turn()
             if await self._is_ours(said.pid, tree):
                 return parse(said.datagram)
             if not self._strangers:
@@ -71,6 +68,15 @@ class Notices:
                 log.warning("a notice from outside of the instance is ignored", pid=said.pid, path=str(self.path))
             self.drop()
             await anyio.sleep(PAUSE_S)  # to look for it in the whole tree is dear
+
+    async def _take_turn(self) -> None:
+        """Wait where enough was heard for now, whether or not the speaker is so fast that there always is more."""
+        over_s = self._since_s + PAUSE_S
+        if is_enough := self._heard >= AT_ONCE:
+            await anyio.sleep_until(over_s)
+        if is_enough or anyio.current_time() >= over_s:
+            self._heard, self._since_s = 0, anyio.current_time()
+        self._heard += 1
 
     async def _is_ours(self, pid: int, tree: Tree) -> bool:
         if pid != tree.pid and pid not in self._members:
