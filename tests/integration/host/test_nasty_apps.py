@@ -30,7 +30,7 @@ MIB: Final = 1 << 20
 FLOOD_BYTES: Final = 256 * MIB
 GROWS_AT_MOST: Final = 48 * MIB
 ANSWERS_WITHIN_S: Final = 2.0
-READY: Final = Probe(check=HttpCheck(path="/"), period_ms=100, timeout_ms=300, failures=2)
+READY: Final = Probe(check=HttpCheck(path="/"), period_ms=100, timeout_ms=1_000, failures=2)
 
 
 def nasty(kind: str, switch: Path) -> ProcessType:
