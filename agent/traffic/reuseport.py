@@ -49,7 +49,7 @@ class Group:
     """The sockets of one address. Make it with `open` or `adopt`."""
 
     def __init__(self, address: Address, members: Mapping[int, socket.socket]) -> None:
-        invariant(PARKED in members, "a group has a parked socket")
+        invariant(bool(members), "a group has a socket")
         self.address = address
         self._members = dict(members)
         self._order = [slot for slot in sorted(members) if sockets.is_listening(members[slot])]
@@ -76,20 +76,29 @@ class Group:
         """Take over the sockets of an earlier agent, which had made them in this order and admitted this traffic.
 
         Its program is in force all the while. Where it lost sockets, the parked one among them, it is replaced by one
-        for those that are left.
+        for those that are left. Raises OSError where there can be no parked socket; the members stay the caller's.
         """
-        is_whole = PARKED in members
-        group = cls(address, members if is_whole else {**members, PARKED: sockets.listen(address)})
-        known = [*order, *(() if is_whole else (PARKED,))]
-        group._order = [slot for slot in known if sockets.is_listening(group._members[slot])]
+        group = cls(address, members)
+        group._order = [slot for slot in order if sockets.is_listening(members[slot])]
         group._traffic = traffic
         group._order = group._kernel_order()
-        if not is_whole:
-            group._attach()
-            group.discover()
+        if PARKED not in members:
+            group._park_anew()
         if not group.mend():
             group._guard()
         return group
+
+    def _park_anew(self) -> None:
+        """The program in force may send to the very place that the new socket gets: another one comes before it."""
+        if self._order:
+            self._attach()
+        try:
+            self._add(PARKED)
+        except OSError:
+            self._watch.close()
+            raise
+        self._attach()
+        self.discover()
 
     @property
     def members(self) -> Mapping[int, socket.socket]:

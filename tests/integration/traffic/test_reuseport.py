@@ -213,6 +213,26 @@ def test_the_next_agent_finds_out_the_order(group: Group) -> None:
         assert answered(next_agents, 5, alone_address(slot)) == {slot: 5}
 
 
+def test_nobody_is_sent_to_a_parked_socket_that_is_made_anew(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next agent finds a living instance's socket alone: who comes while it parks anew gets to the instance."""
+    group.admit(Traffic({0: 1}))
+    found = {0: group.slot_socket(0).dup()}
+    group.close()
+    listen, answers = sockets.listen, list[int]()
+
+    def under_load(address: Address) -> socket.socket:
+        made, before = listen(address), sockets.queue_length(found[0])
+        for _ in range(10):
+            with client(address):
+                pass
+        answers.append(sockets.queue_length(found[0]) - before)
+        return made
+
+    monkeypatch.setattr(sockets, "listen", under_load)
+    Group.adopt(group.address, found, (0,), Traffic({0: 1})).close()
+    assert answers[0] == 10
+
+
 @pytest.mark.parametrize("admitted", [(5,), (0, 5), (2, 3)], ids=str)
 def test_sockets_leave_and_nobody_is_sent_astray(group: Group, admitted: tuple[int, ...]) -> None:
     """Spare sockets and the parked one are given up one by one: after each, connections reach who was admitted."""
