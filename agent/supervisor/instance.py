@@ -224,6 +224,7 @@ class Instance:
             restarts=machine.restarts,
             crash_looping=machine.history.crash_looping,
             detail=machine.detail or (self._status if machine.pid is not None else ""),
+            type=self.launchable.type,
         )
 
     # Actions

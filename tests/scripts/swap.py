@@ -231,6 +231,7 @@ class SwapScript:
                     state="starting",
                     since=self._now(),
                     launched=self._now(),
+                    type=self._specs[release.name].process(process),
                 )
                 yield f"launch {process}.{slot} of {release.name}"
             case Route(process=process, admitted=admitted, waiting=waiting):

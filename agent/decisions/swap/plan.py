@@ -12,10 +12,10 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from agent.decisions.swap import hand
-from agent.decisions.swap.hand import aim
+from agent.decisions.swap import hand, ranks
+from agent.decisions.swap.hand import Place, aim
 from agent.decisions.swap.orders import refusal, returns_to_stable
-from agent.decisions.swap.slots import LIVE, TypePlan, has_ended, leave_first, plan_type
+from agent.decisions.swap.slots import LIVE, TypePlan, has_ended, plan_type
 from agent.decisions.swap.state import (
     AdminEnded,
     Assigned,
@@ -209,25 +209,17 @@ def _converge(state: SwapState, now: Instant) -> tuple[SwapState, list[SwapActio
     if assignment is None:
         return state, []
     if state.draining or assignment.release is None:
-        after = {view.process: _after(state, view.process) for view in state.instances}
-        stops = {(view.process, view.slot) for view in state.instances if view.process in leave_first(after)}
-        state, actions = _perform(state, stops, [], now)
+        state, actions = _perform(state, ranks.in_turn(state, state.instances), [], now)
         if assignment.release is None and not state.instances:
             state = replace(state, phase="done", reason="")
         return state, actions
     if state.spec is None:
-        halted = {(one.process, one.slot) for one in state.instances if one.slot in hand.halted(state, one.process)}
-        return _with_wake(*_perform(state, halted, [], now), now)
+        return _with_wake(*_perform(state, ranks.in_turn(state, ranks.halted(state)), [], now), now)
     plans = _plans(state, state.spec, assignment)
     state = _judge(state, plans, assignment, now)
     stops, launches = _moves(state, plans, assignment)
     state, actions = _perform(state, stops, launches, now)
     return _with_wake(state, actions, now)
-
-
-def _after(state: SwapState, name: ProcessName) -> tuple[ProcessName, ...]:
-    process = state.spec.process(name) if state.spec else None
-    return process.after if process is not None else ()
 
 
 def _plans(state: SwapState, spec: AppSpec, assignment: Assignment) -> dict[ProcessName, TypePlan]:
@@ -252,9 +244,11 @@ def _plans(state: SwapState, spec: AppSpec, assignment: Assignment) -> dict[Proc
             )
         waiting = [process for process in waiting if process.name not in plans]
     if all(plan.complete for plan in plans.values()):  # only now may types go that the new release does not have
-        for name in {view.process for view in state.instances} - plans.keys():
-            live = [view.slot for view in state.instances if view.process == name and view.state in LIVE]
-            plans[name] = TypePlan(stop=tuple(live), complete=True)
+        gone = [view for view in state.instances if view.process not in plans]
+        in_turn = ranks.in_turn(state, gone)
+        for name in {view.process for view in gone}:
+            slots = tuple(slot for process, slot in sorted(in_turn) if process == name)
+            plans[name] = TypePlan(stop=slots, complete=True)
     return plans
 
 
@@ -300,8 +294,9 @@ def _failure(new: list[InstanceView], state: SwapState, assignment: Assignment, 
 
 def _moves(
     state: SwapState, plans: dict[ProcessName, TypePlan], assignment: Assignment
-) -> tuple[set[tuple[ProcessName, int]], list[tuple[ProcessName, int]]]:
-    release = assignment.release
+) -> tuple[set[Place], list[Place]]:
+    release, halted = assignment.release, ranks.halted(state)
+    by_hand = ranks.in_turn(state, halted)
     if state.phase == "failed" and not returns_to_stable(state):
         # What failed and never served is stopped, so that it cannot become ready later and take traffic unasked.
         never_ready = {
@@ -309,13 +304,14 @@ def _moves(
             for view in state.instances
             if release and view.release == release.name and view.state in LIVE and view.state != "ready"
         }
-        return never_ready, []
+        return never_ready | by_hand, []
     stops = {(name, slot) for name, plan in plans.items() for slot in plan.stop}
+    stops -= {(view.process, view.slot) for view in halted} - by_hand
     return stops, [(name, slot) for name, plan in plans.items() for slot in plan.launch]
 
 
 def _perform(
-    state: SwapState, stops: set[tuple[ProcessName, int]], launches: list[tuple[ProcessName, int]], now: Instant
+    state: SwapState, stops: set[Place], launches: list[Place], now: Instant
 ) -> tuple[SwapState, list[SwapAction]]:
     """Actions in their order: launch, then route without what is about to stop, then stop."""
     assignment = aim(state)

@@ -19,7 +19,7 @@ from agent.model.assignment import (
     ReleaseRef,
 )
 from agent.model.ids import ProcessName, ReleaseName
-from agent.model.process import AppSpec
+from agent.model.process import AppSpec, ProcessType
 from agent.model.release import Order
 from agent.model.units import Instant, Milliseconds
 
@@ -38,6 +38,8 @@ class InstanceView(Struct, frozen=True, kw_only=True):
     restarts: int = 0
     crash_looping: bool = False
     detail: str = ""
+    type: ProcessType | None = None
+    """As what it was launched; None: as the assigned release says of its type."""
 
 
 class Renewal(Struct, frozen=True, kw_only=True):
