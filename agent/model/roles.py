@@ -51,6 +51,8 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     """While nobody takes the agent's output, instances wait in their writes, or their lines are dropped and counted."""
     ring_bytes: int = 256 * 1024
     """Last log records kept per instance."""
+    launches: int | None = None
+    """So many instances are started at once; None: twice as many as the host has cores."""
 
     @classmethod
     def below(cls, name: HostName, coordinators: tuple[str, ...], state_dir: str = AGENT_STATE_DIR) -> Self:

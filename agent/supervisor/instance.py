@@ -14,7 +14,6 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from agent.decisions.process.instance import new, step
-from agent.decisions.process.probe import effective
 from agent.decisions.process.state import (
     AcceptLeft,
     Action,
@@ -29,6 +28,7 @@ from agent.decisions.process.state import (
     Launched,
     LaunchFailed,
     LaunchNow,
+    LaunchWithheld,
     Level,
     Noticed,
     Probed,
@@ -38,7 +38,6 @@ from agent.decisions.process.state import (
     StartProbe,
     StopAsked,
     StopProbe,
-    Terms,
     Tick,
     Wake,
     WatchConnections,
@@ -93,7 +92,7 @@ class Instance:
         self._record = left
         self._unrecorded = False
         kept = left.instance if left else None
-        self._machine = kept.machine if kept else new(_terms(launchable), clock.now())
+        self._machine = kept.machine if kept else new(launchable.terms, clock.now())
         self._status = ""
         self._shown = self._seen()
         self._send, self._inbox = anyio.create_memory_object_stream[Event](INBOX_EVENTS_MAX)
@@ -233,7 +232,7 @@ class Instance:
         """Perform; the answer, where there is one at once."""
         match action:
             case LaunchNow():
-                return (await self._launch(tasks),)
+                return await self._launch(tasks)
             case Signal() | ShowNotice() | KillTree() | CloseProcess():
                 await self._end(action)
             case StartProbe() | StopProbe() | WatchConnections():
@@ -249,12 +248,12 @@ class Instance:
                 self._wake = action.at
         return ()
 
-    async def _launch(self, tasks: TaskGroup) -> Event:
+    async def _launch(self, tasks: TaskGroup) -> tuple[Event, ...]:
         given = self.launchable
         try:
             config = await given.config() if callable(given.config) else given.config
         except RollwayError as error:
-            return LaunchFailed(errno=errno.EKEYREJECTED, what=str(error), jitter=self._around.jitter())
+            return (LaunchFailed(errno=errno.EKEYREJECTED, what=str(error), jitter=self._around.jitter()),)
         plan = Plan(
             key=given.key,
             release=given.release.name,
@@ -266,12 +265,16 @@ class Instance:
             listeners=given.listeners,
             port=given.port,
         )
-        process = await start(self._around, plan, tasks)
+        async with self._around.launches:
+            if self._stop is not None:
+                stop, self._stop = self._stop, None
+                return stop, LaunchWithheld()
+            process = await start(self._around, plan, tasks)
         if isinstance(process, ExecFailure):
-            return LaunchFailed(errno=process.errno, what=str(process), jitter=self._around.jitter())
+            return (LaunchFailed(errno=process.errno, what=str(process), jitter=self._around.jitter()),)
         self._process = process
         self._attend(process, tasks)
-        return Launched(pid=process.pid)
+        return (Launched(pid=process.pid),)
 
     async def _end(self, action: Signal | ShowNotice | KillTree | CloseProcess) -> None:
         process = self._process
@@ -389,13 +392,3 @@ def _noticed(notice: Notice, launch: int) -> Noticed:
     more_us = notice.extend_timeout_us
     more_ms = None if more_us is None else min(more_us // 1_000, EXTENSION_MS_MAX)
     return Noticed(launch=launch, condition=condition, watchdog=notice.watchdog, more_ms=more_ms)
-
-
-def _terms(launchable: Launchable) -> Terms:
-    listens = launchable.target is not None
-    return Terms(
-        stop=launchable.type.stop,
-        restart=launchable.type.restart,
-        probes=effective(launchable.type.probes, listens=listens),
-        listens=listens,
-    )

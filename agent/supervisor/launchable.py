@@ -12,6 +12,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from agent.decisions.process.probe import effective
+from agent.decisions.process.state import Terms
 from agent.model.assignment import ReleaseRef
 from agent.model.ids import AppName, EnvironmentName, ProcessName, ReleaseName, is_name
 from agent.model.process import ProcessType
@@ -87,6 +89,17 @@ class Launchable(Struct, frozen=True, kw_only=True):
     """None: the type does not listen."""
     linger_ms: Milliseconds | None = None
     """Over the stop policy's linger."""
+
+    @property
+    def terms(self) -> Terms:
+        """The policies under which it lives."""
+        listens = self.target is not None
+        return Terms(
+            stop=self.type.stop,
+            restart=self.type.restart,
+            probes=effective(self.type.probes, listens=listens),
+            listens=listens,
+        )
 
 
 class AdminCommand(Struct, frozen=True, kw_only=True):

@@ -60,6 +60,8 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     """Whether leaves can be made below `cgroup_root` by now; blocking, may fail with OSError."""
     rlimits: Rlimits = {}
     """What instances have in place of the agent's own limits."""
+    launches: anyio.CapacityLimiter
+    """So many are started at once; the others wait in the order in which they came."""
 
     def folder(self, key: InstanceKey) -> Folder:
         return Folder(self.run_dir, str(key))
