@@ -20,7 +20,9 @@ from agent.coordinator.db import environments, fleet, members, rollouts
 from agent.coordinator.db.engine import Database
 from agent.coordinator.db.environments import EnvironmentRow
 from agent.coordinator.db.members import Member
+from agent.coordinator.environments import settings_of
 from agent.coordinator.keys import CoordinatorKey
+from agent.coordinator.leases import Leases
 from agent.errors import FailedError, ForbiddenError, NotFoundError, RefusedError
 from agent.link.accept import Links
 from agent.link.tls import Peer, key_id
@@ -28,6 +30,7 @@ from agent.linux import clock
 from agent.model.assignment import AppReport, Assignment, HostReport
 from agent.model.environment import EnvironmentSettings
 from agent.model.ids import AppName, EnvironmentName, HostName, is_name
+from agent.model.lease import LeaseAnswer, LeaseAsk, LeaseName
 from agent.model.units import Milliseconds
 from agent.wire.messages import Hello
 
@@ -52,15 +55,23 @@ class Hosts:
     """Listens to the link. `follower` is set before anybody can connect."""
 
     def __init__(
-        self, database: Database, key: CoordinatorKey, epoch: int, known: Iterable[Hello], decided: Iterable[Member]
+        self,
+        database: Database,
+        key: CoordinatorKey,
+        epoch: int,
+        known: Iterable[Hello],
+        decided: Iterable[Member],
+        *,
+        leases: Leases,
+        lease_ms: Milliseconds,
     ) -> None:
-        self._database, self._key = database, key
+        self._database, self._key, self._leases = database, key, leases
         self._members = {member.name: member for member in decided}
         self._hellos = {hello.host: self._as_decided(hello) for hello in known}
         self._order = _ordered(self._hellos)
         self._reports: dict[HostName, HostReport] = {}
         self._since_ms = dict.fromkeys(self._hellos, clock.now().wall_ms)
-        self.links = Links(epoch=epoch, listener=self)
+        self.links = Links(epoch=epoch, listener=self, lease_ms=lease_ms)
         self.follower: Follower
 
     @property
@@ -224,8 +235,22 @@ class Hosts:
         for app in report.apps:
             self.follower.host_reported(report.host, app)
 
+    async def lease_asks(self, host: HostName, asks: tuple[LeaseAsk, ...]) -> tuple[LeaseAnswer, ...] | None:
+        def read(connection: Connection) -> frozenset[LeaseName]:
+            found = {place: environments.get(connection, *place) for place in {ask.name[:2] for ask in asks}}
+            here = {
+                place
+                for place, row in found.items()
+                if row is not None and self.belongs(host, row.environment, settings_of(row))
+            }
+            return frozenset(ask.name for ask in asks if ask.name[:2] in here)
+
+        allowed = await self._database.run(read) if asks else frozenset[LeaseName]()
+        return await self._leases.ask(host, asks, allowed)
+
     def disconnected(self, host: HostName) -> None:
         self._reports.pop(host, None)
+        self._leases.left(host)
         if host in self._hellos:
             self._since_ms[host] = clock.now().wall_ms
         self.follower.host_disconnected(host)

@@ -23,6 +23,7 @@ from agent.host import drained
 from agent.host.assignments import AppKey, States
 from agent.host.converge import Actor
 from agent.host.keys import HostKey
+from agent.host.leases import Leases
 from agent.host.releases import Releases, ReleaseSource
 from agent.host.services import Services
 from agent.host.tails import tail
@@ -75,6 +76,7 @@ class Host:
             address=settings.address,
             on_state=self._on_state,
         )
+        self.leases = Leases(supervisor, self._actors)
         self.loaded = False
         self.stops_for_good = False
         """Whether what the service manager keeps for a next agent will be lost."""
@@ -223,7 +225,7 @@ class Host:
             actor.put(event)
 
     def _begin(self, key: AppKey, state: SwapState) -> Actor:
-        state = replace(state, draining=self.drained)
+        state = replace(state, draining=self.drained, leases=self.leases.of(key, state))
         actor = self._actors[key] = Actor(key, state, self._services, self._tasks)
         self._tasks.start_soon(actor.run)
         return actor
@@ -239,6 +241,7 @@ class Host:
 
     def _on_state(self) -> None:
         if self.loaded:
+            self.leases.look()
             self._on_report(self.reports())
         self._tell()
 

@@ -128,6 +128,7 @@ class Agent:
             rng=random.Random(),  # noqa: S311 - spreads reconnects, keeps no secret
             on_assign=self._host.assign,
             tail=lambda ask: tail(self._supervisor, ask),
+            leases=self._host.leases,
             on_connected=self._linked,
         )
         self._health = Health(

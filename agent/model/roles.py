@@ -8,6 +8,7 @@ from typing import Final, Literal, Self
 from msgspec import Struct
 
 from agent.model.ids import EnvironmentName, HostName
+from agent.model.units import Milliseconds
 
 AGENT_STATE_DIR: Final = "/var/lib/rollway"
 COORDINATOR_STATE_DIR: Final = "/var/lib/rollway-coordinator"
@@ -73,6 +74,8 @@ class CoordinatorSettings(Struct, frozen=True, kw_only=True):
     tls: TlsFiles
     advertise: tuple[str, ...] = ()
     """`https://HOST:PORT` each, by which agents and operators reach it; empty: what `listen` and this machine say."""
+    lease_ms: Milliseconds = 30_000
+    """How long a singleton runs on while its host hears nothing of a coordinator."""
 
     @classmethod
     def below(cls, state_dir: str = COORDINATOR_STATE_DIR) -> Self:

@@ -11,6 +11,7 @@ from agent.model.process import (
     CrashLoop,
     HttpCheck,
     NotifyCheck,
+    OnPartition,
     Probe,
     ProbeKind,
     Probes,
@@ -56,7 +57,7 @@ SCHEMA: Final = Schema(
         "": "app",
         "build": "run exclude",
         "release": "command timeout rollback",
-        "process.*": "command shell count listen bind surge swap when_none_ready after",
+        "process.*": "command shell count listen bind surge swap when_none_ready after singleton on_partition",
         "process.*.stop": "linger signal grace",
         "process.*.restart": "policy first_delay base_delay max_delay reset_after",
         "process.*.restart.crash_loop": "restarts within",
@@ -70,7 +71,7 @@ SCHEMA: Final = Schema(
     planned={
         "": "verify",
         "build": "assets",
-        "process.*": "total singleton on_partition limits sandbox",
+        "process.*": "total limits sandbox",
         "process.*.stop": "notice",
         "process.*.probe.startup|readiness|liveness": "https exec",
     },
@@ -86,6 +87,7 @@ _BIND: Final[Kind[Bind]] = one_of("fd", "port")
 _SWAP: Final[Kind[SwapOrder]] = one_of("start-first", "stop-first")
 _WHEN_NONE_READY: Final[Kind[WhenNoneReady]] = one_of("wait", "refuse")
 _RESTART: Final[Kind[RestartWhen]] = one_of("always", "on-failure", "never")
+_ON_PARTITION: Final[Kind[OnPartition]] = one_of("stop", "keep")
 _ROLLBACK: Final[Kind[RollbackRule]] = one_of("safe", "barrier")
 _SIGNAL: Final[Kind[str]] = one_of("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 _CONFIG_KEY: Final = text_where(CONFIG_KEY_EXPECTED, is_config_key)
@@ -129,6 +131,8 @@ def _config_key(table: Table) -> ConfigKey:
 
 def _process(name: ProcessName, table: Table) -> ProcessType:
     default = ProcessType(name=name, command="")
+    singleton = table.get("singleton", BOOLEAN, default.singleton)
+    _check_singleton(table, singleton=singleton)
     return ProcessType(
         name=name,
         command=table.need("command", COMMAND),
@@ -137,13 +141,23 @@ def _process(name: ProcessName, table: Table) -> ProcessType:
         listen=table.get("listen", list_of(ADDRESS), default.listen),
         bind=table.get("bind", _BIND, default.bind),
         surge=table.get("surge", integer(1, MAX_COUNT), default.surge),
-        swap=table.get("swap", _SWAP, default.swap),
+        swap=table.get("swap", _SWAP, "stop-first" if singleton else default.swap),
         when_none_ready=table.get("when_none_ready", _WHEN_NONE_READY, default.when_none_ready),
         after=tuple(ProcessName(other) for other in table.get("after", list_of(NAME), ())),
+        singleton=singleton,
+        on_partition=table.get("on_partition", _ON_PARTITION, default.on_partition),
         stop=_stop(table.table("stop")),
         restart=_restart(table.table("restart")),
         probes=_probes(table.table("probe")),
     )
+
+
+def _check_singleton(table: Table, *, singleton: bool) -> None:
+    if not singleton and "on_partition" in table:
+        raise table.error("on_partition", "singleton = true beside it: others run on without a coordinator", "none")
+    for key in ("count", "surge"):
+        if singleton and key in table:
+            raise table.error(key, "nothing beside singleton = true: there is one in the whole environment", f'"{key}"')
 
 
 def _stop(table: Table) -> StopPolicy:

@@ -269,6 +269,8 @@ class Instance:
             if self._stop is not None:
                 stop, self._stop = self._stop, None
                 return stop, LaunchWithheld()
+            if given.type.singleton and (why := await self._around.guards.admit(given.key.lease, given.type)):
+                return (LaunchFailed(errno=errno.EAGAIN, what=why, jitter=self._around.jitter()),)
             process = await start(self._around, plan, tasks)
         if isinstance(process, ExecFailure):
             return (LaunchFailed(errno=process.errno, what=str(process), jitter=self._around.jitter()),)

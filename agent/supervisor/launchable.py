@@ -16,6 +16,7 @@ from agent.decisions.process.probe import effective
 from agent.decisions.process.state import Terms
 from agent.model.assignment import ReleaseRef
 from agent.model.ids import AppName, EnvironmentName, ProcessName, ReleaseName, is_name
+from agent.model.lease import LeaseName
 from agent.model.process import ProcessType
 from agent.model.units import Milliseconds
 
@@ -36,6 +37,11 @@ class InstanceKey(Struct, frozen=True):
     @property
     def name(self) -> str:
         return f"{self.process}.{self.slot}"
+
+    @property
+    def lease(self) -> LeaseName:
+        """That it needs where its type is a singleton."""
+        return LeaseName(self.app, self.environment, self.process)
 
     def __str__(self) -> str:
         return f"{self.app}.{self.environment}.{self.name}"

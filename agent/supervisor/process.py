@@ -30,6 +30,7 @@ from agent.linux.spawn import Launch, Rlimits, spawn
 from agent.model.ids import ReleaseName
 from agent.model.process import Probes
 from agent.supervisor.folder import STREAMS, Folder
+from agent.supervisor.guards import Guards
 from agent.supervisor.launchable import InstanceKey, Listener, environment_of, sockets_named, words_of
 from agent.supervisor.logs import Logs, Marks, Stream
 from agent.supervisor.notices import Notices, heard_as
@@ -53,6 +54,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     logs: Logs
     store: FdStore
     inherited: Inherited
+    guards: Guards
     jitter: Callable[[], float]
     """Draws in 0..1."""
     cgroup_root: Path | None = None

@@ -28,6 +28,7 @@ from agent.linux.spawn import Rlimits
 from agent.model.ids import AppName, EnvironmentName
 from agent.model.units import Milliseconds
 from agent.supervisor import oneoff
+from agent.supervisor.guards import Guards
 from agent.supervisor.instance import Instance
 from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey, Launchable
 from agent.supervisor.logs import Follower, Logs, Outlet, matching
@@ -72,12 +73,15 @@ class Supervisor:
             logs=Logs(outlet, store, inherited, drops=drops_logs, kept_bytes=ring_bytes),
             store=store,
             inherited=inherited,
+            guards=Guards(run_dir, cgroup_root),
             jitter=jitter,
             cgroup_root=cgroup_root,
             has_room=has_room,
             rlimits=rlimits or {},
             launches=anyio.CapacityLimiter(launches or launches_at_once()),
         )
+        self.guards: Final = self._around.guards
+        """Leases of singletons."""
         self._on_change = on_change
         self._on_event = on_event
         self._instances: dict[InstanceKey, Instance] = {}
@@ -87,8 +91,10 @@ class Supervisor:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """The owner of all that is started; ready once it is known what an earlier agent has left."""
+        await to_thread.run_sync(self.guards.load)
         await self._find_left()
         async with anyio.create_task_group() as self._tasks:
+            self.guards.tasks = self._tasks
             task_status.started()
             await anyio.sleep_forever()
 
@@ -103,6 +109,8 @@ class Supervisor:
     def adopt(self, launchable: Launchable) -> None:
         """Take up the instance that an earlier agent left under this key: its process is not touched."""
         self._begin(launchable, self._left.pop(launchable.key))
+        if launchable.type.singleton and self._tasks is not None:
+            self._tasks.start_soon(self.guards.keep, launchable.key.lease)
 
     async def until_taken_up(self) -> None:
         """Wait until every instance has what was left of it: what is inherited and not taken then is nobody's."""

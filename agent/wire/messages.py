@@ -12,6 +12,7 @@ from msgspec import Struct
 from agent.errors import VerificationError
 from agent.model.assignment import Assignment, HostReport
 from agent.model.ids import AppName, EnvironmentName, HostName, ProcessName
+from agent.model.lease import LeaseAnswer, LeaseAsk
 from agent.model.units import Milliseconds
 
 PROTOCOL: Final = 1
@@ -49,6 +50,13 @@ class TailEnd(Struct, frozen=True, kw_only=True, tag="tail_end"):
     tail: int
 
 
+class AskLeases(Struct, frozen=True, kw_only=True, tag="ask_leases"):
+    """All leases that the host has or wants; of what it leaves out nothing lives there. Again and again."""
+
+    number: int
+    asks: tuple[LeaseAsk, ...] = ()
+
+
 class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
     """Coordinator's first frame. `epoch` fences: whoever has seen a higher one refuses this coordinator."""
 
@@ -56,6 +64,8 @@ class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
     epoch: int
     spread_ms: Milliseconds = 1_000
     """Over how long to spread the first try to connect again: it grows with the fleet, so that none comes at once."""
+    lease_ms: Milliseconds = 0
+    """How long a singleton may go on without an answer to `AskLeases`; 0: this coordinator answers none."""
 
 
 class Assign(Struct, frozen=True, kw_only=True, tag="assign"):
@@ -78,8 +88,14 @@ class StopTail(Struct, frozen=True, kw_only=True, tag="stop_tail"):
     tail: int
 
 
-FromAgent = Hello | Report | TailLines | TailEnd
-FromCoordinator = Welcome | Assign | TailLogs | StopTail
+class AnswerLeases(Struct, frozen=True, kw_only=True, tag="answer_leases"):
+    number: int
+    """Of the `AskLeases` that is answered: what is granted counts from when that was made."""
+    answers: tuple[LeaseAnswer, ...] = ()
+
+
+FromAgent = Hello | Report | TailLines | TailEnd | AskLeases
+FromCoordinator = Welcome | Assign | TailLogs | StopTail | AnswerLeases
 
 Message = TypeVar("Message")
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from agent.decisions.swap import hand, ranks
+from agent.decisions.swap import hand, lease, ranks
 from agent.decisions.swap.hand import Place, aim
 from agent.decisions.swap.orders import refusal, returns_to_stable
 from agent.decisions.swap.slots import LIVE, TypePlan, has_ended, plan_type
@@ -24,6 +24,7 @@ from agent.decisions.swap.state import (
     Forget,
     InstanceView,
     Launch,
+    Leased,
     Observed,
     PinAsked,
     Prepare,
@@ -104,6 +105,8 @@ def _apply(state: SwapState, event: SwapEvent, now: Instant) -> SwapState:
                 all_ready_since=None,
                 renewal=state.renewal and replace(state.renewal, armed=now),
             )
+        case Leased(leases=leases):
+            return replace(state, leases=leases)
         case Drain() | Undrain():
             return replace(state, draining=isinstance(event, Drain))
         case RestartAsked() | StopAsked() | PinAsked() | UnpinAsked():
@@ -215,14 +218,14 @@ def _converge(state: SwapState, now: Instant) -> tuple[SwapState, list[SwapActio
         return state, actions
     if state.spec is None:
         return _with_wake(*_perform(state, ranks.in_turn(state, ranks.halted(state)), [], now), now)
-    plans = _plans(state, state.spec, assignment)
+    plans = _plans(state, state.spec, assignment, now)
     state = _judge(state, plans, assignment, now)
     stops, launches = _moves(state, plans, assignment)
     state, actions = _perform(state, stops, launches, now)
     return _with_wake(state, actions, now)
 
 
-def _plans(state: SwapState, spec: AppSpec, assignment: Assignment) -> dict[ProcessName, TypePlan]:
+def _plans(state: SwapState, spec: AppSpec, assignment: Assignment, now: Instant) -> dict[ProcessName, TypePlan]:
     """One plan per process type, in ranks: a type may launch once all types in its `after` are complete."""
     release = assignment.release
     if release is None:
@@ -233,15 +236,16 @@ def _plans(state: SwapState, spec: AppSpec, assignment: Assignment) -> dict[Proc
         now_planned = [process for process in waiting if all(name in plans for name in process.after)]
         for process in now_planned or waiting:  # settings refuse cycles; a cycle must not hang a host all the same
             own = tuple(view for view in state.instances if view.process == process.name)
-            plans[process.name] = plan_type(
+            plan = plan_type(
                 process,
-                assignment.counts.get(process.name, process.count),
+                lease.wanted(state, process, assignment.counts.get(process.name, process.count), now),
                 release.name,
                 own,
                 may_launch=all(plans[name].complete for name in process.after if name in plans),
                 halted=hand.halted(state, process.name),
                 renewed=hand.renewed(state, process.name),
             )
+            plans[process.name] = replace(plan, complete=plan.complete and lease.is_decided(state, process))
         waiting = [process for process in waiting if process.name not in plans]
     if all(plan.complete for plan in plans.values()):  # only now may types go that the new release does not have
         gone = [view for view in state.instances if view.process not in plans]
@@ -285,9 +289,8 @@ def _failure(new: list[InstanceView], state: SwapState, assignment: Assignment, 
             return f"{name} keeps crashing ({view.restarts} restarts): {view.detail}"
     if state.armed is not None and elapsed_ms(state.armed, now) >= assignment.deadline_ms:
         late = [view for view in new if view.state != "ready"]
-        who = (
-            f"{late[0].process}.{late[0].slot} is {late[0].state}: {late[0].detail}" if late else "old instances remain"
-        )
+        undecided = next((f"{name}: {why}" for name, why in lease.without(state)), "old instances remain")
+        who = f"{late[0].process}.{late[0].slot} is {late[0].state}: {late[0].detail}" if late else undecided
         return f"not ready within {assignment.deadline_ms / 1000:g} s: {who}"
     return ""
 
@@ -317,7 +320,8 @@ def _perform(
     assignment = aim(state)
     release = assignment.release if assignment else None
     actions: list[SwapAction] = []
-    stops = {(view.process, view.slot) for view in state.instances if view.state in LIVE}.intersection(stops)
+    live = {(view.process, view.slot) for view in state.instances if view.state in LIVE}
+    stops = live.intersection(stops | lease.lost(state, now))
     if release is not None:
         actions += [Launch(process=process, slot=slot, release=release) for process, slot in launches]
         fresh = tuple(
@@ -358,7 +362,7 @@ def _may_wait(state: SwapState, name: ProcessName) -> bool:
 
 def _with_wake(state: SwapState, actions: list[SwapAction], now: Instant) -> tuple[SwapState, list[SwapAction]]:
     assignment = aim(state)
-    moments: list[Milliseconds] = list(hand.deadline(state, now))
+    moments: list[Milliseconds] = [*hand.deadline(state, now), *lease.ends(state, now)]
     if assignment is not None and state.phase == "settling" and state.all_ready_since is not None:
         moments.append(assignment.min_ready_ms - elapsed_ms(state.all_ready_since, now))
     if assignment is not None and state.phase == "swapping" and state.armed is not None:

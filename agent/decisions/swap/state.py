@@ -71,6 +71,18 @@ class Pin(Struct, frozen=True, kw_only=True):
     since: Instant
 
 
+class Lease(Struct, frozen=True, kw_only=True):
+    """What this host knows of the lease of one of its singletons; without any word of it, it has not been asked for."""
+
+    process: ProcessName
+    until: Instant | None = None
+    """By then nothing of it lives here; None: this host does not have it."""
+    holder: str = ""
+    """Which other host has it."""
+    why: str = ""
+    """Why nobody is known to have it, in words for a person."""
+
+
 class SwapState(Struct, frozen=True, kw_only=True):
     """Stored per app and environment on the host, as JSON, before anything is done about it."""
 
@@ -98,11 +110,13 @@ class SwapState(Struct, frozen=True, kw_only=True):
     """The last restart that was asked for, over or not."""
     halts: tuple[Halt, ...] = ()
     pin: Pin | None = None
+    leases: tuple[Lease, ...] = ()
+    """At its start an agent sets them anew, from what guards have."""
 
 
 def durable(state: SwapState) -> SwapState:
     """The part that is worth a write to disk: what the supervisor sees is seen again after a restart."""
-    return replace(state, instances=())
+    return replace(state, instances=(), leases=())
 
 
 # Events
@@ -128,6 +142,10 @@ class AdminEnded(Struct, frozen=True, kw_only=True):
 
 class Observed(Struct, frozen=True, kw_only=True):
     instances: tuple[InstanceView, ...]
+
+
+class Leased(Struct, frozen=True, kw_only=True):
+    leases: tuple[Lease, ...]
 
 
 class Tick(Struct, frozen=True):
@@ -172,7 +190,7 @@ class UnpinAsked(Struct, frozen=True):
 
 
 ByHand = RestartAsked | StopAsked | PinAsked | UnpinAsked
-SwapEvent = Assigned | Prepared | AdminEnded | Observed | Tick | Restarted | Drain | Undrain | ByHand
+SwapEvent = Assigned | Prepared | AdminEnded | Observed | Leased | Tick | Restarted | Drain | Undrain | ByHand
 
 
 # Actions, performed in the order in which they are listed

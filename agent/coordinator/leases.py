@@ -1,0 +1,99 @@
+"""The shell of `decisions.lease`: hosts ask, what changes is committed, then they are answered.
+
+Rules: one question at a time; the clock is read after the question came and before it is answered. A question that
+cannot be decided because the database takes nothing is not answered: it comes again.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Self
+
+import anyio
+import structlog
+from msgspec import Struct
+
+from agent.coordinator.db import leases as rows
+from agent.coordinator.db.engine import Database
+from agent.decisions import lease
+from agent.decisions.lease import Holder, Told
+from agent.errors import FailedError, NotFoundError, VerificationError
+from agent.linux import clock
+from agent.model.ids import HostName, is_name
+from agent.model.lease import WITHOUT_END, LeaseAnswer, LeaseAsk, LeaseName
+from agent.model.units import Milliseconds
+
+ASKS_MAX: Final = 1_000
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Shown(Struct, frozen=True, kw_only=True):
+    """A lease for people."""
+
+    name: LeaseName
+    host: HostName
+    left_ms: Milliseconds | None
+    """How long before another host may have it, should its own say nothing more; None: it has no end."""
+
+
+class Leases:
+    def __init__(self, database: Database, stored: Mapping[LeaseName, Holder]) -> None:
+        self._database, self._book = database, lease.opened(stored, _now_ms())
+        self._in_turn = anyio.Lock()
+
+    @classmethod
+    async def load(cls, database: Database) -> Self:
+        return cls(database, await database.run(rows.every))
+
+    def shown(self) -> tuple[Shown, ...]:
+        now_ms = _now_ms()
+        return tuple(
+            Shown(
+                name=name,
+                host=held.holder.host,
+                left_ms=None if held.holder.hold_ms == WITHOUT_END else max(0, held.until_ms - now_ms),
+            )
+            for name, held in sorted(self._book.holdings.items())
+        )
+
+    async def ask(
+        self, host: HostName, asks: tuple[LeaseAsk, ...], allowed: frozenset[LeaseName]
+    ) -> tuple[LeaseAnswer, ...] | None:
+        """Answer a host; None where that cannot be stored. Raises VerificationError for what no agent says."""
+        if len(asks) > ASKS_MAX or not all(map(_is_sound, asks)):
+            raise VerificationError(f"{host} asks for leases that there are not")
+        async with self._in_turn:
+            try:
+                told = await self._kept(lease.asked(self._book, host, asks, allowed, _now_ms()))
+            except FailedError as error:
+                log.error("a lease cannot be stored", host=host, reason=error.error)  # noqa: TRY400 - the disk's fault
+                return None
+        return told.answers
+
+    async def give_up(self, name: LeaseName) -> HostName:
+        """A person answers for it that its holder runs it no more. Raises NotFoundError, FailedError."""
+        async with self._in_turn:
+            if (held := self._book.holdings.get(name)) is None:
+                raise NotFoundError(f"no host has the lease of {name.process} of {name.app} in {name.environment}")
+            await self._kept(lease.given_up(self._book, name))
+        return held.holder.host
+
+    def left(self, host: HostName) -> None:
+        """It has no link any more."""
+        self._book = lease.left(self._book, host)
+
+    async def _kept(self, told: Told) -> Told:
+        with anyio.CancelScope(shield=True):  # once begun it is stored, whoever asked may be gone
+            if told.changes:
+                await self._database.run(lambda connection: rows.change(connection, told.changes))
+            for name, holder in told.changes.items():
+                log.info("lease", lease=str(name), host=holder.host if holder is not None else "")
+            self._book = told.book
+        return told
+
+
+def _is_sound(ask: LeaseAsk) -> bool:
+    return all(map(is_name, ask.name)) and min(ask.hold_ms, ask.bound_ms) >= WITHOUT_END
+
+
+def _now_ms() -> Milliseconds:
+    return clock.now().boottime_ms
