@@ -5,7 +5,7 @@ from typing import Any
 from msgspec import Struct
 
 from agent.model.assignment import ReleaseRef
-from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ReleaseName, RolloutId
+from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ProcessName, ReleaseName, RolloutId
 from agent.model.release import ConfigValue
 from agent.model.rollout import RolloutState
 
@@ -172,3 +172,23 @@ class HostMember(Struct, frozen=True):
 class Status(Struct, frozen=True):
     apps: tuple[AppStatus, ...]
     hosts: tuple[HostStatus, ...]
+
+
+class LeaseReleased(Struct, frozen=True):
+    """The shape of `rollway lease release --json`."""
+
+    app: AppName
+    environment: EnvironmentName
+    process: ProcessName
+    host: HostName
+
+
+class LeaseShown(Struct, frozen=True):
+    """The shape of `rollway lease list --json`; `left_ms` is None where it has no end."""
+
+    app: AppName
+    environment: EnvironmentName
+    process: ProcessName
+    host: HostName
+    connected: bool
+    left_ms: int | None = None

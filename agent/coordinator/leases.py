@@ -15,7 +15,7 @@ from agent.coordinator.db import leases as rows
 from agent.coordinator.db.engine import Database
 from agent.decisions import lease
 from agent.decisions.lease import Holder, Told
-from agent.errors import FailedError, NotFoundError, VerificationError
+from agent.errors import FailedError, NotFoundError, RefusedError, VerificationError
 from agent.linux import clock
 from agent.model.ids import HostName, is_name
 from agent.model.lease import WITHOUT_END, LeaseAnswer, LeaseAsk, LeaseName
@@ -69,13 +69,17 @@ class Leases:
                 return None
         return told.answers
 
-    async def give_up(self, name: LeaseName) -> HostName:
-        """A person answers for it that its holder runs it no more. Raises NotFoundError, FailedError."""
+    async def give_up(self, name: LeaseName, host: HostName) -> None:
+        """A person answers for it that `host` runs it no more. Raises NotFoundError, RefusedError, FailedError."""
         async with self._in_turn:
             if (held := self._book.holdings.get(name)) is None:
-                raise NotFoundError(f"no host has the lease of {name.process} of {name.app} in {name.environment}")
+                raise NotFoundError(
+                    f"no host has the lease of {name.process} of {name.app} in {name.environment}",
+                    "See `rollway lease list`.",
+                )
+            if held.holder.host != host:
+                raise RefusedError(f"{held.holder.host} has that lease, not {host}", "See `rollway lease list`.")
             await self._kept(lease.given_up(self._book, name))
-        return held.holder.host
 
     def left(self, host: HostName) -> None:
         """It has no link any more."""

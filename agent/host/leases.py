@@ -61,6 +61,11 @@ class Leases:
         return tuple(self._known(LeaseName(*key, process)) for process in sorted({*declared, *held})
                      if self._is_decided(LeaseName(*key, process)))  # fmt: skip
 
+    @property
+    def hurried(self) -> bool:
+        """Whether something ends here if no coordinator is found in time."""
+        return bool(self._guards.names())
+
     def linked(self, lease_ms: Milliseconds | None) -> None:
         """There is a link to a coordinator, which grants so long leases; None: there is none any more."""
         self._lease_ms = lease_ms
@@ -83,7 +88,8 @@ class Leases:
         self.changed = anyio.Event()
         now = clock.now()
         question = Question(number=next(self._numbers), at=now, asks=tuple(self._asks(now)))
-        for name in set(self._guards.names()) - {ask.name for ask in question.asks}:
+        held = {ask.name for ask in question.asks if ask.bound_ms or self._views(ask.name)}
+        for name in set(self._guards.names()) - held:
             self._guards.give_back(name)
         self._questions = lease.outstanding(self._questions, question)
         return AskLeases(number=question.number, asks=question.asks)

@@ -58,6 +58,10 @@ class LeaseSide(Protocol):
 
     changed: anyio.Event
 
+    @property
+    def hurried(self) -> bool:
+        """Whether something here ends if no coordinator is found in time."""
+
     def linked(self, lease_ms: Milliseconds | None) -> None: ...
 
     def ask(self) -> AskLeases: ...
@@ -136,7 +140,10 @@ class Dialer:
             tell = self._log.warning if failures == 1 else self._log.debug
             event = "link lost" if lost.was_up else "cannot connect"
             tell(event, coordinator=url, reason=lost.reason, failures=failures)
-            await anyio.sleep(pause_ms(failures, self._spread_ms, self._rng) / 1000)
+            pause = pause_ms(failures, self._spread_ms, self._rng)
+            if self._leases is not None and self._leases.hurried:
+                pause = min(pause, self._lease_ms // LEASE_TURNS)
+            await anyio.sleep(pause / 1000)
 
     async def _dial(self, url: str) -> Lost:
         """One connection, to its end."""

@@ -18,7 +18,7 @@ from agent.errors import UsageError
 from agent.link.tls import peer_of
 from agent.linux import clock
 from agent.model.assignment import Assignment
-from agent.model.ids import HostName
+from agent.model.ids import HostName, ProcessName
 from agent.model.rollout import Rollout
 from agent.model.units import iso
 from agent.wire.messages import TailLogs
@@ -151,6 +151,8 @@ async def _ready(call: Call, row: EnvironmentRow, assigned: Assigned) -> tuple[i
     While a host swaps it may have more than it is to run: they do not make up for what another host lacks.
     """
     ready = wanted = 0
+    singles: dict[ProcessName, bool] = {}
+    """Whether any host has a ready one: it is one in the whole environment."""
     for host in call.server.hosts.members(row.environment, settings_of(row)):
         if (held := assigned.get(host)) is None or held.release is None or not call.server.hosts.is_known(host):
             continue
@@ -158,10 +160,13 @@ async def _ready(call: Call, row: EnvironmentRow, assigned: Assigned) -> tuple[i
         found = Counter(one.process for one in report.instances if one.state == "ready") if report else Counter()
         spec = await call.server.releases.spec(row.app, row.environment, held.release)
         for process in spec.processes:
+            if process.singleton:
+                singles[process.name] = singles.get(process.name, False) or found[process.name] > 0
+                continue
             count = held.counts.get(process.name, process.count)
             wanted += count
             ready += min(count, found[process.name])
-    return ready, wanted
+    return ready + sum(singles.values()), wanted + len(singles)
 
 
 def _hosts(hosts: Hosts) -> list[dict[str, object]]:

@@ -23,7 +23,7 @@ from agent.client.answers import RolloutShown
 from agent.client.context import Context
 from agent.client.coordinator import Coordinator
 from agent.coordinator import ca
-from agent.link.dial import Dialer
+from agent.link.dial import Dialer, LeaseSide
 from agent.link.tls import cli_context, client_context
 from agent.model.assignment import AppReport, Assignment, InstanceReport, PreparedReport
 from agent.model.build import Archive, Build
@@ -181,6 +181,7 @@ class FakeAgent:
         environments: tuple[str, ...] = ("local",),
         labels: dict[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
+        leases: LeaseSide | None = None,
     ) -> None:
         self.name, self.held = HostName(name), dict[tuple[str, str], Assignment]()
         self.assigned: list[Assignment] = []
@@ -207,6 +208,7 @@ class FakeAgent:
             rng=Eager(),
             on_assign=self._assigned,
             tail=self._tail,
+            leases=leases,
             on_connected=lambda _: self._tell(),
         )
 
