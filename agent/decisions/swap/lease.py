@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from agent.decisions.swap import hand
 from agent.decisions.swap.hand import Place, aim
+from agent.decisions.swap.orders import returns_to_stable
 from agent.decisions.swap.slots import LIVE
 from agent.decisions.swap.state import InstanceView, Lease, SwapState
 from agent.model.ids import ProcessName
@@ -89,16 +90,22 @@ def asks(
     living = {view.process: view.type for view in views if view.type is not None and view.state != "stopped"}
     for name in sorted({*declared, *living, *untils}):
         types = [one for one in (declared.get(name), living.get(name)) if one is not None and one.singleton]
+        wants = name in declared and declared[name].singleton and _would_start(state, name, held=name in untils)
         # Until the release is known again, what the host has it may still want.
-        if not types and not (name in untils and state.spec is None and runs):
-            continue
-        until = untils.get(name)
-        yield LeaseAsk(
-            name=LeaseName(assignment.app, assignment.environment, name),
-            hold_ms=_hold_ms(types, lease_ms),
-            bound_ms=_bound_ms(until, now),
-            wants=name in declared and declared[name].singleton,
-        )
+        if wants or (types and name in living) or (name in untils and state.spec is None and runs):
+            yield LeaseAsk(
+                name=LeaseName(assignment.app, assignment.environment, name),
+                hold_ms=_hold_ms(types, lease_ms),
+                bound_ms=_bound_ms(untils.get(name), now),
+                wants=wants,
+            )
+
+
+def _would_start(state: SwapState, name: ProcessName, *, held: bool) -> bool:
+    """Whether the lease is of use here. What a person has stopped where it ran is not to start elsewhere instead."""
+    if state.phase == "failed" and not returns_to_stable(state):
+        return False
+    return held or not hand.halted(state, name)
 
 
 def stop_policy(state: SwapState, views: Iterable[InstanceView], name: ProcessName) -> StopPolicy:

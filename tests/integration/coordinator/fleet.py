@@ -181,6 +181,7 @@ class FakeAgent:
         environments: tuple[str, ...] = ("local",),
         labels: dict[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
+        *,
         leases: LeaseSide | None = None,
     ) -> None:
         self.name, self.held = HostName(name), dict[tuple[str, str], Assignment]()
