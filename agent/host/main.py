@@ -279,4 +279,5 @@ def _hello(settings: AgentSettings, key: HostKey) -> Hello:
         labels=settings.labels,
         environments=settings.environments,
         address=settings.address or "",
+        leases=True,
     )

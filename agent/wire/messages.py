@@ -31,6 +31,8 @@ class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
     labels: dict[str, str] = {}
     environments: tuple[EnvironmentName, ...] = ()
     address: str = ""
+    leases: bool = False
+    """Whether it asks for leases; one that does not would start a singleton like any other type."""
 
 
 class Report(Struct, frozen=True, kw_only=True, tag="report"):

@@ -41,7 +41,7 @@ def test_an_agent_killed_on_a_host_cut_off_never_leaves_two(fleet: Fleet, tmp_pa
     ended, began = beats(first)[-1], beats(second)[0]
     assert ended < began, "two at once"
     assert (began - ended) / 1e9 > MARGIN_S - 1, "the margin was used up"
-    assert "runs out in" in first.journal(), "the signal came before the end"
+    assert "runs out in" in first.journal("rollway-apps"), "the signal came before the end"
     first.heal()
     first.run("rm", NO_RESTART)
     first.run("systemctl", "daemon-reload")

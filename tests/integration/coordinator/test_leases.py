@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup
 from agent.errors import NotFoundError, RefusedError
 from agent.model.ids import HostName, ProcessName
 from agent.model.lease import LeaseAsk, LeaseName
+from agent.model.process import AppSpec, ProcessType
 from agent.wire.messages import AnswerLeases, AskLeases
 from tests.integration.coordinator.fleet import (
     APP,
@@ -19,6 +20,8 @@ from tests.integration.coordinator.fleet import (
     LOCAL,
     FakeAgent,
     Fleet,
+    order,
+    release,
     running,
     swap,
     upload,
@@ -134,4 +137,20 @@ async def test_a_person_answers_for_a_host_that_is_gone(fleet: Fleet) -> None:
             await client.release_lease(APP, LOCAL, CLOCK, H1)
         second.says(wants=True)
         await second.until(granted=True)
+        tasks.cancel_scope.cancel()
+
+
+async def test_an_agent_that_knows_no_singletons_is_given_none(fleet: Fleet) -> None:
+    """A release with a singleton does not go to a host whose agent is older: it would start one beside the other."""
+    spec = AppSpec(app=APP, processes=(ProcessType(name=CLOCK, command="x", swap="stop-first", singleton=True),))
+    async with anyio.create_task_group() as tasks:
+        for agent in (FakeAgent(fleet, H1, leases=Wisher()), FakeAgent(fleet, H2)):
+            tasks.start_soon(agent.dialer.run)
+            await agent.until(lambda agent: agent.dialer.connected)
+        async with fleet.client() as client:
+            await upload(fleet, client, spec)
+            await client.create_release(APP, LOCAL, release("v1", spec))
+            asked = await order(client, "v1", spec=spec)
+            with pytest.raises(RefusedError, match="clock is a singleton, and the agent of h2 is of a version"):
+                await client.start_rollout(APP, LOCAL, asked.envelope, None)
         tasks.cancel_scope.cancel()
