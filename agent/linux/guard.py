@@ -10,7 +10,8 @@ boot, or one that cannot be read, is none that is longer than the last that was 
 lives any more, the guard ends.
 
 Whom it ends: every process in the cgroups `CGROUP.*`; without cgroups every process that has an entry in its
-environment beginning with MARK, its session, and what descends from those. It imports the standard library's smallest
+environment beginning with MARK, its session, and what descends from those. A guard outlives upgrades: what LEASE says
+must be understood by older ones. It imports the standard library's smallest
 part alone, and nothing of Rollway: it stays in memory for as long as the instance lives.
 """
 
