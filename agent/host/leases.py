@@ -104,13 +104,13 @@ class Leases:
             if (ask := asked.get(one.name)) is None:
                 continue
             if one.granted:
-                await self._renew(ask, lease.until(question.at, ask.hold_ms))
+                await self._renew(question.number, ask, lease.until(question.at, ask.hold_ms))
             else:
                 self._guards.revoke(one.name)
             self._answers[one.name] = one
         self.look()
 
-    async def _renew(self, ask: LeaseAsk, until: Instant) -> None:
+    async def _renew(self, number: int, ask: LeaseAsk, until: Instant) -> None:
         asker = self._askers.get(AppKey(*ask.name[:2]))
         if asker is None:
             return
@@ -119,6 +119,9 @@ class Leases:
             await self._guards.renew(ask.name, until, stop)
         except OSError as error:
             log.error("a lease cannot be renewed", lease=str(ask.name), reason=str(error))  # noqa: TRY400
+            return
+        if not any(one.number == number and ask in one.asks for one in self._questions):
+            self._guards.give_back(ask.name)  # while it was written, another question left it out
 
     def _asks(self, now: Instant) -> Iterator[LeaseAsk]:
         for key, asker in self._askers.items():
