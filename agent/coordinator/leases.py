@@ -13,8 +13,9 @@ from msgspec import Struct
 
 from agent.coordinator.db import leases as rows
 from agent.coordinator.db.engine import Database
-from agent.decisions import lease
+from agent.decisions import lease, shares
 from agent.decisions.lease import Holder, Told
+from agent.decisions.shares import Shares
 from agent.errors import FailedError, NotFoundError, RefusedError, VerificationError
 from agent.linux import clock
 from agent.model.ids import HostName, is_name
@@ -22,6 +23,7 @@ from agent.model.lease import WITHOUT_END, LeaseAnswer, LeaseAsk, LeaseName
 from agent.model.units import Milliseconds
 
 ASKS_MAX: Final = 1_000
+TOTAL_MAX: Final = 1_000_000
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -36,13 +38,16 @@ class Shown(Struct, frozen=True, kw_only=True):
 
 
 class Leases:
-    def __init__(self, database: Database, stored: Mapping[LeaseName, Holder]) -> None:
+    def __init__(
+        self, database: Database, stored: Mapping[LeaseName, Holder], placed: Mapping[LeaseName, Shares]
+    ) -> None:
         self._database, self._book = database, lease.opened(stored, _now_ms())
+        self._table = shares.opened(placed, _now_ms())
         self._in_turn = anyio.Lock()
 
     @classmethod
     async def load(cls, database: Database) -> Self:
-        return cls(database, await database.run(rows.every))
+        return cls(database, await database.run(rows.every), await database.run(rows.every_share))
 
     def shown(self) -> tuple[Shown, ...]:
         now_ms = _now_ms()
@@ -63,11 +68,14 @@ class Leases:
             raise VerificationError(f"{host} asks for leases that there are not")
         async with self._in_turn:
             try:
-                told = await self._kept(lease.asked(self._book, host, asks, allowed, _now_ms()))
+                singles = [ask for ask in asks if not ask.total]
+                told = await self._kept(lease.asked(self._book, host, singles, allowed, _now_ms()))
+                parts = [ask for ask in asks if ask.total]
+                placed = await self._placed(shares.asked(self._table, host, parts, allowed, _now_ms()))
             except FailedError as error:
                 log.error("a lease cannot be stored", host=host, reason=error.error)  # noqa: TRY400 - the disk's fault
                 return None
-        return told.answers
+        return (*told.answers, *placed.answers)
 
     async def give_up(self, name: LeaseName, host: HostName) -> None:
         """A person answers for it that `host` runs it no more. Raises NotFoundError, RefusedError, FailedError."""
@@ -94,9 +102,18 @@ class Leases:
             self._book = told.book
         return told
 
+    async def _placed(self, placed: shares.Told) -> shares.Told:
+        with anyio.CancelScope(shield=True):
+            if placed.changes:
+                await self._database.run(lambda connection: rows.change_shares(connection, placed.changes))
+            for name, hosts in placed.changes.items():
+                log.info("shares", of=str(name), hosts=dict(hosts))
+            self._table = placed.table
+        return placed
+
 
 def _is_sound(ask: LeaseAsk) -> bool:
-    return all(map(is_name, ask.name)) and min(ask.hold_ms, ask.bound_ms) >= WITHOUT_END
+    return all(map(is_name, ask.name)) and min(ask.hold_ms, ask.bound_ms) >= WITHOUT_END and 0 <= ask.total <= TOTAL_MAX
 
 
 def _now_ms() -> Milliseconds:

@@ -156,12 +156,12 @@ def _refuse_second(live: Rollout | None) -> None:
 
 
 def _refuse_older_agents(hosts: Hosts, spec: AppSpec, rollout: Rollout) -> None:
-    single = next((process.name for process in spec.processes if process.singleton), None)
+    single = next((process.name for process in spec.processes if process.singleton or process.total), None)
     older = [hello.host for hello in hosts.hellos if not hello.leases]
     if single is not None and (found := [step.host for step in rollout.hosts if step.host in older]):
         raise RefusedError(
-            f"{single} is a singleton, and the agent of {', '.join(found)} is of a version that does not know it: "
-            "it would start one of its own",
+            f"{single} counts in the whole environment, and the agent of {', '.join(found)} is of a version that does "
+            "not know this: it would start one of its own",
             "Upgrade the agent there.",
         )
 

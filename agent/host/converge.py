@@ -389,4 +389,5 @@ class Actor:
 
 def _to_remember(state: SwapState) -> tuple[object, ...]:
     """What only the disk can tell after a restart: it is never acted upon before it lies there."""
-    return state.assignment, state.order, state.sequence, state.admin, state.pin, state.halts, state.renewal
+    by_hand = (state.pin, state.halts, state.renewal)
+    return state.assignment, state.order, state.sequence, state.admin, state.shares, *by_hand

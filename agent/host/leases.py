@@ -49,6 +49,8 @@ class Leases:
         """Of this connection, the newest last."""
         self._answers: dict[LeaseName, LeaseAnswer] = {}
         """What this connection's coordinator said last."""
+        self._parts: dict[LeaseName, int] = {}
+        """Of totals, how many a coordinator last wanted here."""
         self._lease_ms: Milliseconds | None = None
         """None: there is no link."""
         self.changed = anyio.Event()
@@ -56,10 +58,14 @@ class Leases:
 
     def of(self, key: AppKey, state: SwapState) -> tuple[Lease, ...]:
         """What is known of the leases of an app and environment."""
-        declared = [process.name for process in (state.spec.processes if state.spec else ()) if process.singleton]
+        declared = [process.name for process in (state.spec.processes if state.spec else ())
+                    if process.singleton or (process.total and process.name not in state.shares)]  # fmt: skip
         held = [name.process for name in self._guards.names() if name[:2] == key]
         return tuple(self._known(LeaseName(*key, process)) for process in sorted({*declared, *held})
                      if self._is_decided(LeaseName(*key, process)))  # fmt: skip
+
+    def _shares(self, key: AppKey) -> dict[ProcessName, int]:
+        return {name.process: share for name, share in self._parts.items() if name[:2] == key}
 
     @property
     def hurried(self) -> bool:
@@ -76,9 +82,9 @@ class Leases:
     def look(self) -> None:
         """Something may be different: tell the actors what counts for them, the coordinator what it does not know."""
         for key, asker in self._askers.items():
-            known = self.of(key, asker.state)
-            if known != asker.state.leases:
-                asker.put(Leased(leases=known))
+            known, shares = self.of(key, asker.state), self._shares(key)
+            if known != asker.state.leases or not shares.items() <= asker.state.shares.items():
+                asker.put(Leased(leases=known, shares=shares))
         newest = self._questions[-1].asks if self._questions else None
         if newest is not None and _meant(self._asks(clock.now())) != _meant(newest):
             self.changed.set()
@@ -103,7 +109,9 @@ class Leases:
         for one in answer.answers:
             if (ask := asked.get(one.name)) is None:
                 continue
-            if one.granted:
+            if ask.total:
+                self._parts[one.name] = one.share
+            elif one.granted:
                 await self._renew(question.number, ask, lease.until(question.at, ask.hold_ms))
             else:
                 self._guards.revoke(one.name)

@@ -37,6 +37,8 @@ class LeaseAsk(Struct, frozen=True, kw_only=True):
     """How long an instance may live on here without any answer; 0: there is no lease, so none lives."""
     wants: bool = True
     """False: it is renewed while something lives, and not to be had anew."""
+    total: int = 0
+    """Not 0: no lease is asked for, but a share of so many in the whole environment (`total = N`)."""
 
 
 class LeaseAnswer(Struct, frozen=True, kw_only=True):
@@ -44,3 +46,5 @@ class LeaseAnswer(Struct, frozen=True, kw_only=True):
     granted: bool
     holder: str = ""
     """Which other host has it, or is to have it."""
+    share: int = 0
+    """Of a total: how many this host is to run."""

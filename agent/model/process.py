@@ -104,6 +104,8 @@ class ProcessType(Struct, frozen=True, kw_only=True):
     swap: SwapOrder = "start-first"
     when_none_ready: WhenNoneReady = "wait"
     after: tuple[ProcessName, ...] = ()
+    total: int = 0
+    """Not 0: so many in the whole environment, in place of `count` on each host: the coordinator says how many here."""
     singleton: bool = False
     """At most one in the whole environment, stop-first: on the host that has the lease of it (`model.lease`)."""
     on_partition: OnPartition = "stop"

@@ -57,7 +57,7 @@ SCHEMA: Final = Schema(
         "": "app",
         "build": "run exclude",
         "release": "command timeout rollback",
-        "process.*": "command shell count listen bind surge swap when_none_ready after singleton on_partition",
+        "process.*": "command shell count listen bind surge swap when_none_ready after total singleton on_partition",
         "process.*.stop": "linger signal grace",
         "process.*.restart": "policy first_delay base_delay max_delay reset_after",
         "process.*.restart.crash_loop": "restarts within",
@@ -71,7 +71,7 @@ SCHEMA: Final = Schema(
     planned={
         "": "verify",
         "build": "assets",
-        "process.*": "total limits sandbox",
+        "process.*": "limits sandbox",
         "process.*.stop": "notice",
         "process.*.probe.startup|readiness|liveness": "https exec",
     },
@@ -144,6 +144,7 @@ def _process(name: ProcessName, table: Table) -> ProcessType:
         swap=table.get("swap", _SWAP, "stop-first" if singleton else default.swap),
         when_none_ready=table.get("when_none_ready", _WHEN_NONE_READY, default.when_none_ready),
         after=tuple(ProcessName(other) for other in table.get("after", list_of(NAME), ())),
+        total=table.get("total", integer(1, MAX_COUNT), default.total),
         singleton=singleton,
         on_partition=table.get("on_partition", _ON_PARTITION, default.on_partition),
         stop=_stop(table.table("stop")),
@@ -155,7 +156,9 @@ def _process(name: ProcessName, table: Table) -> ProcessType:
 def _check_singleton(table: Table, *, singleton: bool) -> None:
     if not singleton and "on_partition" in table:
         raise table.error("on_partition", "singleton = true beside it: others run on without a coordinator", "none")
-    for key in ("count", "surge"):
+    if "total" in table and "count" in table:
+        raise table.error("count", "nothing beside total, which counts in the whole environment", '"count"')
+    for key in ("count", "surge", "total"):
         if singleton and key in table:
             raise table.error(key, "nothing beside singleton = true: there is one in the whole environment", f'"{key}"')
 

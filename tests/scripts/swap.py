@@ -110,6 +110,7 @@ class SwapScript:
             )
             if given.get("swap") == "stop-first":
                 process = replace(process, swap="stop-first")
+            process = replace(process, total=int(given.get("total", "0")))
             if given.get("swap") == "singleton":
                 stop = replace(process.stop, grace_ms=2_000)
                 process = replace(process, swap="stop-first", singleton=True, stop=stop)
@@ -165,8 +166,14 @@ class SwapScript:
         return event(process=process, slot=int(slot) if slot else None)
 
     def _lease(self, words: str) -> list[str]:
-        """`lease clock for 12s`, `lease clock is h2's`, `lease clock none: the coordinator is away`: what is known."""
+        """`lease clock for 12s`, `lease clock is h2's`, `lease clock none: the coordinator is away`: what is known.
+
+        `lease worker share 2`: so many of a total.
+        """
         process, _, rest = words.partition(" ")
+        if rest.startswith("share "):
+            share = int(rest.removeprefix("share "))
+            return self._step(Leased(leases=self.state.leases, shares={ProcessName(process): share}))
         said, _, why = rest.partition(": ")
         before = {lease.process: lease for lease in self.state.leases}
         lease = Lease(process=ProcessName(process), why=why)
@@ -182,7 +189,7 @@ class SwapScript:
     def _asked(self) -> list[str]:
         untils = {lease.process: lease.until for lease in self.state.leases if lease.until is not None}
         return [
-            f"{ask.name.process} for {ask.hold_ms} ms"
+            (f"a share of {ask.total} {ask.name.process}" if ask.total else f"{ask.name.process} for {ask.hold_ms} ms")
             + (f", it may live for {ask.bound_ms} ms" if ask.bound_ms else "")
             + ("" if ask.wants else ", not to be had anew")
             for ask in asks(self.state, self._views.values(), untils, LEASE_MS, self._now())

@@ -153,6 +153,8 @@ async def _ready(call: Call, row: EnvironmentRow, assigned: Assigned) -> tuple[i
     ready = wanted = 0
     singles: dict[ProcessName, bool] = {}
     """Whether any host has a ready one: it is one in the whole environment."""
+    totals: dict[ProcessName, tuple[int, int]] = {}
+    """How many are wanted in the whole environment, and are ready."""
     for host in call.server.hosts.members(row.environment, settings_of(row)):
         if (held := assigned.get(host)) is None or held.release is None or not call.server.hosts.is_known(host):
             continue
@@ -163,10 +165,14 @@ async def _ready(call: Call, row: EnvironmentRow, assigned: Assigned) -> tuple[i
             if process.singleton:
                 singles[process.name] = singles.get(process.name, False) or found[process.name] > 0
                 continue
+            if process.total:
+                totals[process.name] = (process.total, totals.get(process.name, (0, 0))[1] + found[process.name])
+                continue
             count = held.counts.get(process.name, process.count)
             wanted += count
             ready += min(count, found[process.name])
-    return ready + sum(singles.values()), wanted + len(singles)
+    ready += sum(singles.values()) + sum(min(total, found) for total, found in totals.values())
+    return ready, wanted + len(singles) + sum(total for total, _ in totals.values())
 
 
 def _hosts(hosts: Hosts) -> list[dict[str, object]]:

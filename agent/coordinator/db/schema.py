@@ -164,3 +164,14 @@ leases: Final = Table(
 )
 """Which host has the lease of a singleton, and for how long it is answered each time; -1: without an end. It is stored
 with no moment: nobody knows from this when it was answered last."""
+
+shares: Final = Table(
+    "shares",
+    metadata,
+    Column("app", String(32), primary_key=True),
+    Column("environment", String(32), primary_key=True),
+    Column("process", String(32), primary_key=True),
+    Column("host", String(63), primary_key=True),
+    Column("share", Integer, nullable=False),
+)
+"""How many each host runs of a type with a total; never 0."""

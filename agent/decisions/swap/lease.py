@@ -15,6 +15,7 @@ from agent.decisions.swap.hand import Place, aim
 from agent.decisions.swap.orders import returns_to_stable
 from agent.decisions.swap.slots import LIVE
 from agent.decisions.swap.state import InstanceView, Lease, SwapState
+from agent.model.assignment import Assignment
 from agent.model.ids import ProcessName
 from agent.model.lease import WITHOUT_END, LeaseAsk, LeaseName
 from agent.model.process import ProcessType, StopPolicy
@@ -48,14 +49,17 @@ def outstanding(questions: Iterable[Question], newest: Question) -> tuple[Questi
 
 def wanted(state: SwapState, process: ProcessType, count: int, now: Instant) -> int:
     """How many instances of a type this host is to run of `count`."""
+    if process.total:
+        return state.shares.get(process.name, 0)
     if not process.singleton:
         return count
     return int(bool(count) and _keeps_ms(state, process.name, now) > 0)
 
 
 def is_decided(state: SwapState, process: ProcessType) -> bool:
-    """Whether it is known who runs a singleton, or that nobody can tell."""
-    return not process.singleton or _lease(state, process.name) is not None
+    """Whether it is known who runs a singleton, or how many of a total this host does, or that nobody can tell."""
+    one_of_all = process.singleton or process.total
+    return not one_of_all or process.name in state.shares or _lease(state, process.name) is not None
 
 
 def lost(state: SwapState, now: Instant) -> set[Place]:
@@ -88,6 +92,7 @@ def asks(
     runs = assignment.release is not None and not state.draining
     declared = {process.name: process for process in (state.spec.processes if state.spec and runs else ())}
     living = {view.process: view.type for view in views if view.type is not None and view.state != "stopped"}
+    yield from _parts(state, assignment, declared.values())
     for name in sorted({*declared, *living, *untils}):
         types = [one for one in (declared.get(name), living.get(name)) if one is not None and one.singleton]
         wants = name in declared and declared[name].singleton and _would_start(state, name, held=name in untils)
@@ -99,6 +104,13 @@ def asks(
                 bound_ms=_bound_ms(untils.get(name), now),
                 wants=wants,
             )
+
+
+def _parts(state: SwapState, assignment: Assignment, declared: Iterable[ProcessType]) -> Iterator[LeaseAsk]:
+    for process in declared:
+        if process.total and _would_start(state, process.name, held=False):
+            name = LeaseName(assignment.app, assignment.environment, process.name)
+            yield LeaseAsk(name=name, hold_ms=WITHOUT_END, total=process.total)
 
 
 def _would_start(state: SwapState, name: ProcessName, *, held: bool) -> bool:
@@ -122,13 +134,14 @@ def without(state: SwapState) -> Iterator[tuple[ProcessName, str]]:
         return
     for process in state.spec.processes if state.spec else ():
         here = any(view.process == process.name for view in state.instances)
-        if not process.singleton or here or hand.halted(state, process.name):
+        is_placed = not (process.singleton or process.total) or process.name in state.shares
+        if is_placed or here or hand.halted(state, process.name):
             continue
-        lease = _lease(state, process.name)
+        lease, lacks = _lease(state, process.name), "no lease" if process.singleton else "no word of how many"
         if lease is None:
-            yield process.name, "no lease: the coordinator has not answered yet"
+            yield process.name, f"{lacks}: the coordinator has not answered yet"
         elif lease.why and not lease.holder:
-            yield process.name, f"no lease: {lease.why}"
+            yield process.name, f"{lacks}: {lease.why}"
 
 
 def _lease(state: SwapState, name: ProcessName) -> Lease | None:

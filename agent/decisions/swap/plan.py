@@ -105,8 +105,8 @@ def _apply(state: SwapState, event: SwapEvent, now: Instant) -> SwapState:
                 all_ready_since=None,
                 renewal=state.renewal and replace(state.renewal, armed=now),
             )
-        case Leased(leases=leases):
-            return replace(state, leases=leases)
+        case Leased(leases=leases, shares=shares):
+            return replace(state, leases=leases, shares={**state.shares, **shares})
         case Drain() | Undrain():
             return replace(state, draining=isinstance(event, Drain))
         case RestartAsked() | StopAsked() | PinAsked() | UnpinAsked():

@@ -112,6 +112,8 @@ class SwapState(Struct, frozen=True, kw_only=True):
     pin: Pin | None = None
     leases: tuple[Lease, ...] = ()
     """At its start an agent sets them anew, from what guards have."""
+    shares: dict[ProcessName, int] = {}
+    """How many of each type with a total this host is to run, as a coordinator last said."""
 
 
 def durable(state: SwapState) -> SwapState:
@@ -146,6 +148,7 @@ class Observed(Struct, frozen=True, kw_only=True):
 
 class Leased(Struct, frozen=True, kw_only=True):
     leases: tuple[Lease, ...]
+    shares: dict[ProcessName, int] = {}
 
 
 class Tick(Struct, frozen=True):

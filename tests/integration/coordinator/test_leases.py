@@ -36,7 +36,8 @@ H1, H2 = HostName("h1"), HostName("h2")
 class Wisher:
     """An agent's side of its leases: asks for the one, or for none, and remembers what was said."""
 
-    def __init__(self) -> None:
+    def __init__(self, total: int = 0) -> None:
+        self.total, self.share = total, 0
         self.changed = anyio.Event()
         self.hurried = True
         self.wants = True
@@ -52,13 +53,13 @@ class Wisher:
     def ask(self) -> AskLeases:
         self.changed = anyio.Event()
         bound_ms = 1_000 if self.granted else 0
-        asks = (LeaseAsk(name=NAME, hold_ms=31_000, bound_ms=bound_ms),) if self.wants else ()
+        asks = (LeaseAsk(name=NAME, hold_ms=31_000, bound_ms=bound_ms, total=self.total),) if self.wants else ()
         return AskLeases(number=next(self._numbers), asks=asks)
 
     async def answered(self, answer: AnswerLeases) -> None:
         self.granted, self.holder = None, ""
         for one in answer.answers:
-            self.granted, self.holder = one.granted, one.holder
+            self.granted, self.holder, self.share = one.granted, one.holder, one.share
         self.heard.set()
         self.heard = anyio.Event()
 
@@ -151,6 +152,30 @@ async def test_an_agent_that_knows_no_singletons_is_given_none(fleet: Fleet) -> 
             await upload(fleet, client, spec)
             await client.create_release(APP, LOCAL, release("v1", spec))
             asked = await order(client, "v1", spec=spec)
-            with pytest.raises(RefusedError, match="clock is a singleton, and the agent of h2 is of a version"):
+            with pytest.raises(RefusedError, match="the agent of h2 is of a version that does not know this"):
                 await client.start_rollout(APP, LOCAL, asked.envelope, None)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_total_is_placed_over_the_hosts_and_stays_through_a_killed_coordinator(fleet: Fleet) -> None:
+    """Three over two hosts: two here and one there, as before when the coordinator is killed and back."""
+    first, second = Wisher(total=3), Wisher(total=3)
+    async with anyio.create_task_group() as tasks:
+        for name, wisher in ((H1, first), (H2, second)):
+            agent = FakeAgent(fleet, name, leases=wisher)
+            tasks.start_soon(agent.dialer.run)
+            await agent.until(lambda agent: agent.dialer.connected)
+        async with fleet.client() as client:
+            await upload(fleet, client)
+            await swap(client, "v1")
+        for wisher in (first, second, first):
+            wisher.changed.set()
+            await wisher.heard.wait()
+        assert (first.share, second.share) == (2, 1)
+        await fleet.kill()
+        await fleet.start()
+        await second.until(granted=None)
+        await second.until(granted=True)
+        await first.until(granted=True)
+        assert (first.share, second.share) == (2, 1)
         tasks.cancel_scope.cancel()

@@ -1,6 +1,7 @@
 """A singleton on one host: it runs under a lease, through swaps and agents, and ends in time when nobody answers."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -117,3 +118,33 @@ async def test_one_that_was_given_to_another_host_ends_at_once(tmp_path: Path) -
         await answer(rig, rig.host.leases.ask(), holder="h2")
         await gone(pid)
         await rig.until(lambda report: report.instances == ())
+
+
+async def test_a_part_of_a_total_is_kept_when_nobody_answers(tmp_path: Path) -> None:
+    """As many run as a coordinator last said, through agents and without a link; a smaller part stops the rest."""
+    source, wish = FolderSource(tmp_path), Wish()
+    workers = AppSpec(app=APP, processes=(ProcessType(name=ProcessName("worker"), command="sleep 600", total=5),))
+
+    def ready(count: int) -> Callable[[AppReport], bool]:
+        return lambda report: [one.state for one in report.instances] == ["ready"] * count and report.state == "done"
+
+    async with running(tmp_path, source, drain=False) as rig:
+        rig.host.leases.linked(LEASE_MS)
+        await rig.host.assign(wish.for_(source.add("v1", workers)))
+        await rig.until(lambda report: report.state == "swapping")
+        await share(rig, 3)
+        before = {one.pid for one in (await rig.until(ready(3))).instances}
+        rig.host.leases.linked(None)
+    async with running(tmp_path, source) as rig:
+        assert {one.pid for one in (await rig.until(ready(3))).instances} == before
+        rig.host.leases.linked(LEASE_MS)
+        await share(rig, 1)
+        await rig.until(ready(1))
+
+
+async def share(rig: Rig, count: int) -> None:
+    question = rig.host.leases.ask()
+    (ask,) = question.asks
+    assert ask.total == 5
+    answers = (LeaseAnswer(name=ask.name, granted=True, share=count),)
+    await rig.host.leases.answered(AnswerLeases(number=question.number, answers=answers))

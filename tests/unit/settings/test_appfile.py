@@ -44,7 +44,16 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
         WEB + '[process.web.probe.startup]\nexec = "x"\n',
         ("startup.exec:", "not supported by this version"),
     ),
-    "many in an environment": (WEB + "total = 3\n", (":4: process.web.total:", "not supported by this version")),
+    "a total with a count": (
+        WEB + "total = 3\ncount = 2\n",
+        (":5: process.web.count: expected nothing beside total", 'found "count"'),
+    ),
+    "a total of none": (WEB + "total = 0\n", (":4: process.web.total: expected", "found 0")),
+    "a total that listens": (
+        WEB + 'total = 3\nlisten = ["0.0.0.0:80"]\n',
+        (":5: process.web.listen: expected none with total", "0.0.0.0:80"),
+    ),
+    "a singleton with a total": (ONE + "total = 1\n", (":5: process.clock.total: expected nothing beside singleton",)),
     "a singleton with a count": (
         ONE + "count = 1\n",
         (":5: process.clock.count: expected nothing beside singleton = true", 'found "count"'),

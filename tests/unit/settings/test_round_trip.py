@@ -79,15 +79,17 @@ def process_types(draw: st.DrawFn, name: str, port: int, before: tuple[str, ...]
     bind: Bind = draw(st.sampled_from(("fd", "port"))) if port else "fd"
     shares_host = bind == "fd"
     singleton = not port and draw(st.booleans())
+    total = 0 if port or singleton else draw(st.integers(0, 500))
     return ProcessType(
         name=ProcessName(name),
         command=draw(WORDS) + (" {fd}" if port and bind == "fd" else ""),
         shell=draw(st.booleans()),
-        count=1 if singleton else draw(st.integers(0, 500 if shares_host else 1)),
+        count=1 if singleton or total else draw(st.integers(0, 500 if shares_host else 1)),
         listen=(f"0.0.0.0:{port}", f"[::1]:{port}") if port else (),
         bind=bind,
         surge=1 if singleton else draw(NUMBERS),
         swap=draw(st.sampled_from(("start-first", "stop-first"))) if shares_host and not singleton else "stop-first",
+        total=total,
         singleton=singleton,
         on_partition=draw(st.sampled_from(("stop", "keep"))) if singleton else "stop",
         when_none_ready=draw(st.sampled_from(("wait", "refuse"))),
@@ -156,7 +158,8 @@ def written(spec: AppSpec) -> str:
 def process_lines(process: ProcessType) -> list[str]:
     """The tables of one process type."""
     at = f"process.{process.name}"
-    of_one = ("singleton", "on_partition") if process.singleton else ("count", "surge", "singleton")
+    counted = "total" if process.total else "count"
+    of_one = ("singleton", "on_partition") if process.singleton else ("surge", "singleton", counted)
     plain = ("command", "shell", "listen", "bind", "swap", "when_none_ready", "after", *of_one)
     lines = [f"[{at}]", *(f"{key} = {toml(getattr(process, key))}" for key in plain)]
     loop = process.restart.crash_loop

@@ -1,4 +1,4 @@
-"""Which host has the lease of a singleton."""
+"""Which host has the lease of a singleton, and how many of a total."""
 
 import sqlalchemy as sql
 from alembic import op
@@ -16,4 +16,13 @@ def upgrade() -> None:
         sql.Column("host", sql.String(length=63), nullable=False),
         sql.Column("hold_ms", sql.BigInteger(), nullable=False),
         sql.PrimaryKeyConstraint("app", "environment", "process"),
+    )
+    op.create_table(
+        "shares",
+        sql.Column("app", sql.String(length=32), nullable=False),
+        sql.Column("environment", sql.String(length=32), nullable=False),
+        sql.Column("process", sql.String(length=32), nullable=False),
+        sql.Column("host", sql.String(length=63), nullable=False),
+        sql.Column("share", sql.Integer(), nullable=False),
+        sql.PrimaryKeyConstraint("app", "environment", "process", "host"),
     )
