@@ -86,7 +86,7 @@ async def test_a_swap_and_an_agent_that_dies_keep_it_on_its_host(tmp_path: Path)
         report = await rig.until(lambda report: clock(report)[0] == "ready" and report.state == "done")
         assert clock(report)[2] == new
         (ask,) = rig.host.leases.ask().asks
-        assert (ask.wants, 0 < ask.bound_ms <= LEASE_MS + 1_000) == (True, True)
+        assert 0 < ask.bound_ms <= LEASE_MS + 1_000, "the next agent says that it has the lease"
 
 
 async def test_without_answers_it_ends_in_time_and_says_why(tmp_path: Path) -> None:
