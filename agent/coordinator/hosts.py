@@ -23,6 +23,7 @@ from agent.coordinator.db.members import Member
 from agent.coordinator.environments import settings_of
 from agent.coordinator.keys import CoordinatorKey
 from agent.coordinator.leases import Leases
+from agent.decisions.shares import Place
 from agent.errors import FailedError, ForbiddenError, NotFoundError, RefusedError
 from agent.link.accept import Links
 from agent.link.tls import Peer, key_id
@@ -30,7 +31,7 @@ from agent.linux import clock
 from agent.model.assignment import AppReport, Assignment, HostReport
 from agent.model.environment import EnvironmentSettings
 from agent.model.ids import AppName, EnvironmentName, HostName, is_name
-from agent.model.lease import LeaseAnswer, LeaseAsk, LeaseName
+from agent.model.lease import LeaseAnswer, LeaseAsk
 from agent.model.units import Milliseconds
 from agent.wire.messages import Hello
 
@@ -236,17 +237,21 @@ class Hosts:
             self.follower.host_reported(report.host, app)
 
     async def lease_asks(self, host: HostName, asks: tuple[LeaseAsk, ...]) -> tuple[LeaseAnswer, ...] | None:
-        def read(connection: Connection) -> frozenset[LeaseName]:
-            found = {place: environments.get(connection, *place) for place in {ask.name[:2] for ask in asks}}
-            here = {
-                place
-                for place, row in found.items()
-                if row is not None and self.belongs(host, row.environment, settings_of(row))
-            }
-            return frozenset(ask.name for ask in asks if ask.name[:2] in here)
+        places = {ask.name[:2] for ask in asks}
 
-        allowed = await self._database.run(read) if asks else frozenset[LeaseName]()
-        return await self._leases.ask(host, asks, allowed)
+        def read(connection: Connection) -> dict[Place, tuple[HostName, ...]]:
+            """Of which places the host is, and who of them is about to move there."""
+            here: dict[Place, tuple[HostName, ...]] = {}
+            for place in places:
+                row = environments.get(connection, *place)
+                if row is not None and self.belongs(host, row.environment, settings_of(row)):
+                    live = rollouts.live_in(connection, *place)
+                    moving = [step.host for step in live.hosts if step.reachable and not step.aside] if live else []
+                    here[place] = tuple(moving)
+            return here
+
+        here = await self._database.run(read) if places else {}
+        return await self._leases.ask(host, asks, here)
 
     def disconnected(self, host: HostName) -> None:
         self._reports.pop(host, None)

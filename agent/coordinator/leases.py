@@ -15,7 +15,7 @@ from agent.coordinator.db import leases as rows
 from agent.coordinator.db.engine import Database
 from agent.decisions import lease, shares
 from agent.decisions.lease import Holder, Told
-from agent.decisions.shares import Shares
+from agent.decisions.shares import Place, Shares
 from agent.errors import FailedError, NotFoundError, RefusedError, VerificationError
 from agent.linux import clock
 from agent.model.ids import HostName, is_name
@@ -61,17 +61,20 @@ class Leases:
         )
 
     async def ask(
-        self, host: HostName, asks: tuple[LeaseAsk, ...], allowed: frozenset[LeaseName]
+        self, host: HostName, asks: tuple[LeaseAsk, ...], places: Mapping[Place, tuple[HostName, ...]]
     ) -> tuple[LeaseAnswer, ...] | None:
-        """Answer a host; None where that cannot be stored. Raises VerificationError for what no agent says."""
+        """Answer a host; None where that cannot be stored. Raises VerificationError for what no agent says.
+
+        `places` are the environments to which it belongs, each with the hosts that are about to move there.
+        """
         if len(asks) > ASKS_MAX or not all(map(_is_sound, asks)):
             raise VerificationError(f"{host} asks for leases that there are not")
+        singles, parts = [ask for ask in asks if not ask.total], [ask for ask in asks if ask.total]
+        allowed = {ask.name for ask in singles if ask.name[:2] in places}
         async with self._in_turn:
             try:
-                singles = [ask for ask in asks if not ask.total]
                 told = await self._kept(lease.asked(self._book, host, singles, allowed, _now_ms()))
-                parts = [ask for ask in asks if ask.total]
-                placed = await self._placed(shares.asked(self._table, host, parts, allowed, _now_ms()))
+                placed = await self._placed(shares.asked(self._table, host, parts, places, _now_ms()))
             except FailedError as error:
                 log.error("a lease cannot be stored", host=host, reason=error.error)  # noqa: TRY400 - the disk's fault
                 return None

@@ -6,19 +6,20 @@ shares move there may be some more than N, or fewer, for as long as it takes the
 host belongs to the environment.
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from agent.model.ids import HostName
+from agent.model.ids import AppName, EnvironmentName, HostName
 from agent.model.lease import LeaseAnswer, LeaseAsk, LeaseName
 from agent.model.units import Milliseconds
 
 LOST_MS: Final = 60_000
 
 Shares = Mapping[HostName, int]
+Place = tuple[AppName, EnvironmentName]
 
 
 class Table(Struct, frozen=True, kw_only=True):
@@ -42,16 +43,27 @@ def opened(stored: Mapping[LeaseName, Shares], now_ms: Milliseconds) -> Table:
 
 
 def asked(
-    table: Table, host: HostName, asks: Iterable[LeaseAsk], allowed: Container[LeaseName], now_ms: Milliseconds
+    table: Table,
+    host: HostName,
+    asks: Iterable[LeaseAsk],
+    places: Mapping[Place, Iterable[HostName]],
+    now_ms: Milliseconds,
 ) -> Told:
-    """A host has said of what it would have a share: of what it leaves out it has none."""
+    """A host has said of what it would have a share: of what it leaves out it has none.
+
+    `places` are those to which it belongs, each with hosts that will ask before long, as in the middle of a rollout:
+    theirs is left to them, so that the first host that moves does not have to run all.
+    """
     told = Told(table=table)
-    totals = {ask.name: ask.total for ask in asks if ask.wants and ask.name in allowed}
+    totals = {ask.name: ask.total for ask in asks if ask.wants and ask.name[:2] in places}
     for name in [name for name, hosts in table.heard.items() if host in hosts and name not in totals]:
-        told = _put(told, name, {one: at for one, at in told.table.heard[name].items() if one != host}, None)
+        heard = {one: at for one, at in told.table.heard[name].items() if one != host}
+        told = _put(told, name, heard, spread(_placed(told, name), heard, told.table.shares.get(name, {})))
     for name, total in totals.items():
         heard = {**told.table.heard.get(name, {}), host: now_ms}
-        told = _put(told, name, {one: at for one, at in heard.items() if now_ms < at + LOST_MS}, total)
+        heard = {one: at for one, at in heard.items() if now_ms < at + LOST_MS}
+        hosts = (*heard, *(one for one in places[name[:2]] if one not in heard))
+        told = _put(told, name, heard, spread(total, hosts, told.table.shares.get(name, {})))
     answers = tuple(
         LeaseAnswer(name=ask.name, granted=ask.name in totals, share=told.table.shares.get(ask.name, {}).get(host, 0))
         for ask in asks
@@ -69,12 +81,11 @@ def spread(total: int, hosts: Iterable[HostName], shares: Shares) -> Shares:
     return {host: most for host, most in zip(by_share, allowed, strict=True) if most}
 
 
-def _put(told: Told, name: LeaseName, heard: dict[HostName, Milliseconds], total: int | None) -> Told:
-    before = told.table.shares.get(name, {})
-    total = sum(before.values()) if total is None else total
-    shares = spread(total, heard, before)
-    table = Table(
-        shares={**told.table.shares, name: shares},
-        heard={**told.table.heard, name: heard},
-    )
-    return replace(told, table=table, changes={**told.changes, name: shares} if shares != before else told.changes)
+def _placed(told: Told, name: LeaseName) -> int:
+    return sum(told.table.shares.get(name, {}).values())
+
+
+def _put(told: Told, name: LeaseName, heard: dict[HostName, Milliseconds], shares: Shares) -> Told:
+    changes = {**told.changes, name: shares} if shares != told.table.shares.get(name, {}) else told.changes
+    table = Table(shares={**told.table.shares, name: shares}, heard={**told.table.heard, name: heard})
+    return replace(told, table=table, changes=changes)

@@ -18,9 +18,9 @@ class Story:
     def __init__(self, total: int, table: Table | None = None) -> None:
         self.total, self.table = total, table or Table()
 
-    def asks(self, host: HostName, now_ms: int, *, wants: bool = True) -> int:
+    def asks(self, host: HostName, now_ms: int, *, wants: bool = True, expected: tuple[HostName, ...] = ()) -> int:
         ask = LeaseAsk(name=NAME, hold_ms=WITHOUT_END, total=self.total)
-        told = shares.asked(self.table, host, (ask,) if wants else (), {NAME}, now_ms)
+        told = shares.asked(self.table, host, (ask,) if wants else (), {NAME[:2]: expected}, now_ms)
         self.table = told.table
         return sum(answer.share for answer in told.answers)
 
@@ -37,6 +37,15 @@ def test_hosts_that_come_take_their_part() -> None:
     assert story.asks(H1, 2) == 2
     assert story.asks(H3, 3) == 1
     assert story.all == {H1: 1, H2: 1, H3: 1}
+
+
+def test_the_first_host_of_a_rollout_does_not_run_all() -> None:
+    """Those that will move soon have their part left to them; one that never came is not waited for any more."""
+    story = Story(6)
+    assert story.asks(H2, 0, expected=HOSTS) == 2
+    assert story.asks(H1, 1, expected=HOSTS) == 2
+    assert story.asks(H1, 2) == 3
+    assert story.all == {H1: 3, H2: 3}
 
 
 def test_a_host_that_is_lost_leaves_its_part_to_others() -> None:
