@@ -44,6 +44,8 @@ class Leases:
         self._database, self._book = database, lease.opened(stored, _now_ms())
         self._table = shares.opened(placed, _now_ms())
         self._in_turn = anyio.Lock()
+        self._unsure: set[LeaseName] = set()
+        """Of which nobody knows what is stored, because it failed."""
 
     @classmethod
     async def load(cls, database: Database) -> Self:
@@ -97,9 +99,14 @@ class Leases:
         self._book = lease.left(self._book, host)
 
     async def _kept(self, told: Told) -> Told:
+        """Store what has changed, and what an earlier failure to store may have left otherwise; then it is so."""
+        held = {name: told.book.holdings.get(name) for name in self._unsure}
+        changes = {**{name: one.holder if one is not None else None for name, one in held.items()}, **told.changes}
         with anyio.CancelScope(shield=True):  # once begun it is stored, whoever asked may be gone
-            if told.changes:
-                await self._database.run(lambda connection: rows.change(connection, told.changes))
+            if changes:
+                self._unsure.update(changes)
+                await self._database.run(lambda connection: rows.change(connection, changes))
+                self._unsure.clear()
             for name, holder in told.changes.items():
                 log.info("lease", lease=str(name), host=holder.host if holder is not None else "")
             self._book = told.book

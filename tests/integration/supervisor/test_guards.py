@@ -185,3 +185,15 @@ async def test_what_starts_again_without_a_lease_dies_too(house: House) -> None:
         view = await house.state("exec_failed", "backoff")
         assert view.pid is None
     await ended(house)
+
+
+@pytest.mark.parametrize("text", [f"{uuid.uuid4()} {2**50} 0 15", "", "x y z", f"{clock.boot_id()} -1 0 15"])
+async def test_a_lease_of_another_boot_is_none(house: House, text: str) -> None:
+    """After a boot nothing starts without a fresh lease; nor by a file that says no lease at all."""
+    leases = house.folder / "run" / "leases"
+    leases.mkdir(parents=True)
+    (leases / "shop.test.worker").write_text(text)
+    async with an_agent(house):
+        house.launch(one("sleep 600"))
+        assert "no lease" in (await house.state("exec_failed")).detail
+    await ended(house)
