@@ -188,6 +188,7 @@ class Host:
         with anyio.move_on_after(patience_s):
             while self.undrained():
                 await self.changed()
+            await self.leases.leave()
             return True
         return False
 

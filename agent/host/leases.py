@@ -100,6 +100,12 @@ class Leases:
         self._questions = lease.outstanding(self._questions, question)
         return AskLeases(number=question.number, asks=question.asks)
 
+    async def leave(self) -> None:
+        """Everything was drained: what does not live here is not guarded any more."""
+        for name in self._guards.names():
+            if not self._views(name):
+                await self._guards.leave(name)
+
     async def answered(self, answer: AnswerLeases) -> None:
         """Take what a coordinator says to one of the newest questions."""
         question = next((one for one in self._questions if one.number == answer.number), None)

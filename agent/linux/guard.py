@@ -6,8 +6,8 @@ Rules: it is neither the agent's nor the instance's: stopping, killing or cuttin
 nothing but the file LEASE, which an agent replaces whole with each answer of a coordinator, and CLOCK_BOOTTIME, which
 counts while the machine sleeps. The stop signal goes out as long before the lease's end as the grace is, SIGKILL at the
 end, again and again while anything is found: whatever is started later without a lease dies too. A lease of another
-boot, or one that cannot be read, is none that is longer than the last that was read. When LEASE is gone and nothing
-lives any more, the guard ends.
+boot, or one that cannot be read, is none that is longer than the last that was read. When LEASE is gone, or has
+been over for a while, and nothing lives any more, the guard ends.
 
 Whom it ends: every process in the cgroups `CGROUP.*`; without cgroups every process that has an entry in its
 environment beginning with MARK, its session, and what descends from those. A guard outlives upgrades: what LEASE says
@@ -23,6 +23,8 @@ import time
 PAUSE_S = 0.25
 """Between two looks at the clock: so late a lease may be found to have run out, after the machine has slept too."""
 AGAIN_S = 0.02
+LINGER_MS = 5_000
+"""So long after the end of a lease it waits for another while nothing lives."""
 
 
 class Lease:
@@ -67,17 +69,20 @@ class Guard:
             time.sleep(pause_s)
 
     def _is_needed(self) -> bool:
-        """Read the lease again; without any there must be nothing more to guard."""
+        """Read the lease again; without any, or long after its end, there must be nothing more to guard."""
+        is_there = True
         try:
             self._lease = parsed(_read(self._path), self._boot_id) or self._lease
         except FileNotFoundError:
-            try:
-                return bool(self._members())
-            except OSError:
-                return True
+            is_there = False
         except OSError:
             pass  # the last one that was read counts on
-        return True
+        if is_there and boottime_ms() < self._lease.until_ms + LINGER_MS:
+            return True
+        try:
+            return bool(self._members())
+        except OSError:
+            return True
 
     def _look(self) -> float:
         """Do what is due, and say how long there is time now."""

@@ -91,11 +91,19 @@ class Guards:
 
     def give_back(self, name: LeaseName) -> None:
         """Nothing of it lives here, nor is anything started; its guard ends by itself."""
+        self.tasks.start_soon(self._remove_file, name)
+        self._drop(name)
+
+    async def leave(self, name: LeaseName) -> None:
+        """The same, done when it returns: the agent ends."""
+        self._drop(name)
+        await self._remove_file(name)
+
+    def _drop(self, name: LeaseName) -> None:
         del self._untils[name]
         self._revoked.discard(name)
-        self.tasks.start_soon(self._forget, name)
 
-    async def _forget(self, name: LeaseName) -> None:
+    async def _remove_file(self, name: LeaseName) -> None:
         async with self._one_writes:
             if name not in self._untils:
                 with contextlib.suppress(OSError):
@@ -113,7 +121,7 @@ class Guards:
         async with self._one_starts:
             until = self._untils.get(name)
             if name in self._watched or until is None or until.boottime_ms >= FOREVER_MS:
-                return ""
+                return ""  # without an end there is nothing to guard
             try:
                 handle = await to_thread.run_sync(self._find_or_start, name)
             except OSError as error:
@@ -140,7 +148,8 @@ class Guards:
         finally:
             os.close(handle)
             self._watched.discard(name)
-        if name in self._untils:
+        until = self._untils.get(name)
+        if until is not None and until.boottime_ms > clock.now().boottime_ms:
             log.warning("the guard of a singleton has ended: another is started", lease=str(name))
             await self.keep(name)
 

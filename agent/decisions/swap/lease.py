@@ -92,7 +92,8 @@ def asks(
     runs = assignment.release is not None and not state.draining
     declared = {process.name: process for process in (state.spec.processes if state.spec and runs else ())}
     living = {view.process: view.type for view in views if view.type is not None and view.state != "stopped"}
-    yield from _parts(state, assignment, declared.values())
+    # Until the release is known again, what lives shows what is to.
+    yield from _parts(state, assignment, declared.values() if state.spec or not runs else living.values())
     for name in sorted({*declared, *living, *untils}):
         types = [one for one in (declared.get(name), living.get(name)) if one is not None and one.singleton]
         wants = name in declared and declared[name].singleton and _would_start(state, name, held=name in untils)
@@ -106,8 +107,8 @@ def asks(
             )
 
 
-def _parts(state: SwapState, assignment: Assignment, declared: Iterable[ProcessType]) -> Iterator[LeaseAsk]:
-    for process in declared:
+def _parts(state: SwapState, assignment: Assignment, types: Iterable[ProcessType]) -> Iterator[LeaseAsk]:
+    for process in types:
         if process.total and _would_start(state, process.name, held=False):
             name = LeaseName(assignment.app, assignment.environment, process.name)
             yield LeaseAsk(name=name, hold_ms=WITHOUT_END, total=process.total)

@@ -138,6 +138,8 @@ async def test_a_part_of_a_total_is_kept_when_nobody_answers(tmp_path: Path) -> 
     async with running(tmp_path, source) as rig:
         assert {one.pid for one in (await rig.until(ready(3))).instances} == before
         rig.host.leases.linked(LEASE_MS)
+        await share(rig, 3)
+        await rig.until(lambda report: bool(report.prepared))
         await share(rig, 1)
         await rig.until(ready(1))
 
