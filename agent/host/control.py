@@ -30,7 +30,7 @@ from agent.linux import clock, unixsocket
 from agent.linux.peercred import peer_of
 from agent.model.assignment import AppReport
 from agent.model.ids import NAME_EXPECTED, HostName, ProcessName, is_name
-from agent.model.units import iso
+from agent.model.units import iso, say_duration
 from agent.web.bounds import RUNNER_LIMITS
 from agent.web.errors import errors_as_json
 from agent.wire.control import BEAT_S, GROUP, SOCKET, AgentStatus, Link, Progress, Row, WentBack
@@ -222,7 +222,7 @@ class Routes:
         deadline = anyio.current_time() + patience_s
         while (found := look()).left and not found.failure:
             if anyio.current_time() >= deadline:
-                yield replace(found, failure=f"not done within {patience_s:.0f} s")
+                yield replace(found, failure=f"not done within {say_duration(round(patience_s * 1000))}")
                 return
             yield found
             with anyio.move_on_after(min(BEAT_S, max(0.0, deadline - anyio.current_time()))):

@@ -25,6 +25,7 @@ from agent.linux import inetdiag, procfs, sockets
 from agent.linux.killtree import Tree, members
 from agent.model.address import Address
 from agent.model.process import HttpCheck, NotifyCheck, Probe, TcpCheck
+from agent.model.units import say_duration
 from agent.supervisor.launchable import Launchable, Target
 
 USER_AGENT: Final = "rollway-probe/1"
@@ -73,7 +74,7 @@ class Prober:
             with anyio.fail_after(probe.timeout_ms / 1_000):
                 return await self._ask(probe.check)
         except TimeoutError:
-            return Finding(ok=False, detail=f"no answer within {probe.timeout_ms} ms", silent=True)
+            return Finding(ok=False, detail=f"no answer within {say_duration(probe.timeout_ms)}", silent=True)
         except aiohttp.ClientConnectorError as error:
             return _cannot_connect(error.os_error)
         except (aiohttp.ClientError, ValueError) as error:

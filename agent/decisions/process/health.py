@@ -21,7 +21,7 @@ from agent.decisions.process.state import (
     entered,
 )
 from agent.model.process import Probe, ProbeKind
-from agent.model.units import Instant, show_duration
+from agent.model.units import Instant, say_duration
 
 
 def asked(state: InstanceMachine, kind: ProbeKind) -> tuple[Action, ...]:
@@ -105,7 +105,7 @@ def silent(state: InstanceMachine, now: Instant) -> Turn:
     kind: ProbeKind = "liveness" if state.started else "startup"
     word = "WATCHDOG=1" if state.started else "READY=1"
     since = (state.alive if state.started else None) or state.launched
-    waited = show_duration(now.boottime_ms - since.boottime_ms)
+    waited = say_duration(now.boottime_ms - since.boottime_ms)
     return _ended(state, kind, f"it did not say {word} for {waited}", now)
 
 

@@ -44,7 +44,7 @@ from agent.decisions.process.state import (
     entered,
 )
 from agent.errors import invariant
-from agent.model.units import Instant, Milliseconds, show_duration
+from agent.model.units import Instant, Milliseconds, say_duration
 
 WAIT_ON_SLOT_MS: Final = 10_000
 """So long connections wait on a slot for its next process; if that takes longer, they are closed and counted."""
@@ -247,7 +247,7 @@ def _restart(state: InstanceMachine, detail: str, jitter: float, now: Instant) -
     if delay == 0:
         state, actions = _launch(state, now)
         return state, (*told, *actions)
-    again = f"{detail}; starts again after {show_duration(delay)}"
+    again = f"{detail}; starts again after {say_duration(delay)}"
     state = replace(entered(state, "backoff", now, again), retry_at=now.after(delay))
     return state, (*told, *_give_up_queue(state, delay))
 

@@ -26,7 +26,7 @@ from agent.decisions.swap.state import (
 )
 from agent.model.assignment import Assignment, PreparedReport, ReleaseRef
 from agent.model.ids import ProcessName
-from agent.model.units import Instant, Milliseconds, elapsed_ms, show_duration
+from agent.model.units import Instant, Milliseconds, elapsed_ms, say_duration
 
 Place = tuple[ProcessName, int]
 
@@ -233,7 +233,7 @@ def judged(state: SwapState, now: Instant) -> SwapState:
         return state
     failure = next(_failures(state, renewal), "")
     if not failure and elapsed_ms(renewal.armed, now) >= assignment.deadline_ms:
-        failure = f"no instance was replaced within {show_duration(assignment.deadline_ms)}"
+        failure = f"no instance was replaced within {say_duration(assignment.deadline_ms)}"
     if not failure:
         return state
     kept = ", ".join(f"{name}.{slot}" for name, slot in renewal.slots)

@@ -46,7 +46,7 @@ from agent.decisions.swap.state import (
 from agent.model.assignment import AdminReport, Assignment, PreparedReport, ReleaseRef
 from agent.model.ids import ProcessName
 from agent.model.process import AppSpec, ProcessType
-from agent.model.units import Instant, Milliseconds, elapsed_ms
+from agent.model.units import Instant, Milliseconds, elapsed_ms, say_duration
 
 WAIT_FOR_STARTING_MS: Final = 10_000
 """How long connections wait on the slot of an instance that is starting before they are answered 503 instead."""
@@ -294,7 +294,7 @@ def _failure(new: list[InstanceView], state: SwapState, assignment: Assignment, 
         who = (
             f"{late[0].process}.{late[0].slot} is {late[0].state}: {late[0].detail}" if late else "old instances remain"
         )
-        return f"not ready within {assignment.deadline_ms / 1000:g} s: {who}"
+        return f"not ready within {say_duration(assignment.deadline_ms)}: {who}"
     return ""
 
 

@@ -235,6 +235,13 @@ def test_backoff_doubles_up_to_its_bound_and_never_gives_up() -> None:
     assert life.emitted.count("is in a crash loop") == 1
 
 
+def test_a_backoff_says_why_and_how_long_as_people_read_it() -> None:
+    """Jitter makes odd milliseconds of every delay; what is shown is rounded."""
+    life = running(Terms(restart=RestartPolicy(first_delay_ms=4_000)))
+    life.take(Exited(code=3, signal=None, jitter=0.396))
+    assert (life.shown(), life.state.detail) == ("backoff", "exited with code 3; starts again after 4.4 s")
+
+
 def test_failures_are_warnings_and_the_rest_is_not() -> None:
     """Whoever reads warnings alone sees what could not be started, was restarted, keeps crashing, would not end."""
     life = Life(Terms(probes=ALL))

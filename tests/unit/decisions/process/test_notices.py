@@ -45,7 +45,7 @@ def test_silence_at_the_start_is_a_failed_start() -> None:
     assert life.wake_ms == 30_000
     life.take(Tick(), after_ms=30_000)
     assert Signal(name="SIGTERM") in life.actions
-    assert life.state.detail == "it did not say READY=1 for 30s (startup probe)"
+    assert life.state.detail == "it did not say READY=1 for 30 s (startup probe)"
     life.take(Exited(code=None, signal=15, jitter=0.0))
     assert (life.actions[-1], life.state.restarts) == (LaunchNow(launch=2), 1)
     life.take(Launched(pid=72), READY)
@@ -110,7 +110,7 @@ def test_a_watchdog_that_is_not_fed_restarts() -> None:
         assert life.wake_ms == life.now_ms + 3_000
     life.take(Tick(), after_ms=3_000)
     assert Signal(name="SIGTERM") in life.actions
-    assert life.state.detail == "it did not say WATCHDOG=1 for 3s (liveness probe)"
+    assert life.state.detail == "it did not say WATCHDOG=1 for 3 s (liveness probe)"
     assert life.wake_ms == life.now_ms + 2_000
 
 
