@@ -50,4 +50,5 @@ def test_tutorial(tmp_path: Path) -> None:
             )
             assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
             assert [words for words in said if words not in done.stdout] == [], done.stdout
+            assert "uncommitted" not in done.stdout + done.stderr
             folder = tmp_path / "hello" if (tmp_path / "hello").exists() else ROOT
