@@ -223,7 +223,7 @@ class Instance:
             pid=machine.pid,
             restarts=machine.restarts,
             crash_looping=machine.history.crash_looping,
-            detail=machine.detail or (self._status if machine.pid is not None else ""),
+            detail=machine.why(self._status),
         )
 
     # Actions

@@ -96,7 +96,7 @@ def _launch(state: InstanceMachine, now: Instant) -> Turn:
     invariant(not state.stop_asked, "the instance is to stop")
     launch = state.launch + 1
     fresh = replace(
-        entered(state, "starting", now, state.detail),
+        entered(state, "starting", now, state.last_end if state.state == "backoff" else state.detail),
         launch=launch,
         launching=True,
         retry_at=None,
@@ -243,7 +243,7 @@ def _restart(state: InstanceMachine, detail: str, jitter: float, now: Instant) -
     if history.crash_looping and not state.history.crash_looping:
         fields: dict[str, str | int] = {"restarts": history.attempts, "reason": detail}
         told = (Emit(text="is in a crash loop", fields=fields, level="warning"),)
-    state = replace(state, restarts=state.restarts + 1, history=history, detail=detail)
+    state = replace(state, restarts=state.restarts + 1, history=history, detail=detail, last_end=detail)
     if delay == 0:
         state, actions = _launch(state, now)
         return state, (*told, *actions)

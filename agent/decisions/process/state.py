@@ -91,6 +91,15 @@ class InstanceMachine(Struct, frozen=True, kw_only=True):
     linger_ms: Milliseconds | None = None
     """The linger that came with the wish to stop, while there was no process yet to drain."""
     detail: str = ""
+    """Why it is in its state, as long as it is."""
+    last_end: str = ""
+    """Why the process before this one came to its end, unasked: as true as the count of restarts."""
+
+    def why(self, said: str) -> str:
+        """Why it is as it is, for a person; all being well, why it was restarted, and what the process says itself."""
+        if self.detail or self.pid is None:
+            return self.detail
+        return "; ".join(words for words in (self.last_end and f"restarted: {self.last_end}", said) if words)
 
 
 # Events

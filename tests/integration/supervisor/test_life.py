@@ -126,6 +126,17 @@ async def test_whatever_an_app_makes_of_its_folder_it_starts_again(house: House,
     await house.end(key)
 
 
+async def test_an_instance_that_runs_again_says_how_it_ended(house: House) -> None:
+    """Long after the restart a person sees in `rollway ps` why there was one."""
+    key = house.launch(worker("sleep 60"))
+    first = await house.state("ready")
+    assert (first.pid is not None, first.detail) == (True, "")
+    os.kill(first.pid or 0, signal.SIGKILL)
+    await house.until(lambda: house.view().restarts == 1 and house.view().state == "ready")
+    assert house.view().detail == "restarted: was ended by SIGKILL"
+    assert (await house.end(key)).detail == ""
+
+
 async def test_a_stop_in_backoff_does_not_hang(house: House) -> None:
     """An instance that waits for its next try stops at once when it is told to."""
     key = house.launch(worker("/bin/false", restart=Restart(base_delay_ms=600_000, max_delay_ms=600_000)))

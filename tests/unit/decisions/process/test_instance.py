@@ -242,6 +242,26 @@ def test_a_backoff_says_why_and_how_long_as_people_read_it() -> None:
     assert (life.shown(), life.state.detail) == ("backoff", "exited with code 3; starts again after 4.4 s")
 
 
+def test_a_restart_says_why_as_long_as_it_is_counted() -> None:
+    """What ended by itself and is well again says why it was restarted; what was stopped on purpose says nothing."""
+    life = running(Terms(probes=ALL))
+    assert life.state.why("3 workers") == "3 workers"
+    life.take(Exited(code=None, signal=9, jitter=0.0))
+    assert (life.shown(), life.state.why("")) == ("starting", "was ended by SIGKILL")
+    life.take(Launched(pid=72))
+    life.probed("startup", "ok")
+    life.probed("readiness", "ok", "ok")
+    assert (life.shown(), life.state.why("")) == ("ready", "restarted: was ended by SIGKILL")
+    assert life.state.why("3 workers") == "restarted: was ended by SIGKILL; 3 workers"
+    life.take(DIED)
+    assert (life.shown(), life.state.why("")) == ("backoff", "exited with code 1; starts again after 500 ms")
+    life.take(Tick(), after_ms=500)
+    assert (life.shown(), life.state.why("")) == ("starting", "exited with code 1")
+    life.take(Launched(pid=73), StopAsked())
+    life.take(DIED)
+    assert (life.shown(), life.state.why("")) == ("stopped", "")
+
+
 def test_failures_are_warnings_and_the_rest_is_not() -> None:
     """Whoever reads warnings alone sees what could not be started, was restarted, keeps crashing, would not end."""
     life = Life(Terms(probes=ALL))
