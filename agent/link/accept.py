@@ -1,8 +1,9 @@
 """The coordinator's end of the link: one WebSocket per host, named by the host's certificate.
 
-Rules: a host is who its certificate says, and its hello must say the same; the newest connection of a host replaces
-the older one. Of each app and environment only the newest assignment waits to be sent. One slow host delays itself
-alone: it has its own sender, and log lines that nobody takes in time are dropped and counted.
+Rules: a host is who its certificate says, and its hello must say the same; its address is the one that it says it has,
+else the one that it comes from. The newest connection of a host replaces the older one. Of each app and environment
+only the newest assignment waits to be sent. One slow host delays itself alone: it has its own sender, and log lines
+that nobody takes in time are dropped and counted.
 Not handled here: what reports mean and what is assigned; the `Listener` knows.
 """
 
@@ -195,7 +196,8 @@ class Links:
                 finally:
                     del self._greeting[channel]
                 if hello is not None:
-                    await self._serve(hello, channel)
+                    address = hello.address or _seen_at(request)
+                    await self._serve(replace(hello, address=address), channel)
         except* RollwayError as errors:
             channel.lost(str(errors.exceptions[0]))
             self._log.warning("link refused", host=peer.name, reason=channel.reason)
@@ -244,6 +246,11 @@ class Links:
                         tail.end()
                 case Hello():
                     raise VerificationError(f"{host} said hello twice")
+
+
+def _seen_at(request: web.BaseRequest) -> str:
+    """Where it comes from; an IPv4 address as such, though it came to a socket of both families."""
+    return (request.remote or "").removeprefix("::ffff:")
 
 
 def _size_bytes(batch: TailLines) -> int:

@@ -30,6 +30,7 @@ class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
     labels: dict[str, str] = {}
     environments: tuple[EnvironmentName, ...] = ()
     address: str = ""
+    """By its settings; where they name none, a coordinator notes the one that the link comes from."""
 
 
 class Report(Struct, frozen=True, kw_only=True, tag="report"):
