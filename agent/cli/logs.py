@@ -104,7 +104,7 @@ def command(
         if process is not None:
             await check_instances(coordinator, app, environment, process, slot)
         if host is not None:
-            await check_host(coordinator, host)
+            await check_host(coordinator, host, environment)
         if release is not None:
             await coordinator.release(app, environment, release)
         async for line in coordinator.logs(app, environment, process, slot, lines=asked, follow=follow):

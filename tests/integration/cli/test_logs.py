@@ -8,7 +8,11 @@ from agent.artifacts.sign import payload_digest
 from tests.integration.cli.coordinator import FakeCoordinator
 from tests.integration.cli.story import ENVELOPE, LOCAL, ready_to_swap, rollout, rollway
 
-HOSTS = {"apps": [], "hosts": [{"host": h, "address": "127.0.0.1", "connected": True} for h in ("h1", "h2")]}
+SERVES = {"h1": ["local"], "h2": ["local"], "h4": ["staging"]}
+HOSTS = {
+    "apps": [],
+    "hosts": [{"host": h, "address": "", "connected": True, "environments": e} for h, e in SERVES.items()],
+}
 AWAY = b'{"host":"h3","error":"is not connected"}\n'
 
 
@@ -51,7 +55,8 @@ KNOWN = {
     "a type that nobody has": (["nope.1"], 5, "It has web."),
     "a slot that nobody has": (["web.9"], 5, "It has web.1, web.2, web.3, web.4, web.5, web.6."),
     "slot nought": (["web.0"], 5, "no web.0"),
-    "a host that never was": (["--host", "h9"], 5, "There are h1, h2."),
+    "a host that never was": (["--host", "h9"], 5, "There are h1, h2, h4."),
+    "a host of another environment": (["--host", "h4"], 5, "h4 does not serve local"),
     "a release that never was": (["--release", "v9"], 5, "releases/v9"),
     "a pattern that is none": (["--grep", "("], 2, "regular expression"),
 }
