@@ -35,7 +35,7 @@ from agent.supervisor.logs import Logs, Marks, Stream
 from agent.supervisor.notices import Notices, heard_as
 from agent.supervisor.pipes import Pipe, kept_as
 from agent.supervisor.records import Record, Records
-from agent.wire.logline import LogLines, Source
+from agent.wire.logline import Source
 
 READ_OUT_S: Final = 5.0
 """So long the output of a process that is gone may wait for its reader."""
@@ -138,7 +138,7 @@ class Process:
         marks = Marks(logs.journal(self._key))
         for pipe in self._ways.pipes:
             source = source_of(self._key, release, self.pid, pipe.name)
-            lines = LogLines(source, inside=marks[pipe.name].inside)
+            lines = logs.lines(source, marks[pipe.name].inside)
             stream = Stream(logs, self._key, pipe, marks=marks, lines=lines, tap=tap)
             self._streams.append(stream)
             tasks.start_soon(stream.run)

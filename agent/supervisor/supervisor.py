@@ -29,7 +29,7 @@ from agent.model.units import Milliseconds
 from agent.supervisor import oneoff
 from agent.supervisor.instance import Instance
 from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey, Launchable
-from agent.supervisor.logs import Follower, Logs, Outlet, matching
+from agent.supervisor.logs import Follower, LinesOf, Logs, Outlet, as_json, matching
 from agent.supervisor.process import NO_ROOM, Surroundings, kept_names, wait_for_room
 from agent.supervisor.records import Record, Records, Unreadable
 
@@ -51,6 +51,7 @@ class Supervisor:
         inherited: Inherited | None = None,
         drops_logs: bool = False,
         ring_bytes: int = journal.KEPT_BYTES,
+        lines: LinesOf = as_json,
         cgroup_root: Path | None = None,
         has_room: Callable[[], bool] = lambda: True,
         rlimits: Rlimits | None = None,
@@ -60,7 +61,7 @@ class Supervisor:
         self._around: Final = Surroundings(
             run_dir=run_dir,
             records=Records(run_dir / "records"),
-            logs=Logs(outlet, store, inherited, drops=drops_logs, kept_bytes=ring_bytes),
+            logs=Logs(outlet, store, inherited, drops=drops_logs, kept_bytes=ring_bytes, lines=lines),
             store=store,
             inherited=inherited,
             jitter=jitter,
