@@ -16,6 +16,7 @@ from agent.errors import UsageError
 VERBS: Final = {
     "up": "agent.cli.up",
     "demo": "agent.cli.demo",
+    "init": "agent.cli.init",
     "check": "agent.cli.check",
     "build": "agent.cli.build",
     "config": "agent.cli.config",
