@@ -17,6 +17,7 @@ VERBS: Final = {
     "up": "agent.cli.up",
     "demo": "agent.cli.demo",
     "init": "agent.cli.init",
+    "dev": "agent.cli.dev",
     "check": "agent.cli.check",
     "build": "agent.cli.build",
     "config": "agent.cli.config",
