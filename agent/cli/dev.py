@@ -32,6 +32,7 @@ ENV_FILE: Final = ".env"
 @click.option("--all", "every", is_flag=True, help="As many of each type as its `count` says.")
 @click.option("-p", "--port", type=click.IntRange(1, 65_535), help="For the first address that is listened on.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="In the place of 0.0.0.0 and [::] in `listen`.")
+@click.option("--release", is_flag=True, help="Run the release command first; nothing starts when it fails.")
 @click.option("--exit-on-crash", is_flag=True, help="End all when one ends by itself, as foreman does; exit code 1.")
 @click.option("--no-color", is_flag=True, help="No colours on a terminal either; so does NO_COLOR.")
 def command(
@@ -44,14 +45,15 @@ def command(
     every: bool,
     port: int | None,
     host: str,
+    release: bool,
     exit_on_crash: bool,
     no_color: bool,
 ) -> None:
     """Run the process types of the working tree until Ctrl-C, one instance each; all of them, or each TYPE.
 
     Supervised as on a host: sockets from fd 3 on, probes, restarts with backoff, drain. A second Ctrl-C kills. Nothing
-    is kept, no coordinator is asked, and neither build lines nor the release command are run. Instances see your
-    environment, and below it what .env gives.
+    is kept, no coordinator is asked, no build line is run, and the release command only by --release. Instances see
+    your environment, and below it what .env gives.
 
     Examples: rollway dev; rollway dev web -c web=2; rollway dev -f Procfile.dev -e .env.test --exit-on-crash
     """
@@ -65,6 +67,10 @@ def command(
         port = seen.port
     asked = plan.Asked(types=types, counts=_counts(counts), every=every, port=port, host=_host(host))
     processes = plan.chosen(spec, asked)
+    if release and spec.release is None:
+        raise UsageError(f"{spec.app} has no release command", "Leave --release out.")
+    skipped = None if release else spec.release
+    remarks = (f"the release command is not run (--release runs it): {skipped.command}",) if skipped else ()
     refuse_missing(spec, seen.config, env_files[-1] if env_files else ENV_FILE)
     run(
         Dev(
@@ -75,7 +81,8 @@ def command(
             host=asked.host,
             coloured=coloured,
             exit_on_crash=exit_on_crash,
-            remarks=(f"the release command is not run: {spec.release.command}",) if spec.release else (),
+            release=spec.release if release else None,
+            remarks=remarks,
         )
     )
 

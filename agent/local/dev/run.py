@@ -1,8 +1,8 @@
 """`rollway dev`: puts the supervisor, the sockets and the screen together over a working tree, until it is to end.
 
 Rules: what can be refused is refused before anything starts: words, files, missing config, addresses in use. Nothing is
-kept: the run folder is temporary, no coordinator is asked, no release is made and no release command run. The first
-signal drains, dependents first, the second kills; whatever ends us, nothing that we started is left (`keeper`).
+kept: the run folder is temporary, no coordinator is asked, no release is made. The first signal drains, dependents
+first, the second kills; whatever ends us, nothing that we started is left (`keeper`).
 Not handled here: what is decided (`plan`), how it is said (`words`, `screen`).
 """
 
@@ -32,9 +32,9 @@ from agent.local.dev.keeper import Keeper, kill_all
 from agent.local.dev.screen import Screen
 from agent.model.assignment import ReleaseRef
 from agent.model.ids import AppName, Digest, EnvironmentName, ProcessName, ReleaseName
-from agent.model.process import ProcessType
+from agent.model.process import ProcessType, ReleaseCommand
 from agent.model.units import Milliseconds, elapsed_ms
-from agent.supervisor.launchable import InstanceKey, Launchable
+from agent.supervisor.launchable import AdminCommand, InstanceKey, Launchable
 from agent.supervisor.supervisor import Supervisor
 
 ENVIRONMENT: Final = EnvironmentName("dev")
@@ -57,6 +57,8 @@ class Dev(Struct, frozen=True, kw_only=True):
     host: str
     coloured: bool
     exit_on_crash: bool = False
+    release: ReleaseCommand | None = None
+    """What runs once before anything else, and must end well."""
     remarks: tuple[str, ...] = ()
     """Said before anything starts."""
 
@@ -97,7 +99,9 @@ class _Run:
         """Whether nobody took the last lines."""
 
     async def run(self) -> None:
-        self._screen = Screen(self._dev.processes, coloured=self._dev.coloured)
+        self._admin = anyio.CancelScope()
+        besides = ("release.1",) if self._dev.release is not None else ()
+        self._screen = Screen(self._dev.processes, coloured=self._dev.coloured, besides=besides)
         self._supervisor = Supervisor(
             run_dir=self._run_dir,
             outlet=self._screen.stdout,
@@ -114,6 +118,7 @@ class _Run:
                 routes = Routes(AppKey(self._dev.app, ENVIRONMENT), tasks, FdStore(None))
                 try:
                     await self._open(routes)
+                    await self._prepare()
                     await self._serve(routes)
                 except RollwayError as error:
                     self.failure = error
@@ -135,6 +140,25 @@ class _Run:
         for process in self._dev.processes:
             if process.after:
                 self._screen.say(f"{process.name} waits until {', '.join(process.after)} can be used")
+
+    async def _prepare(self) -> None:
+        """Run the release command, where that is asked for. Raises FailedError."""
+        release = self._dev.release
+        if release is None or self._ending:
+            return
+        command = AdminCommand(
+            app=self._dev.app,
+            environment=ENVIRONMENT,
+            release=RELEASE.name,
+            command=release.command,
+            cwd=str(self._dev.folder),
+            config=self._dev.config,
+            timeout_ms=release.timeout_ms,
+        )
+        with self._admin:
+            ended = await self._supervisor.run_once(command)
+            if not ended.succeeded:
+                raise FailedError(f"the release command failed: {words.admin(ended)}", "See what it wrote, above.")
 
     async def _serve(self, routes: Routes) -> None:
         """Bring up what may begin, keep connections where somebody answers, bring down; ends when nothing lives."""
@@ -220,6 +244,7 @@ class _Run:
 
     def _end(self) -> None:
         self._ending = True
+        self._admin.cancel()
         self._tell()
 
     def _tell(self) -> None:

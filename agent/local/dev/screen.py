@@ -28,10 +28,11 @@ _BOLD: Final = 1
 class Screen:
     """Made within the event loop; `stdout.run` is its owner's task."""
 
-    def __init__(self, processes: Sequence[ProcessType], *, coloured: bool) -> None:
+    def __init__(self, processes: Sequence[ProcessType], *, coloured: bool, besides: Sequence[str] = ()) -> None:
+        """`besides` are instances of no process type."""
         self.stdout: Final = Stdout()
         instances = (f"{process.name}.{slot}" for process in processes for slot in slots(process))
-        self._width = max(map(len, (OURS, *instances)))
+        self._width = max(map(len, (OURS, *besides, *instances)))
         self._coloured = coloured
         names = [process.name for process in processes]
         self._colours: dict[str, int] = dict(zip(names, itertools.cycle(_COLOURS), strict=False))

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Final
 
+from agent.decisions.process import restart
+from agent.decisions.process.state import Exited
 from agent.decisions.swap.state import InstanceView
 from agent.model.process import ProcessType
+from agent.supervisor.launchable import AdminExit
 
 Fields = Mapping[str, str | int]
 
@@ -46,6 +49,15 @@ def ended(how: str, process: ProcessType, view: InstanceView | None) -> str:
         case "draining" | "stopped":
             return how
     return f"{how}; not started again (restart policy {process.restart.policy})"
+
+
+def admin(exit_: AdminExit) -> str:
+    """How an admin process ended that did not end well; what it wrote was shown already."""
+    if exit_.failure:
+        return exit_.failure
+    if exit_.timed_out:
+        return "it did not end within its timeout"
+    return restart.describe(Exited(code=exit_.exit_code, signal=exit_.signal, jitter=0))
 
 
 def with_fields(text: str, fields: Mapping[str, object]) -> str:

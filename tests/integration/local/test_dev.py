@@ -297,6 +297,28 @@ def test_who_listens_elsewhere_is_told_why_nobody_answers(make: Make) -> None:
         assert terminal.end() == 0
 
 
+def test_the_release_command_runs_where_that_is_asked_for(make: Make) -> None:
+    """Before anything starts, in the same environment; where it fails, or Ctrl-C ends it, nothing starts."""
+    command = json.dumps("sh -c 'echo $COLOUR; [ -e ok ] || exit 9; [ -e slow ] && exec sleep 1000; touch migrated'")
+    folder = make(f"[release]\ncommand = {command}\n", a=shell(f"[ -e migrated ] && echo up; {IDLE}"))
+    with dev(folder, "--release", env={"COLOUR": "green"}, pipe=True) as terminal:
+        assert terminal.end() == 1
+    assert "release.1 | green" in terminal.lines
+    assert "rollway: the release command failed: exited with code 9" in terminal.lines
+    assert "a.1" not in terminal.output
+    (folder / "ok").touch()
+    with dev(folder, "--release", pipe=True) as terminal:
+        terminal.until("a.1       | up")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == 0
+    (folder / "slow").touch()
+    with dev(folder, "--release", env={"COLOUR": "blue"}, pipe=True) as terminal:
+        terminal.until("| blue")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == 0
+    assert "a.1 started" not in terminal.output
+
+
 WRONG: Final = {
     "an unknown type": (["nosuch"], "shop has no process type 'nosuch'"),
     "an unknown type with a count": (["-c", "nosuch=2"], "shop has no process type 'nosuch'"),
@@ -304,6 +326,7 @@ WRONG: Final = {
     "no env file": (["-e", "nosuch.env"], "cannot read nosuch.env"),
     "a port for nobody": (["-p", "8080"], "nobody can listen on port 8080"),
     "no address": (["--host", "localhost"], "cannot listen on 'localhost'"),
+    "no release command": (["--release"], "shop has no release command"),
     "no folder": (["--dir", "nosuch"], "nosuch is no folder"),
 }
 
