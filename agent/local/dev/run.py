@@ -41,7 +41,7 @@ ENVIRONMENT: Final = EnvironmentName("dev")
 RELEASE: Final = ReleaseRef(name=ReleaseName("dev"), digest=Digest("sha256:" + "0" * 64))
 LINGER_MS: Final[Milliseconds] = 200
 """Long enough for an app to see its drain notice; nobody waits for idle connections of one's own browser."""
-SLOW_MS: Final[Milliseconds] = 3_000
+SLOW_MS: Final[Milliseconds] = 2_000
 """After which it is said why an instance is not ready yet."""
 LOOK_S: Final = 1.0
 FLUSH_S: Final = 1.0
