@@ -15,9 +15,9 @@ from agent.linux import atomic
 from agent.settings.guess.app import EXAMPLES, FILE, Sketch, found, sketch
 from agent.settings.guess.found import Tree
 
-FILES_MAX: Final = 500
-FILE_BYTES_MAX: Final = 256 * 1024
-DEPTH_MAX: Final = 3
+FILES_MAX: Final = 1000
+FILE_BYTES_MAX: Final = 64 * 1024
+DEPTH_MAX: Final = 4
 _NOT_OURS: Final = frozenset({"node_modules", "vendor", "target", "venv", "env", "lib", "dist", "build", "__pycache__"})
 _NAMED: Final = frozenset(
     {*EXAMPLES, "Procfile", "Gemfile", "config.ru", "puma.rb", "go.mod", "package.json", "package-lock.json"}

@@ -18,6 +18,8 @@ _ASGI: Final = ("FastAPI", "Starlette", "Quart", "Litestar", "Sanic")
 _WSGI: Final = ("Flask", "Bottle", "Falcon")
 _APP: Final = re.compile(rf"^(\w+)\s*(?::[^=\n]+)?=\s*(?:\w+\.)?({'|'.join((*_ASGI, *_WSGI))})\(", re.MULTILINE)
 _FACTORY: Final = re.compile(r"^def (create_app|make_app)\(", re.MULTILINE)
+_BESIDE: Final = ("tests", "test", "docs", "examples", "scripts")
+"""Folders whose apps are not the one."""
 _FIRST: Final = ("main.py", "app.py", "asgi.py", "wsgi.py", "server.py", "__init__.py")
 
 
@@ -48,7 +50,8 @@ def with_lib(command: str) -> str | None:
     first = command.partition(" ")[0]
     if first in _MODULES:
         return f"env PYTHONPATH=lib python3 -m {command}"
-    return f"env PYTHONPATH=lib {command}" if first in ("python", "python3") else None
+    is_python = first in ("python", "python3")  # by the first of them Debian has nothing
+    return f"env PYTHONPATH=lib python3{command.removeprefix(first)}" if is_python else None
 
 
 def dependencies(tree: Tree) -> set[str]:
@@ -95,7 +98,8 @@ def _django(tree: Tree, wanted: set[str]) -> Found | None:
 
 
 def _framework(tree: Tree, wanted: set[str]) -> Found | None:
-    for path in sorted((path for path in tree if path.endswith(".py")), key=_nearness):
+    sources = (path for path in tree if path.endswith(".py") and path.partition("/")[0] not in _BESIDE)
+    for path in sorted(sources, key=_nearness):
         made = _APP.search(tree[path])
         factory = None if made else _FACTORY.search(tree[path])
         if made is None and (factory is None or "flask" not in wanted):

@@ -42,6 +42,10 @@ SERVED = {
     "FastAPI in src": (
         {"src/shop/__init__.py": FASTAPI}, "env PYTHONPATH=lib:src python3 -m uvicorn shop:app --fd {fd}", "fd"
     ),
+    "not an app of the tests": (
+        {"tests/app.py": FASTAPI, "src/shop/api/main.py": FASTAPI},
+        "env PYTHONPATH=lib:src python3 -m uvicorn shop.api.main:app --fd {fd}", "fd",
+    ),
     "Flask": ({"app.py": FLASK, "requirements.txt": "flask\ngunicorn"}, f"{LIB} gunicorn app:site", "fd"),
     "Flask with a factory": (
         {"shop/__init__.py": "def create_app():\n", "requirements.txt": "flask"},
@@ -93,6 +97,9 @@ def test_a_procfile_says_how_and_the_rest_how_it_is_built() -> None:
     ]  # fmt: skip
     assert spec.release is not None
     assert spec.release.command == "/bin/sh -c './migrate && ok'"
+    plain = guessed({"Procfile": "web: x\nrelease: python manage.py migrate", "requirements.txt": "x"})
+    assert plain.release is not None
+    assert plain.release.command == "env PYTHONPATH=lib python3 manage.py migrate"
     assert spec.build.run == ("python3 -m pip install --no-compile --target lib -r requirements.txt",)
     assert spec.build.exclude == ("tests/",)
 
