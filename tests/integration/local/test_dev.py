@@ -248,14 +248,23 @@ def test_it_ends_with_its_last_process(make: Make) -> None:
 def test_types_start_and_end_in_their_order(make: Make) -> None:
     """A type begins when those before it are ready, and ends before them."""
     port = free_port()
-    folder = make(a=shell(f"echo up; {IDLE}", 'after = ["web"]'), web=web(port))
+    slow_to_end = "trap 'sleep 1.5; exit' TERM; echo up; while :; do sleep 0.05; done"
+    folder = make(a=shell(slow_to_end, 'after = ["web"]'), web=web(port))
     with dev(folder, pipe=True) as terminal:
         terminal.until("a.1     | up")
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.end() == 0
     told = [line.removeprefix("rollway | ") for line in terminal.lines if line.startswith("rollway | ")]
     order = [" ".join(words.split()[:2]) for words in told]
-    assert order == ["a waits", "web.1 started", "web.1 is", "a.1 started", "draining; once", "a.1 was", "web.1 exited"]
+    assert order == [
+        "a waits",
+        "web.1 started",
+        "web.1 is",
+        "a.1 started",
+        "draining; once",
+        "a.1 exited",
+        "web.1 exited",
+    ]
 
 
 def test_counts_and_types_are_chosen(make: Make) -> None:
