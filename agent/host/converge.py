@@ -57,6 +57,7 @@ from agent.host.takeup import take_up
 from agent.linux import clock
 from agent.model.assignment import AdminReport, Assignment, ReleaseRef
 from agent.model.ids import ProcessName, RolloutId
+from agent.model.process import AppSpec
 from agent.model.units import Instant
 from agent.supervisor.launchable import InstanceKey
 
@@ -275,15 +276,21 @@ class Actor:
                 self._log.error("release cannot be prepared", release=ref.name, reason=str(error))
                 return Prepared(release=ref, failure=str(error))
             else:
-                assignment = aim(self.state)
-                is_for_later = assignment is not None and assignment.release != ref
-                # Before anything moves is the time to say so; what is to run now is tried for ever.
-                lacking = await self._services.supervisor.no_room() if is_for_later else ""
+                lacking = await self._lacking(ref, release.spec)
                 return Prepared(release=ref, failure=lacking) if lacking else Prepared(release=ref, spec=release.spec)
             await anyio.sleep(pause_s * random.uniform(1, 1.25))  # noqa: S311 - so that hosts do not ask all at once
             if ref not in plan.releases(aim(self.state)):
                 return None
             pause_s = min(pause_s * 2, FETCH_AGAIN_S_MAX)
+
+    async def _lacking(self, ref: ReleaseRef, spec: AppSpec) -> str:
+        """What a release for later cannot have here, told before anything moves; what is to run is tried for ever."""
+        assignment = aim(self.state)
+        if assignment is None or assignment.release == ref:
+            return ""
+        supervisor = self._services.supervisor
+        refused = (supervisor.refusal(process.limits) for process in spec.processes)
+        return await supervisor.no_room() or next(filter(None, refused), "")
 
     async def _run_admin(self, action: RunAdmin, assignment: Assignment) -> None:
         rollout = RolloutId(action.rollout)

@@ -16,7 +16,7 @@ AGENT_UNIT: Final = "rollway-agent.service"
 APPS_UNIT: Final = "rollway-apps.service"
 HOLDER: Final = "holder"
 """The leaf of the process that holds the unit of the apps up. No instance has this name: theirs have dots."""
-CONTROLLERS: Final = ("cpu", "memory", "pids")
+CONTROLLERS: Final = ("cpu", "io", "memory", "pids")
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from msgspec import Struct
 
 from agent.model.ids import AppName, ProcessName
-from agent.model.units import Milliseconds
+from agent.model.units import Bytes, Milliseconds
 
 SwapOrder = Literal["start-first", "stop-first"]
 WhenNoneReady = Literal["wait", "refuse"]
@@ -87,6 +87,25 @@ class RestartPolicy(Struct, frozen=True, kw_only=True):
     crash_loop: CrashLoop = CrashLoop()
 
 
+class Limits(Struct, frozen=True, kw_only=True):
+    """Bounds of each instance, with all that it starts; None: no bound. Of cgroup v2, but for `open_files` (rlimit)."""
+
+    memory_bytes: Bytes | None = None
+    """Beyond it the kernel ends the whole instance."""
+    memory_high_bytes: Bytes | None = None
+    """Beyond it the instance is slowed and its memory reclaimed."""
+    cpu_milli: int | None = None
+    """Thousandths of a processor."""
+    tasks: int | None = None
+    """Processes and threads."""
+    io_weight: int | None = None
+    """Its share of a busy disk, beside 100 of who says nothing."""
+    open_files: int | None = None
+    """Of each process."""
+    best_effort: bool = False
+    """Whether it runs where the host cannot keep a bound; otherwise it is refused there."""
+
+
 class ProcessType(Struct, frozen=True, kw_only=True):
     """A command with a count per host and the policies under which its instances live."""
 
@@ -106,6 +125,7 @@ class ProcessType(Struct, frozen=True, kw_only=True):
     stop: StopPolicy = StopPolicy()
     restart: RestartPolicy = RestartPolicy()
     probes: Probes = Probes()
+    limits: Limits = Limits()
 
 
 class ReleaseCommand(Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from agent.model.process import (
     ConfigKey,
     CrashLoop,
     HttpCheck,
+    Limits,
     NotifyCheck,
     Probe,
     ProbeKind,
@@ -31,6 +32,7 @@ from agent.settings.kinds import (
     BOOLEAN,
     COMMAND,
     COUNT,
+    CPU,
     DURATION,
     HEADER_NAME,
     HEADER_VALUE,
@@ -46,6 +48,7 @@ from agent.settings.kinds import (
     integer,
     list_of,
     one_of,
+    size,
     text_where,
 )
 from agent.settings.source import MISSING
@@ -57,6 +60,7 @@ SCHEMA: Final = Schema(
         "build": "run exclude",
         "release": "command timeout rollback",
         "process.*": "command shell count listen bind surge swap when_none_ready after",
+        "process.*.limits": "memory memory_high cpu tasks io_weight open_files enforce",
         "process.*.stop": "linger signal grace",
         "process.*.restart": "policy first_delay base_delay max_delay reset_after",
         "process.*.restart.crash_loop": "restarts within",
@@ -70,7 +74,7 @@ SCHEMA: Final = Schema(
     planned={
         "": "verify",
         "build": "assets",
-        "process.*": "total singleton on_partition limits sandbox",
+        "process.*": "total singleton on_partition sandbox",
         "process.*.stop": "notice",
         "process.*.probe.startup|readiness|liveness": "https exec",
     },
@@ -82,6 +86,8 @@ _UNASKED: Final[dict[ProbeKind, str]] = {
     "liveness": "timeout successes initial_delay",
 }
 """Keys that mean nothing where a process speaks by itself."""
+_MEMORY: Final = size("1MiB", "64TiB")
+_ENFORCE: Final = one_of("required", "best-effort")
 _BIND: Final[Kind[Bind]] = one_of("fd", "port")
 _SWAP: Final[Kind[SwapOrder]] = one_of("start-first", "stop-first")
 _WHEN_NONE_READY: Final[Kind[WhenNoneReady]] = one_of("wait", "refuse")
@@ -143,7 +149,23 @@ def _process(name: ProcessName, table: Table) -> ProcessType:
         stop=_stop(table.table("stop")),
         restart=_restart(table.table("restart")),
         probes=_probes(table.table("probe")),
+        limits=_limits(table.table("limits")),
     )
+
+
+def _limits(table: Table) -> Limits:
+    limits = Limits(
+        memory_bytes=table.find("memory", _MEMORY),
+        memory_high_bytes=table.find("memory_high", _MEMORY),
+        cpu_milli=table.find("cpu", CPU),
+        tasks=table.find("tasks", POSITIVE),
+        io_weight=table.find("io_weight", integer(1, 10_000)),
+        open_files=table.find("open_files", integer(16)),
+        best_effort=table.get("enforce", _ENFORCE, "required") == "best-effort",
+    )
+    if limits.memory_bytes is not None and (limits.memory_high_bytes or 0) > limits.memory_bytes:
+        raise table.error("memory_high", "no more than memory", "more")
+    return limits
 
 
 def _stop(table: Table) -> StopPolicy:

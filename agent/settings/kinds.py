@@ -147,6 +147,13 @@ def _boolean(value: object) -> bool:
     raise ValueError
 
 
+def _cpu(value: object) -> int:
+    """Thousandths of a processor."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.01 <= value <= 1_024:  # noqa: PLR2004
+        raise ValueError
+    return round(value * 1_000)
+
+
 def _share(value: object) -> Share:
     if isinstance(value, str) and (percent := _PERCENT.fullmatch(value)):
         return Share(percent=int(percent[1]))
@@ -198,5 +205,6 @@ URL_PATH: Final = text_where('a path such as "/ready"', _URL_PATH.fullmatch)
 FILE_PATH: Final = text_where('an absolute path such as "/var/lib/rollway"', _FILE_PATH.fullmatch)
 COORDINATOR_URL: Final = text_where('a URL such as "https://rollway.example:7070"', _is_coordinator_url)
 SHARE: Final = Kind('a number of hosts from 1, or "1%" to "100%"', _share)
+CPU: Final = Kind("processors, from 0.01 to 1024", _cpu)
 TCP_PORT: Final = Kind("true, or a port from 1 to 65535", _tcp_port)
 STATUS_RANGE: Final = text('a range of HTTP statuses such as "200-399"', _status_range)

@@ -20,7 +20,6 @@ from agent.decisions.process.state import (
     Action,
     Adopted,
     CloseProcess,
-    Condition,
     DropNotice,
     Emit,
     Event,
@@ -30,7 +29,6 @@ from agent.decisions.process.state import (
     LaunchFailed,
     LaunchNow,
     Level,
-    Noticed,
     Probed,
     ShowNotice,
     Signal,
@@ -51,10 +49,10 @@ from agent.linux.executable import ExecFailure
 from agent.model.process import ProbeKind
 from agent.model.units import Instant, Milliseconds
 from agent.supervisor.launchable import Launchable
+from agent.supervisor.notices import said
 from agent.supervisor.prober import Prober, connections_left, whereabouts
 from agent.supervisor.process import Plan, Process, Surroundings, resume, start
 from agent.supervisor.records import Kept, Record
-from agent.wire.sdnotify import Notice
 
 INBOX_EVENTS_MAX: Final = 16
 WATCH_S: Final = 0.25
@@ -66,7 +64,6 @@ STATUS_S: Final = 1.0
 """So often at most others are told of a new status."""
 STATUS_CHARACTERS_MAX: Final = 200
 
-EXTENSION_MS_MAX: Final = 24 * 3_600_000
 Observer = ProbeKind | Literal["connections", "notices"]
 Tell = Callable[[str, Mapping[str, str | int], Level], None]
 
@@ -260,6 +257,7 @@ class Instance:
             command=given.type.command,
             shell=given.type.shell,
             cwd=given.cwd,
+            limits=given.type.limits,
             probes=given.type.probes,
             config=config,
             listeners=given.listeners,
@@ -268,6 +266,8 @@ class Instance:
         process = await start(self._around, plan, tasks)
         if isinstance(process, ExecFailure):
             return LaunchFailed(errno=process.errno, what=str(process), jitter=self._around.jitter())
+        if process.unkept:
+            self._tell("runs without limits that this host cannot keep", {"limits": " ".join(process.unkept)}, "warning")
         self._process = process
         self._attend(process, tasks)
         return Launched(pid=process.pid)
@@ -328,7 +328,7 @@ class Instance:
                 if notice.status is not None:
                     self._show_status(notice.status, tasks)
                 self._dealt_with = anyio.Event()
-                await self._send.send(_noticed(notice, launch))
+                await self._send.send(said(notice, launch))
                 await self._dealt_with.wait()
                 notices.drop()
 
@@ -345,7 +345,8 @@ class Instance:
 
     async def _await_exit(self, process: Process) -> None:
         status = await process.wait()
-        await self._send.send(Exited(code=status.code, signal=status.signal, jitter=self._around.jitter()))
+        jitter, oom = self._around.jitter(), process.ran_out_of_memory()
+        await self._send.send(Exited(code=status.code, signal=status.signal, oom=oom, jitter=jitter))
 
     async def _probe(self, kind: ProbeKind, launch: int, scope: anyio.CancelScope) -> None:
         probes = self._machine.terms.probes
@@ -375,19 +376,6 @@ class Instance:
                     await anyio.sleep(WATCH_S)
             except OSError as error:
                 self._tell("its connections cannot be seen: it has its whole linger", {"reason": str(error)}, "warning")
-
-
-def _noticed(notice: Notice, launch: int) -> Noticed:
-    condition: Condition | None = None
-    if notice.stopping:
-        condition = "stopping"
-    elif notice.reloading:
-        condition = "reloading"
-    elif notice.ready:
-        condition = "ready"
-    more_us = notice.extend_timeout_us
-    more_ms = None if more_us is None else min(more_us // 1_000, EXTENSION_MS_MAX)
-    return Noticed(launch=launch, condition=condition, watchdog=notice.watchdog, more_ms=more_ms)
 
 
 def _terms(launchable: Launchable) -> Terms:

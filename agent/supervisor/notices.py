@@ -13,6 +13,7 @@ import anyio
 import structlog
 from anyio import to_thread
 
+from agent.decisions.process.state import Condition, Noticed
 from agent.linux import notifysocket
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.killtree import Tree, pids
@@ -20,6 +21,7 @@ from agent.wire.sdnotify import Notice, parse
 
 AT_ONCE: Final = 50
 PAUSE_S: Final = 0.1
+EXTENSION_MS_MAX: Final = 24 * 3_600_000
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -90,6 +92,20 @@ class Notices:
     def close(self, store: FdStore, key: str) -> None:
         store.drop(heard_as(key))
         self._socket.close()
+
+
+def said(notice: Notice, launch: int) -> Noticed:
+    """What a word means for the process of this number."""
+    condition: Condition | None = None
+    if notice.stopping:
+        condition = "stopping"
+    elif notice.reloading:
+        condition = "reloading"
+    elif notice.ready:
+        condition = "ready"
+    more_us = notice.extend_timeout_us
+    more_ms = None if more_us is None else min(more_us // 1_000, EXTENSION_MS_MAX)
+    return Noticed(launch=launch, condition=condition, watchdog=notice.watchdog, more_ms=more_ms)
 
 
 def heard_as(key: str) -> str:

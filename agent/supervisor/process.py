@@ -28,7 +28,8 @@ from agent.linux.notifysocket import can_bind
 from agent.linux.pidfd import ExitStatus
 from agent.linux.spawn import Launch, Rlimits, spawn
 from agent.model.ids import ReleaseName
-from agent.model.process import Probes
+from agent.model.process import Limits, Probes
+from agent.supervisor import limits
 from agent.supervisor.folder import STREAMS, Folder
 from agent.supervisor.launchable import InstanceKey, Listener, environment_of, sockets_named, words_of
 from agent.supervisor.logs import Logs, Marks, Stream
@@ -42,6 +43,10 @@ READ_OUT_S: Final = 5.0
 ROOM_S: Final = 10.0
 """So long a start waits for the unit of all instances, which at boot systemd starts right after the agent."""
 NO_ROOM: Final = f"{cgroup.APPS_UNIT} is not started on this host (systemctl enable --now rollway-apps)"
+CANNOT_KEEP: Final = (
+    "this host cannot keep limits.{}: that takes cgroup v2 with the controller, or root for open_files "
+    '(enforce = "best-effort" does without)'
+)
 ROOM_AGAIN_S: Final = 0.05
 
 
@@ -88,6 +93,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     config: Mapping[str, str]
     listeners: tuple[Listener, ...] = ()
     port: int | None = None
+    limits: Limits = Limits()
     probes: Probes | None = None
     """What it may have to say by sd_notify(3); None: nobody hears it."""
     tap: Callable[[bytes], None] = lambda _chunk: None
@@ -119,9 +125,12 @@ class Process:
         handle: int | None,
         start_time: int | None,
         ways: Ways,
+        unkept: tuple[str, ...] = (),
     ) -> None:
         self.tree: Final = tree
         self.start_time: Final = start_time
+        self.unkept: Final = unkept
+        """Limits that it has to do without."""
         self._around = around
         self._key = key
         self._handle = handle
@@ -160,6 +169,10 @@ class Process:
 
     async def wait(self) -> ExitStatus:
         return await pidfd.wait_exit(self._handle) if self._handle is not None else pidfd.UNKNOWN_EXIT
+
+    def ran_out_of_memory(self) -> bool:
+        """Whether the kernel killed it, or a part of it, for that: known until it is closed."""
+        return self.tree.cgroup is not None and cgroup.oom_kills(self.tree.cgroup) > 0
 
     async def kill(self) -> tuple[int, ...]:
         """SIGKILL to the whole tree; the pids that are still there afterwards."""
@@ -231,6 +244,12 @@ async def _start_in_room(around: Surroundings, plan: Plan, ways: Ways) -> Proces
     return ExecFailure(errno=errno.EAGAIN, what=NO_ROOM)
 
 
+def refusal(around: Surroundings, given: Limits) -> str:
+    """Why a process with these limits cannot be started on this host, or nothing."""
+    lacking = () if given.best_effort else limits.unkept(around.cgroup_root, given)
+    return CANNOT_KEEP.format(", ".join(lacking)) if lacking else ""
+
+
 def _start(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailure:
     folder, key = around.folder(plan.key), plan.key
     folder.prepare()
@@ -238,13 +257,25 @@ def _start(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailur
     for name in STREAMS:
         ways.pipes.append(Pipe.make(folder, around.store, str(key), name))
     ways.notices = _notices(around, plan)
+    if refused := refusal(around, plan.limits):
+        return ExecFailure(errno=errno.ENOTSUP, what=refused)
     leaf = cgroup.create(around.cgroup_root, str(key)) if around.cgroup_root else None
+    if leaf is not None:
+        limits.put(leaf, plan.limits)
     launch = _launch(around, plan, ways, leaf)
     launched = spawn(launch, lambda process: around.store.put(_pidfd_name(key), process.pidfd))
     if isinstance(launched, ExecFailure):
         return launched
     tree = around.tree(key, launched.pid, launched.start_time)
-    return Process(around, key, tree, handle=launched.pidfd, start_time=launched.start_time, ways=ways)
+    return Process(
+        around,
+        key,
+        tree,
+        handle=launched.pidfd,
+        start_time=launched.start_time,
+        ways=ways,
+        unkept=limits.unkept(around.cgroup_root, plan.limits),
+    )
 
 
 def _notices(around: Surroundings, plan: Plan) -> Notices | None:
@@ -282,7 +313,7 @@ def _launch(around: Surroundings, plan: Plan, ways: Ways, leaf: Path | None) -> 
         stderr=stderr,
         listen=tuple(listener.socket.fileno() for listener in plan.listeners),
         cgroup=leaf,
-        rlimits=around.rlimits,
+        rlimits=limits.rlimits(plan.limits, around.rlimits),
     )
 
 

@@ -25,12 +25,13 @@ from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.killtree import Tree, end_tree
 from agent.linux.spawn import Rlimits
 from agent.model.ids import AppName, EnvironmentName
+from agent.model.process import Limits
 from agent.model.units import Milliseconds
 from agent.supervisor import oneoff
 from agent.supervisor.instance import Instance
 from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey, Launchable
 from agent.supervisor.logs import Follower, LinesOf, Logs, Outlet, as_json, matching
-from agent.supervisor.process import NO_ROOM, Surroundings, kept_names, wait_for_room
+from agent.supervisor.process import NO_ROOM, Surroundings, kept_names, refusal, wait_for_room
 from agent.supervisor.records import Record, Records, Unreadable
 
 OnChange = Callable[[AppName, EnvironmentName], None]
@@ -161,6 +162,10 @@ class Supervisor:
     async def no_room(self) -> str:
         """Why no instance can be started on this host at all, or nothing; waits as long as a boot may need."""
         return "" if await wait_for_room(self._around) else NO_ROOM
+
+    def refusal(self, limits: Limits) -> str:
+        """Why an instance with these limits cannot be started on this host, or nothing."""
+        return refusal(self._around, limits)
 
     async def run_once(self, command: AdminCommand) -> AdminExit:
         """Run an admin process to its end; cancelling ends it."""

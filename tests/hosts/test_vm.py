@@ -24,6 +24,14 @@ echo "bounded: $(ls hello.production.web.*/memory.max hello.production.web.*/pid
 echo "before: $(instances)"
 was=$(pid); kill -KILL $was; until_so runs_anew; echo "killed: $(instances)"
 serves && echo "serves: yes"
+leaf=$(ls -d hello.production.limited.*)
+tells() { journalctl -b --no-pager -o cat -u rollway-agent | grep -q "$1"; }
+echo "limits: $(cat $leaf/memory.max $leaf/memory.oom.group $leaf/pids.max $leaf/cpu.max | tr '\\n' ' ')"
+touch /tmp/fork; until_so tells '"message":"forks: 1[0-9]"'; echo "forks: under the limit"
+was_limited=$(cat $leaf/cgroup.procs)
+touch /tmp/eat; until_so tells 'ran out of memory and was ended by SIGKILL.*"reason":"oom"'; echo "oom: told"
+restarted() { test "$(cat $leaf/cgroup.procs)" != "$was_limited"; }
+until_so restarted; serves && echo "beside: served"
 echo "failed: $(journalctl -b --no-pager | grep -c -e 219/CGROUP -e 'Failed with result .resources' || true)"
 """
 
@@ -33,7 +41,8 @@ echo "failed: $(journalctl -b --no-pager | grep -c -e 219/CGROUP -e 'Failed with
 def test_an_agent_comes_back_where_controllers_are_on(fleet: Fleet, tmp_path: Path) -> None:
     """With memory and pids controllers on for the instances, a killed agent starts again and they live on.
 
-    The disk of a host that serves is booted without a network: what ran comes back without the coordinator.
+    The disk of a host that serves is booted without a network: what ran comes back without the coordinator. An instance
+    that starts more processes than it may gets none; one that eats more memory than it may ends, and that is told.
     """
     host = fleet.hosts[1]
     host.stop()
@@ -47,5 +56,7 @@ def test_an_agent_comes_back_where_controllers_are_on(fleet: Fleet, tmp_path: Pa
     assert len(said["before"].split()) == 2, printed
     assert said["before"] == said["killed"], printed
     assert (said["serves"], said["failed"]) == ("yes", "0"), printed
+    assert said["limits"].split() == [str(64 << 20), "1", "20", "50000", "100000"], printed
+    assert (said["forks"], said["oom"], said["beside"]) == ("under the limit", "told", "served"), printed
     fleet.serves(host)
     fleet.connects(host)

@@ -219,10 +219,11 @@ def _exited(state: InstanceMachine, event: Exited, now: Instant) -> Turn:
     by_probe = state.ending is not None and not state.stop_asked
     how = restart.describe(event)
     detail = state.detail if by_probe else how
+    reason: dict[str, str | int] = {"reason": "oom"} if event.oom else {}
     gone: tuple[Action, ...] = (
         KillTree(),
         CloseProcess(),
-        Emit(text="ended", fields={"pid": state.pid or 0, "how": how}),
+        Emit(text="ended", fields={"pid": state.pid or 0, "how": how, **reason}),
     )
     state = replace(_healed(state, now), pid=None, ending=None, started=False, ready=False)
     if state.stop_asked:

@@ -28,6 +28,10 @@ def is_clean(exited: Exited) -> bool:
 
 def describe(exited: Exited) -> str:
     """An end in words for a person."""
+    return f"ran out of memory and {_how(exited)}" if exited.oom else _how(exited)
+
+
+def _how(exited: Exited) -> str:
     if exited.code is not None:
         return f"exited with code {exited.code}"
     if exited.signal is not None:

@@ -135,6 +135,8 @@ class Exited(Struct, frozen=True, kw_only=True):
 
     code: int | None
     signal: int | None
+    oom: bool = False
+    """The kernel killed it, or a part of it, for want of memory."""
     jitter: float
     """In 0..1, drawn by the shell."""
 

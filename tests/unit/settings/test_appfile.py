@@ -35,9 +35,18 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
         WEB + '[process.web.probe.readiness]\ngrace = "1s"\n',
         ("readiness.grace", "unknown key"),
     ),
-    "limits": (
-        WEB + '[process.web.limits]\nmemory = "1MiB"\n',
-        (":4: process.web.limits:", "not supported by this version of Rollway"),
+    "a sandbox": (
+        WEB + '[process.web.sandbox]\nuser = "shop"\n',
+        (":4: process.web.sandbox:", "not supported by this version of Rollway"),
+    ),
+    "no processor": (WEB + "[process.web.limits]\ncpu = 0\n", ("limits.cpu: expected processors, from 0.01",)),
+    "a bound that comes after the end": (
+        WEB + '[process.web.limits]\nmemory = "1GiB"\nmemory_high = "2GiB"\n',
+        (":6: process.web.limits.memory_high: expected no more than memory",),
+    ),
+    "a bound that may be or not": (
+        WEB + '[process.web.limits]\nenforce = "maybe"\n',
+        ('limits.enforce: expected "required" or "best-effort"',),
     ),
     "an exec probe": (
         WEB + '[process.web.probe.startup]\nexec = "x"\n',

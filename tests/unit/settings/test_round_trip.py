@@ -14,6 +14,7 @@ from agent.model.process import (
     ConfigKey,
     CrashLoop,
     HttpCheck,
+    Limits,
     NotifyCheck,
     Probe,
     Probes,
@@ -73,6 +74,19 @@ def probes(*, listening: bool) -> st.SearchStrategy[Probes]:
     )
 
 
+MANY = st.none() | st.integers(1, 10_000)
+LIMITS = st.builds(
+    Limits,
+    memory_bytes=st.none() | st.integers(1 << 30, 1 << 40),
+    memory_high_bytes=st.none() | st.integers(1 << 20, 1 << 30),
+    cpu_milli=st.none() | st.integers(10, 1_024_000),
+    tasks=MANY,
+    io_weight=MANY,
+    open_files=st.none() | st.integers(16, 1_000_000),
+    best_effort=st.booleans(),
+)
+
+
 @st.composite
 def process_types(draw: st.DrawFn, name: str, port: int, before: tuple[str, ...]) -> ProcessType:
     """A process type that may wait for those `before` it; with `port` it listens."""
@@ -101,6 +115,7 @@ def process_types(draw: st.DrawFn, name: str, port: int, before: tuple[str, ...]
             crash_loop=CrashLoop(restarts=draw(NUMBERS), within_ms=draw(LENGTHS)),
         ),
         probes=draw(probes(listening=bool(port))),
+        limits=draw(LIMITS),
     )
 
 
@@ -160,11 +175,24 @@ def process_lines(process: ProcessType) -> list[str]:
     lines += durations(f"{at}.restart", process.restart, "first_delay base_delay max_delay reset_after")
     lines += [f"policy = {toml(process.restart.policy)}"]
     lines += [f'crash_loop = {{ restarts = {loop.restarts}, within = "{show_duration(loop.within_ms)}" }}']
+    lines += limit_lines(f"{at}.limits", process.limits)
     for kind in ("startup", "readiness", "liveness"):
         one: Probe | None = getattr(process.probes, kind)
         if one is not None:
             lines += probe_lines(f"{at}.probe.{kind}", one, kind)
     return lines
+
+
+def limit_lines(at: str, limits: Limits) -> list[str]:
+    """The table of limits."""
+    said = {
+        "memory": None if limits.memory_bytes is None else f'"{limits.memory_bytes}B"',
+        "memory_high": None if limits.memory_high_bytes is None else f'"{limits.memory_high_bytes}B"',
+        "cpu": None if limits.cpu_milli is None else limits.cpu_milli / 1_000,
+        **{key: getattr(limits, key) for key in ("tasks", "io_weight", "open_files")},
+        "enforce": '"best-effort"' if limits.best_effort else '"required"',
+    }
+    return [f"[{at}]", *(f"{key} = {value}" for key, value in said.items() if value is not None)]
 
 
 def probe_lines(at: str, one: Probe, kind: str) -> list[str]:
