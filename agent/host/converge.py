@@ -288,9 +288,7 @@ class Actor:
         assignment = aim(self.state)
         if assignment is None or assignment.release == ref:
             return ""
-        supervisor = self._services.supervisor
-        refused = (supervisor.refusal(process.limits) for process in spec.processes)
-        return await supervisor.no_room() or next(filter(None, refused), "")
+        return await self._services.supervisor.refusal(spec.processes)
 
     async def _run_admin(self, action: RunAdmin, assignment: Assignment) -> None:
         rollout = RolloutId(action.rollout)

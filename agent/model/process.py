@@ -106,6 +106,13 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Whether it runs where the host cannot keep a bound; otherwise it is refused there."""
 
 
+class Sandbox(Struct, frozen=True, kw_only=True):
+    """What an instance may not do. None of them ever gains privileges by what it executes."""
+
+    user: str | None = None
+    """Of the host, with its groups; None: the agent's own."""
+
+
 class ProcessType(Struct, frozen=True, kw_only=True):
     """A command with a count per host and the policies under which its instances live."""
 
@@ -126,6 +133,7 @@ class ProcessType(Struct, frozen=True, kw_only=True):
     restart: RestartPolicy = RestartPolicy()
     probes: Probes = Probes()
     limits: Limits = Limits()
+    sandbox: Sandbox = Sandbox()
 
 
 class ReleaseCommand(Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from agent.model.process import (
     RestartPolicy,
     RestartWhen,
     RollbackRule,
+    Sandbox,
     StopPolicy,
     SwapOrder,
     TcpCheck,
@@ -43,6 +44,7 @@ from agent.settings.kinds import (
     TCP_PORT,
     TRUE,
     URL_PATH,
+    USER_NAME,
     Kind,
     duration,
     integer,
@@ -61,6 +63,7 @@ SCHEMA: Final = Schema(
         "release": "command timeout rollback",
         "process.*": "command shell count listen bind surge swap when_none_ready after",
         "process.*.limits": "memory memory_high cpu tasks io_weight open_files enforce",
+        "process.*.sandbox": "user",
         "process.*.stop": "linger signal grace",
         "process.*.restart": "policy first_delay base_delay max_delay reset_after",
         "process.*.restart.crash_loop": "restarts within",
@@ -74,7 +77,8 @@ SCHEMA: Final = Schema(
     planned={
         "": "verify",
         "build": "assets",
-        "process.*": "total singleton on_partition sandbox",
+        "process.*": "total singleton on_partition",
+        "process.*.sandbox": "writable",
         "process.*.stop": "notice",
         "process.*.probe.startup|readiness|liveness": "https exec",
     },
@@ -150,6 +154,7 @@ def _process(name: ProcessName, table: Table) -> ProcessType:
         restart=_restart(table.table("restart")),
         probes=_probes(table.table("probe")),
         limits=_limits(table.table("limits")),
+        sandbox=Sandbox(user=table.table("sandbox").find("user", USER_NAME)),
     )
 
 

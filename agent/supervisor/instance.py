@@ -258,6 +258,7 @@ class Instance:
             shell=given.type.shell,
             cwd=given.cwd,
             limits=given.type.limits,
+            sandbox=given.type.sandbox,
             probes=given.type.probes,
             config=config,
             listeners=given.listeners,

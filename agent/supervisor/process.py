@@ -21,14 +21,15 @@ from msgspec.structs import replace
 
 from agent.decisions.process.probe import is_told, watchdog_ms
 from agent.linux import cgroup, pidfd, procfs
-from agent.linux.executable import ExecFailure
+from agent.linux.executable import ExecFailure, Identity
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.killtree import NO_PID, Tree, end_tree
 from agent.linux.notifysocket import can_bind
 from agent.linux.pidfd import ExitStatus
 from agent.linux.spawn import Launch, Rlimits, spawn
+from agent.linux.users import identity_of
 from agent.model.ids import ReleaseName
-from agent.model.process import Limits, Probes
+from agent.model.process import Limits, Probes, Sandbox
 from agent.supervisor import limits
 from agent.supervisor.folder import STREAMS, Folder
 from agent.supervisor.launchable import InstanceKey, Listener, environment_of, sockets_named, words_of
@@ -94,6 +95,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     listeners: tuple[Listener, ...] = ()
     port: int | None = None
     limits: Limits = Limits()
+    sandbox: Sandbox = Sandbox()
     probes: Probes | None = None
     """What it may have to say by sd_notify(3); None: nobody hears it."""
     tap: Callable[[bytes], None] = lambda _chunk: None
@@ -244,10 +246,19 @@ async def _start_in_room(around: Surroundings, plan: Plan, ways: Ways) -> Proces
     return ExecFailure(errno=errno.EAGAIN, what=NO_ROOM)
 
 
-def refusal(around: Surroundings, given: Limits) -> str:
-    """Why a process with these limits cannot be started on this host, or nothing."""
+def refusal(around: Surroundings, given: Limits, sandbox: Sandbox) -> str:
+    """Why a process with these limits, of this user, cannot be started on this host, or nothing. Blocking."""
+    identity = _identity(sandbox)
+    return _cannot_keep(around, given) or (identity if isinstance(identity, str) else "")
+
+
+def _cannot_keep(around: Surroundings, given: Limits) -> str:
     lacking = () if given.best_effort else limits.unkept(around.cgroup_root, given)
     return CANNOT_KEEP.format(", ".join(lacking)) if lacking else ""
+
+
+def _identity(sandbox: Sandbox) -> Identity | str | None:
+    return None if sandbox.user is None else identity_of(sandbox.user)
 
 
 def _start(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailure:
@@ -257,12 +268,15 @@ def _start(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailur
     for name in STREAMS:
         ways.pipes.append(Pipe.make(folder, around.store, str(key), name))
     ways.notices = _notices(around, plan)
-    if refused := refusal(around, plan.limits):
-        return ExecFailure(errno=errno.ENOTSUP, what=refused)
+    identity, lacking = _identity(plan.sandbox), _cannot_keep(around, plan.limits)
+    if isinstance(identity, str) or lacking:
+        return ExecFailure(errno=errno.ENOTSUP, what=lacking or str(identity))
     leaf = cgroup.create(around.cgroup_root, str(key)) if around.cgroup_root else None
     if leaf is not None:
         limits.put(leaf, plan.limits)
-    launch = _launch(around, plan, ways, leaf)
+    if identity is not None:
+        folder.give_to(identity.uid, identity.gid)
+    launch = _launch(around, plan, ways, leaf, identity)
     launched = spawn(launch, lambda process: around.store.put(_pidfd_name(key), process.pidfd))
     if isinstance(launched, ExecFailure):
         return launched
@@ -293,7 +307,7 @@ def _give_up(around: Surroundings, key: InstanceKey, ways: Ways) -> None:
     around.folder(key).remove()
 
 
-def _launch(around: Surroundings, plan: Plan, ways: Ways, leaf: Path | None) -> Launch:
+def _launch(around: Surroundings, plan: Plan, ways: Ways, leaf: Path | None, identity: Identity | None) -> Launch:
     folder = around.folder(plan.key)
     stdout, stderr = (pipe.writer for pipe in ways.pipes)
     hears = {"NOTIFY_SOCKET": str(ways.notices.path)} if ways.notices else {}
@@ -313,6 +327,8 @@ def _launch(around: Surroundings, plan: Plan, ways: Ways, leaf: Path | None) -> 
         stderr=stderr,
         listen=tuple(listener.socket.fileno() for listener in plan.listeners),
         cgroup=leaf,
+        identity=identity,
+        no_new_privs=True,
         rlimits=limits.rlimits(plan.limits, around.rlimits),
     )
 

@@ -8,7 +8,7 @@ handled here: which release, and traffic.
 
 import itertools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,7 @@ from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.killtree import Tree, end_tree
 from agent.linux.spawn import Rlimits
 from agent.model.ids import AppName, EnvironmentName
-from agent.model.process import Limits
+from agent.model.process import ProcessType
 from agent.model.units import Milliseconds
 from agent.supervisor import oneoff
 from agent.supervisor.instance import Instance
@@ -159,13 +159,14 @@ class Supervisor:
         """Read along from now on; `Follower.take` waits for the next records."""
         return self._around.logs.follow(matching(app, environment, process, slot))
 
-    async def no_room(self) -> str:
-        """Why no instance can be started on this host at all, or nothing; waits as long as a boot may need."""
-        return "" if await wait_for_room(self._around) else NO_ROOM
-
-    def refusal(self, limits: Limits) -> str:
-        """Why an instance with these limits cannot be started on this host, or nothing."""
-        return refusal(self._around, limits)
+    async def refusal(self, processes: Iterable[ProcessType]) -> str:
+        """Why instances of these cannot be started on this host, or nothing; waits as long as a boot may need."""
+        if not await wait_for_room(self._around):
+            return NO_ROOM
+        refused = [
+            await to_thread.run_sync(refusal, self._around, process.limits, process.sandbox) for process in processes
+        ]
+        return next(filter(None, refused), "")
 
     async def run_once(self, command: AdminCommand) -> AdminExit:
         """Run an admin process to its end; cancelling ends it."""

@@ -36,6 +36,8 @@ memory = "64MiB"
 tasks = 20
 cpu = 0.5
 enforce = "best-effort"
+[process.limited.sandbox]
+user = "daemon"
 """
 QUICK: Final = '[rolling]\nmin_ready = "500ms"\ndeadline = "60s"\n'
 """Settings of the environment: tests do not watch a good release for ten seconds."""

@@ -25,11 +25,13 @@ echo "before: $(instances)"
 was=$(pid); kill -KILL $was; until_so runs_anew; echo "killed: $(instances)"
 serves && echo "serves: yes"
 leaf=$(ls -d hello.production.limited.*)
+wants() { install -o daemon /dev/null /tmp/.wish; mv /tmp/.wish /tmp/$1; }
 tells() { journalctl -b --no-pager -o cat -u rollway-agent | grep -q "$1"; }
+echo "user: $(stat -c %U /proc/$(cat $leaf/cgroup.procs))"
 echo "limits: $(cat $leaf/memory.max $leaf/memory.oom.group $leaf/pids.max $leaf/cpu.max | tr '\\n' ' ')"
-touch /tmp/fork; until_so tells '"message":"forks: 1[0-9]"'; echo "forks: under the limit"
+wants fork; until_so tells '"message":"forks: 1[0-9]"'; echo "forks: under the limit"
 was_limited=$(cat $leaf/cgroup.procs)
-touch /tmp/eat; until_so tells 'ran out of memory and was ended by SIGKILL.*"reason":"oom"'; echo "oom: told"
+wants eat; until_so tells 'ran out of memory and was ended by SIGKILL.*"reason":"oom"'; echo "oom: told"
 restarted() { test "$(cat $leaf/cgroup.procs)" != "$was_limited"; }
 until_so restarted; serves && echo "beside: served"
 echo "failed: $(journalctl -b --no-pager | grep -c -e 219/CGROUP -e 'Failed with result .resources' || true)"
@@ -57,6 +59,7 @@ def test_an_agent_comes_back_where_controllers_are_on(fleet: Fleet, tmp_path: Pa
     assert said["before"] == said["killed"], printed
     assert (said["serves"], said["failed"]) == ("yes", "0"), printed
     assert said["limits"].split() == [str(64 << 20), "1", "20", "50000", "100000"], printed
+    assert said["user"] == "daemon", printed
     assert (said["forks"], said["oom"], said["beside"]) == ("under the limit", "told", "served"), printed
     fleet.serves(host)
     fleet.connects(host)

@@ -35,9 +35,13 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
         WEB + '[process.web.probe.readiness]\ngrace = "1s"\n',
         ("readiness.grace", "unknown key"),
     ),
-    "a sandbox": (
-        WEB + '[process.web.sandbox]\nuser = "shop"\n',
-        (":4: process.web.sandbox:", "not supported by this version of Rollway"),
+    "what a sandbox may write": (
+        WEB + '[process.web.sandbox]\nwritable = ["data"]\n',
+        (":5: process.web.sandbox.writable:", "not supported by this version of Rollway"),
+    ),
+    "nobody's name": (
+        WEB + '[process.web.sandbox]\nuser = "no body"\n',
+        ("sandbox.user: expected the name of a user of the hosts",),
     ),
     "no processor": (WEB + "[process.web.limits]\ncpu = 0\n", ("limits.cpu: expected processors, from 0.01",)),
     "a bound that comes after the end": (

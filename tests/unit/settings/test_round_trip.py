@@ -21,6 +21,7 @@ from agent.model.process import (
     ProcessType,
     ReleaseCommand,
     RestartPolicy,
+    Sandbox,
     StopPolicy,
     TcpCheck,
 )
@@ -116,6 +117,7 @@ def process_types(draw: st.DrawFn, name: str, port: int, before: tuple[str, ...]
         ),
         probes=draw(probes(listening=bool(port))),
         limits=draw(LIMITS),
+        sandbox=Sandbox(user=draw(st.none() | st.just("shop"))),
     )
 
 
@@ -175,6 +177,8 @@ def process_lines(process: ProcessType) -> list[str]:
     lines += durations(f"{at}.restart", process.restart, "first_delay base_delay max_delay reset_after")
     lines += [f"policy = {toml(process.restart.policy)}"]
     lines += [f'crash_loop = {{ restarts = {loop.restarts}, within = "{show_duration(loop.within_ms)}" }}']
+    if process.sandbox.user is not None:
+        lines += [f"[{at}.sandbox]", f"user = {toml(process.sandbox.user)}"]
     lines += limit_lines(f"{at}.limits", process.limits)
     for kind in ("startup", "readiness", "liveness"):
         one: Probe | None = getattr(process.probes, kind)

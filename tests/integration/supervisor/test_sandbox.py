@@ -1,0 +1,85 @@
+"""Instances of another user: who they are, what they can and cannot do; nobody gains privileges by what it runs."""
+
+import os
+import pwd
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from agent.model.process import NotifyCheck, Probe, Probes, Sandbox
+from tests.integration.supervisor.conftest import House, script
+from tests.integration.supervisor.keeper import Keeper
+from tests.integration.supervisor.test_adopt import an_agent
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process as another user"),
+]
+DAEMON = "daemon"
+SAYS = (
+    'id -u; id -g; id -G; grep -E "^(NoNewPrivs|CapEff|CapInh)" /proc/self/status; echo again >/dev/stdout; '
+    'echo mine >"$TMPDIR/file" && cat "$TMPDIR/file"; test -w . || echo "not its folder"'
+)
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder that another user can get into."""
+    with tempfile.TemporaryDirectory(prefix="rw-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def keeper(short: Path) -> Iterator[Keeper]:
+    kept = Keeper(short)
+    yield kept
+    kept.close()
+
+
+@pytest.fixture
+def house(short: Path, keeper: Keeper) -> House:
+    return House(short, store=keeper.store)
+
+
+async def test_an_instance_is_the_user_that_the_app_names(house: House, keeper: Keeper) -> None:
+    """With its groups and without capabilities; its TMPDIR, its output opened again and its notices are its own."""
+    found = pwd.getpwnam(DAEMON)
+    process = structs.replace(
+        script(f"{SAYS}; exec sleep 600"),
+        sandbox=Sandbox(user=DAEMON),
+        probes=Probes(startup=Probe(check=NotifyCheck())),
+    )
+    async with an_agent(house):
+        key = house.launch(process)
+        await house.until(lambda: "not its folder" in house.messages())
+        assert house.messages() == [
+            str(found.pw_uid), str(found.pw_gid), " ".join(map(str, os.getgrouplist(DAEMON, found.pw_gid))),
+            "CapInh:\t0000000000000000", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "again", "mine",
+            "not its folder",
+        ]  # fmt: skip
+        assert (house.folder / "run" / "i" / str(key) / "notify").stat().st_uid == found.pw_uid
+        pid = house.view().pid
+    async with an_agent(house, keeper.inherited()):
+        assert house.view().pid == pid
+        await house.end(key)
+
+
+async def test_nobody_gains_privileges(house: House) -> None:
+    """What is executed with a set-user-id bit changes nobody, whoever it is."""
+    async with an_agent(house):
+        key = house.launch(script("grep NoNewPrivs /proc/self/status; exec sleep 600"))
+        await house.until(lambda: house.messages() == ["NoNewPrivs:\t1"])
+        await house.end(key)
+
+
+async def test_a_user_that_is_not_there_is_named(house: House) -> None:
+    """The instance is not started, as root least of all."""
+    async with an_agent(house):
+        key = house.launch(structs.replace(script("id -u"), sandbox=Sandbox(user="nobody-knows")))
+        assert "this host has no user nobody-knows" in (await house.state("exec_failed")).detail
+        assert house.messages() == []
+        await house.end(key)
