@@ -268,7 +268,8 @@ class Instance:
         if isinstance(process, ExecFailure):
             return LaunchFailed(errno=process.errno, what=str(process), jitter=self._around.jitter())
         if process.unkept:
-            self._tell("runs without limits that this host cannot keep", {"limits": " ".join(process.unkept)}, "warning")
+            unkept = {"limits": " ".join(process.unkept)}
+            self._tell("runs without limits that this host cannot keep", unkept, "warning")
         self._process = process
         self._attend(process, tasks)
         return Launched(pid=process.pid)
