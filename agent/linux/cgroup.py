@@ -9,6 +9,9 @@ delegated to it: below its own, controllers that are on for them would keep syst
 
 import errno
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -91,6 +94,22 @@ def create(root: Path, name: str) -> Path:
     leaf = root / name
     leaf.mkdir(parents=True, exist_ok=True)
     return leaf
+
+
+def renew(root: Path, name: str) -> Path:
+    """Make the leaf `name` with nothing set and nothing counted; one in which something lives stays as it is."""
+    remove(root / name)
+    return create(root, name)
+
+
+@contextmanager
+def trial(root: Path) -> Iterator[Path]:
+    """A leaf for a moment, to find out what can be set in leaves of `root`."""
+    leaf = Path(tempfile.mkdtemp(prefix="trial-", dir=root))
+    try:
+        yield leaf
+    finally:
+        leaf.rmdir()
 
 
 def write(folder: Path, key: str, value: str) -> None:

@@ -89,6 +89,7 @@ class Instance:
         self._tell = tell
         self._record = left
         self._unrecorded = False
+        self._unkept: tuple[str, ...] = ()
         kept = left.instance if left else None
         self._machine = kept.machine if kept else new(_terms(launchable), clock.now())
         self._status = ""
@@ -267,9 +268,10 @@ class Instance:
         process = await start(self._around, plan, tasks)
         if isinstance(process, ExecFailure):
             return LaunchFailed(errno=process.errno, what=str(process), jitter=self._around.jitter())
-        if process.unkept:
+        if process.unkept not in ((), self._unkept):  # told once, not at every start
             unkept = {"limits": " ".join(process.unkept)}
             self._tell("runs without limits that this host cannot keep", unkept, "warning")
+        self._unkept = process.unkept
         self._process = process
         self._attend(process, tasks)
         return Launched(pid=process.pid)

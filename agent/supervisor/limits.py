@@ -1,9 +1,11 @@
 """The limits of an instance in the kernel's words, files of its cgroup v2 leaf and an rlimit; which cannot be kept.
 
-Rules (cgroup-v2.rst, setrlimit(2)): each file that the host has is written at every start, for a leaf may be used again
-by a process with other limits. An instance that runs out of memory ends as a whole. Nothing here waits.
+Rules (cgroup-v2.rst, setrlimit(2)): each file is written at every start, for a leaf may be used again by a process with
+other limits. Whether a host can keep a limit is found out by setting it. An instance that runs out of memory ends as a
+whole, and does not go to swap before. Nothing here waits.
 """
 
+import contextlib
 import os
 import resource
 from pathlib import Path
@@ -16,6 +18,11 @@ from agent.linux.spawn import Rlimits
 from agent.model.process import Limits
 
 PERIOD_US: Final = 100_000
+_CANNOT_KEEP: Final = (
+    "this host cannot keep limits.{}: that takes cgroup v2 with the controller, or root for open_files "
+    '(enforce = "best-effort" does without)'
+)
+_OPEN_FILES_MAX: Final = Path("/proc/sys/fs/nr_open")
 
 
 class _Bound(Struct, frozen=True):
@@ -25,25 +32,18 @@ class _Bound(Struct, frozen=True):
     value: str
     is_asked: bool
 
-    @property
-    def controller(self) -> str:
-        return self.file.partition(".")[0]
 
-
-def unkept(root: Path | None, limits: Limits) -> tuple[str, ...]:
-    """Which of the limits, by their keys, cannot be kept for leaves of `root`."""
-    there = frozenset(cgroup.switched_on(root)) if root is not None else frozenset[str]()
-    lacking = [bound.key for bound in _bounds(limits) if bound.is_asked and bound.controller not in there]
+def put(leaf: Path | None, limits: Limits) -> tuple[str, ...]:
+    """Set what can be set for the processes of a leaf; gives, by their keys, the limits that cannot be kept there."""
+    unkept = [bound.key for bound in _bounds(limits) if not _is_put(leaf, bound) and bound.is_asked]
     if limits.open_files is not None and not _may_have(limits.open_files):
-        lacking.append("open_files")
-    return tuple(lacking)
+        unkept.append("open_files")
+    return tuple(unkept)
 
 
-def put(leaf: Path, limits: Limits) -> None:
-    """Set what can be set. Raises OSError."""
-    for bound in _bounds(limits):
-        if (leaf / bound.file).exists():
-            cgroup.write(leaf, bound.file, bound.value)
+def refusal(unkept: tuple[str, ...], limits: Limits) -> str:
+    """Why nothing is started with limits of which some cannot be kept; nothing where the app can do without."""
+    return _CANNOT_KEEP.format(", ".join(unkept)) if unkept and not limits.best_effort else ""
 
 
 def rlimits(limits: Limits, default: Rlimits) -> Rlimits:
@@ -53,16 +53,25 @@ def rlimits(limits: Limits, default: Rlimits) -> Rlimits:
 
 
 def _bounds(limits: Limits) -> tuple[_Bound, ...]:
-    cpu = limits.cpu_milli
+    memory, high, cpu = limits.memory_bytes, limits.memory_high_bytes, limits.cpu_milli
     quota = "max" if cpu is None else str(cpu * PERIOD_US // 1_000)
     return (
-        _Bound("memory", "memory.max", _or_max(limits.memory_bytes), limits.memory_bytes is not None),
+        _Bound("memory", "memory.max", _or_max(memory), memory is not None),
+        _Bound("memory", "memory.swap.max", "max" if memory is None else "0", is_asked=False),
         _Bound("memory", "memory.oom.group", "1", is_asked=False),
-        _Bound("memory_high", "memory.high", _or_max(limits.memory_high_bytes), limits.memory_high_bytes is not None),
+        _Bound("memory_high", "memory.high", _or_max(high), high is not None),
         _Bound("cpu", "cpu.max", f"{quota} {PERIOD_US}", cpu is not None),
         _Bound("tasks", "pids.max", _or_max(limits.tasks), limits.tasks is not None),
         _Bound("io_weight", "io.weight", str(limits.io_weight or 100), limits.io_weight is not None),
     )
+
+
+def _is_put(leaf: Path | None, bound: _Bound) -> bool:
+    with contextlib.suppress(OSError):
+        if leaf is not None and (leaf / bound.file).exists():
+            cgroup.write(leaf, bound.file, bound.value)
+            return True
+    return False
 
 
 def _or_max(bound: int | None) -> str:
@@ -70,4 +79,7 @@ def _or_max(bound: int | None) -> str:
 
 
 def _may_have(open_files: int) -> bool:
-    return os.geteuid() == 0 or open_files <= resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    """Root raises what it likes, but for what the kernel gives to nobody."""
+    if os.geteuid() == 0:
+        return open_files <= int(_OPEN_FILES_MAX.read_text())
+    return open_files <= resource.getrlimit(resource.RLIMIT_NOFILE)[1]

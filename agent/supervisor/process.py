@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,16 +20,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from agent.decisions.process.probe import is_told, watchdog_ms
-from agent.linux import cgroup, pidfd, procfs
-from agent.linux.executable import ExecFailure, Identity
+from agent.linux import cgroup, pidfd, procfs, users
+from agent.linux.executable import ExecFailure
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.killtree import NO_PID, Tree, end_tree
 from agent.linux.notifysocket import can_bind
 from agent.linux.pidfd import ExitStatus
 from agent.linux.spawn import Launch, Rlimits, spawn
-from agent.linux.users import identity_of
+from agent.linux.users import User
 from agent.model.ids import ReleaseName
-from agent.model.process import Limits, Probes, Sandbox
+from agent.model.process import Limits, Probes, ProcessType, Sandbox
 from agent.supervisor import limits
 from agent.supervisor.folder import STREAMS, Folder
 from agent.supervisor.launchable import InstanceKey, Listener, environment_of, sockets_named, words_of
@@ -44,10 +44,6 @@ READ_OUT_S: Final = 5.0
 ROOM_S: Final = 10.0
 """So long a start waits for the unit of all instances, which at boot systemd starts right after the agent."""
 NO_ROOM: Final = f"{cgroup.APPS_UNIT} is not started on this host (systemctl enable --now rollway-apps)"
-CANNOT_KEEP: Final = (
-    "this host cannot keep limits.{}: that takes cgroup v2 with the controller, or root for open_files "
-    '(enforce = "best-effort" does without)'
-)
 ROOM_AGAIN_S: Final = 0.05
 
 
@@ -173,8 +169,10 @@ class Process:
         return await pidfd.wait_exit(self._handle) if self._handle is not None else pidfd.UNKNOWN_EXIT
 
     def ran_out_of_memory(self) -> bool:
-        """Whether the kernel killed it, or a part of it, for that: known until it is closed."""
-        return self.tree.cgroup is not None and cgroup.oom_kills(self.tree.cgroup) > 0
+        """Whether the kernel killed a part of it, and so all of it, for that: known until it is closed."""
+        with contextlib.suppress(OSError):  # for want of a descriptor nobody can tell
+            return self.tree.cgroup is not None and cgroup.oom_kills(self.tree.cgroup) > 0
+        return False
 
     async def kill(self) -> tuple[int, ...]:
         """SIGKILL to the whole tree; the pids that are still there afterwards."""
@@ -197,10 +195,14 @@ class Process:
         if self._handle is not None:
             self._around.store.drop(_pidfd_name(self._key))
             os.close(self._handle)
-        if self.tree.cgroup is not None:
-            with contextlib.suppress(OSError):  # an empty leaf that stays is used again
-                cgroup.remove(self.tree.cgroup)
+        _remove_leaf(self.tree)
         self._around.folder(self._key).remove()
+
+
+def _remove_leaf(tree: Tree) -> None:
+    if tree.cgroup is not None:
+        with contextlib.suppress(OSError):  # an empty leaf that stays is used again
+            cgroup.remove(tree.cgroup)
 
 
 def source_of(key: InstanceKey, release: ReleaseName, pid: int, stream: str) -> Source:
@@ -246,19 +248,20 @@ async def _start_in_room(around: Surroundings, plan: Plan, ways: Ways) -> Proces
     return ExecFailure(errno=errno.EAGAIN, what=NO_ROOM)
 
 
-def refusal(around: Surroundings, given: Limits, sandbox: Sandbox) -> str:
-    """Why a process with these limits, of this user, cannot be started on this host, or nothing. Blocking."""
-    identity = _identity(sandbox)
-    return _cannot_keep(around, given) or (identity if isinstance(identity, str) else "")
+def refusal(around: Surroundings, types: Iterable[ProcessType]) -> str:
+    """Why instances of one of these cannot be started on this host, or nothing. Blocking, may fail with OSError."""
+    with cgroup.trial(around.cgroup_root) if around.cgroup_root else contextlib.nullcontext() as leaf:
+        for given in types:
+            user = _user(given.sandbox)
+            if refused := limits.refusal(limits.put(leaf, given.limits), given.limits):
+                return refused
+            if isinstance(user, str):
+                return user
+    return ""
 
 
-def _cannot_keep(around: Surroundings, given: Limits) -> str:
-    lacking = () if given.best_effort else limits.unkept(around.cgroup_root, given)
-    return CANNOT_KEEP.format(", ".join(lacking)) if lacking else ""
-
-
-def _identity(sandbox: Sandbox) -> Identity | str | None:
-    return None if sandbox.user is None else identity_of(sandbox.user)
+def _user(sandbox: Sandbox) -> User | str | None:
+    return None if sandbox.user is None else users.find(sandbox.user)
 
 
 def _start(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailure:
@@ -268,28 +271,20 @@ def _start(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailur
     for name in STREAMS:
         ways.pipes.append(Pipe.make(folder, around.store, str(key), name))
     ways.notices = _notices(around, plan)
-    identity, lacking = _identity(plan.sandbox), _cannot_keep(around, plan.limits)
-    if isinstance(identity, str) or lacking:
-        return ExecFailure(errno=errno.ENOTSUP, what=lacking or str(identity))
-    leaf = cgroup.create(around.cgroup_root, str(key)) if around.cgroup_root else None
-    if leaf is not None:
-        limits.put(leaf, plan.limits)
-    if identity is not None:
-        folder.give_to(identity.uid, identity.gid)
-    launch = _launch(around, plan, ways, leaf, identity)
-    launched = spawn(launch, lambda process: around.store.put(_pidfd_name(key), process.pidfd))
+    leaf = cgroup.renew(around.cgroup_root, str(key)) if around.cgroup_root else None
+    user, unkept = _user(plan.sandbox), limits.put(leaf, plan.limits)
+    if isinstance(user, str) or limits.refusal(unkept, plan.limits):
+        return ExecFailure(errno=errno.ENOTSUP, what=limits.refusal(unkept, plan.limits) or str(user))
+    if user is not None and user.identity is not None:
+        folder.give_to(user.identity.uid, user.identity.gid)
+    launched = spawn(
+        _launch(around, plan, ways, leaf, user), lambda process: around.store.put(_pidfd_name(key), process.pidfd)
+    )
     if isinstance(launched, ExecFailure):
         return launched
     tree = around.tree(key, launched.pid, launched.start_time)
-    return Process(
-        around,
-        key,
-        tree,
-        handle=launched.pidfd,
-        start_time=launched.start_time,
-        ways=ways,
-        unkept=limits.unkept(around.cgroup_root, plan.limits),
-    )
+    start_time = launched.start_time
+    return Process(around, key, tree, handle=launched.pidfd, start_time=start_time, ways=ways, unkept=unkept)
 
 
 def _notices(around: Surroundings, plan: Plan) -> Notices | None:
@@ -304,10 +299,11 @@ def _give_up(around: Surroundings, key: InstanceKey, ways: Ways) -> None:
     for pipe in ways.pipes:
         pipe.close_reader()
     ways.close(around.store, key)
+    _remove_leaf(around.tree(key))
     around.folder(key).remove()
 
 
-def _launch(around: Surroundings, plan: Plan, ways: Ways, leaf: Path | None, identity: Identity | None) -> Launch:
+def _launch(around: Surroundings, plan: Plan, ways: Ways, leaf: Path | None, user: User | None) -> Launch:
     folder = around.folder(plan.key)
     stdout, stderr = (pipe.writer for pipe in ways.pipes)
     hears = {"NOTIFY_SOCKET": str(ways.notices.path)} if ways.notices else {}
@@ -316,7 +312,7 @@ def _launch(around: Surroundings, plan: Plan, ways: Ways, leaf: Path | None, ide
     return Launch(
         argv=words_of(plan.command, shell=plan.shell, port=plan.port),
         env={
-            **environment_of(plan.key, plan.release, plan.config, plan.port),
+            **environment_of(plan.key, plan.release, {**(user.environment if user else {}), **plan.config}, plan.port),
             **sockets_named(plan.key, len(plan.listeners)),
             "ROLLWAY_DRAIN_FILE": str(folder.notice),
             "TMPDIR": str(folder.tmp),
@@ -327,7 +323,7 @@ def _launch(around: Surroundings, plan: Plan, ways: Ways, leaf: Path | None, ide
         stderr=stderr,
         listen=tuple(listener.socket.fileno() for listener in plan.listeners),
         cgroup=leaf,
-        identity=identity,
+        identity=user.identity if user else None,
         no_new_privs=True,
         rlimits=limits.rlimits(plan.limits, around.rlimits),
     )

@@ -163,10 +163,10 @@ class Supervisor:
         """Why instances of these cannot be started on this host, or nothing; waits as long as a boot may need."""
         if not await wait_for_room(self._around):
             return NO_ROOM
-        refused = [
-            await to_thread.run_sync(refusal, self._around, process.limits, process.sandbox) for process in processes
-        ]
-        return next(filter(None, refused), "")
+        try:
+            return await to_thread.run_sync(refusal, self._around, processes)
+        except OSError as error:
+            return f"this host cannot tell whether it can start them: {error}"
 
     async def run_once(self, command: AdminCommand) -> AdminExit:
         """Run an admin process to its end; cancelling ends it."""

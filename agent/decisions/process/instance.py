@@ -219,11 +219,13 @@ def _exited(state: InstanceMachine, event: Exited, now: Instant) -> Turn:
     by_probe = state.ending is not None and not state.stop_asked
     how = restart.describe(event)
     detail = state.detail if by_probe else how
-    reason: dict[str, str | int] = {"reason": "oom"} if event.oom else {}
+    fields: dict[str, str | int] = {"pid": state.pid or 0, "how": how}
+    if for_memory := restart.is_for_memory(event):
+        fields["reason"] = "oom"
     gone: tuple[Action, ...] = (
         KillTree(),
         CloseProcess(),
-        Emit(text="ended", fields={"pid": state.pid or 0, "how": how, **reason}),
+        Emit(text="ended", fields=fields, level="warning" if for_memory else "info"),
     )
     state = replace(_healed(state, now), pid=None, ending=None, started=False, ready=False)
     if state.stop_asked:

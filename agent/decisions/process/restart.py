@@ -28,7 +28,15 @@ def is_clean(exited: Exited) -> bool:
 
 def describe(exited: Exited) -> str:
     """An end in words for a person."""
-    return f"ran out of memory and {_how(exited)}" if exited.oom else _how(exited)
+    if not is_for_memory(exited):
+        return _how(exited)
+    is_told = (exited.code, exited.signal) != (None, None)
+    return f"ran out of memory and {_how(exited)}" if is_told else "ran out of memory"
+
+
+def is_for_memory(exited: Exited) -> bool:
+    """Whether it ended for want of memory: killed, or quicker than that, as a shell around what was killed."""
+    return exited.oom and not is_clean(exited)
 
 
 def _how(exited: Exited) -> str:

@@ -136,7 +136,7 @@ class Exited(Struct, frozen=True, kw_only=True):
     code: int | None
     signal: int | None
     oom: bool = False
-    """The kernel killed it, or a part of it, for want of memory."""
+    """The kernel has killed a part of its tree for want of memory, with which all of it goes."""
     jitter: float
     """In 0..1, drawn by the shell."""
 

@@ -1,4 +1,4 @@
-"""A worker that waits until it is to eat memory (/tmp/eat) or to start processes (/tmp/fork), more than it may."""
+"""A worker that waits until it is to start processes (/tmp/fork) or let one eat (/tmp/eat), more than it may."""
 
 import os
 import signal
@@ -26,9 +26,18 @@ def fork() -> int:
     return len(started)
 
 
+def eat() -> int:
+    """How the process that ate ended."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(int(len(b"x" * BYTES) != BYTES))
+    return os.waitpid(pid, 0)[1]
+
+
 while True:
-    for wish in (Path("/tmp/eat"), Path("/tmp/fork")):
-        if wish.exists():
-            wish.unlink()
-            print("forks:", fork() if wish.name == "fork" else len(b"x" * BYTES), flush=True)
+    for wish, grant in (("fork", fork), ("eat", eat)):
+        file = Path("/tmp") / wish
+        if file.exists():
+            file.unlink()
+            print(f"{wish}: {grant()}", flush=True)
     time.sleep(0.1)
