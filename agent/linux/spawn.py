@@ -31,6 +31,7 @@ SHELL: Final = "/bin/sh"
 SETPRIV: Final = "/usr/bin/setpriv"
 SHELL_FAILED: Final = 125
 OPEN_FILES: Final = 65_536
+_OOM_SCORE: Final = Path("/proc/self/oom_score_adj")
 _SHELLS_OWN: Final = frozenset({"_", "IFS", "LINENO", "OLDPWD", "OPTIND", "PPID", "PWD", "SHLVL"})
 # Positional: cgroup or "", umask, folder, whether sockets are passed, then the command.
 _SCRIPT: Final = f"""
@@ -95,7 +96,7 @@ def spawn(launch: Launch, known: Callable[[Launched], None] = lambda _: None) ->
             os.kill(pid, signal.SIGKILL)  # our child, whose exit nobody has collected: the number is its own still
             os.waitpid(pid, 0)
             return ExecFailure(error.errno or errno.EIO, "cannot watch the process")
-        if (refused := _limit(pid, launch.rlimits)) is not None:
+        if (refused := _limit(pid, launch.rlimits) or _expose(pid)) is not None:
             _abandon(handle)
             return refused
         try:
@@ -167,6 +168,16 @@ def _limit(pid: int, rlimits: Rlimits) -> ExecFailure | None:
         except (OSError, ValueError) as error:
             number = error.errno if isinstance(error, OSError) and error.errno else errno.EPERM
             return ExecFailure(number, f"cannot set resource limit {limit} to {values}")
+    return None
+
+
+def _expose(pid: int) -> ExecFailure | None:
+    """What keeps us from being chosen when memory runs out is ours alone: whom nobody may kill no limit holds."""
+    try:
+        if int(_OOM_SCORE.read_text()) < 0:
+            Path(f"/proc/{pid}/oom_score_adj").write_text("0")
+    except OSError as error:
+        return ExecFailure(error.errno or errno.EIO, "cannot set oom_score_adj")
     return None
 
 

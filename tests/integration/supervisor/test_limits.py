@@ -1,9 +1,12 @@
 """Limits of instances: kept where the host can, else refused, or done without where the app allows it."""
 
+from pathlib import Path
+
 import pytest
 from msgspec import structs
 
-from agent.model.process import Limits
+from agent.linux import cgroup
+from agent.model.process import Limits, Sandbox
 from tests.integration.supervisor.conftest import House, script
 
 pytestmark = pytest.mark.anyio
@@ -28,9 +31,31 @@ async def test_what_cannot_be_kept_is_refused(house: House) -> None:
 
 
 async def test_what_an_app_can_do_without_is_told(house: House) -> None:
-    """With best effort it runs with what there is, and its log says what there is not."""
+    """With best effort it runs with what there is, and its log says once what there is not, however often it starts."""
     limits = Limits(cpu_milli=500, io_weight=10, open_files=99, best_effort=True)
-    key = house.launch(structs.replace(script(UP), limits=limits))
-    await house.until(lambda: house.messages() == ["99"])
-    assert ("runs without limits that this host cannot keep", {"limits": "cpu io_weight"}) in house.told
+    key = house.launch(structs.replace(script("ulimit -n; exit 1"), limits=limits))
+    await house.until(lambda: house.messages()[:3] == ["99"] * 3)
+    told = [fields for text, fields in house.told if text == "runs without limits that this host cannot keep"]
+    assert told == [{"limits": "cpu io_weight"}]
     await house.end(key)
+
+
+NOT_HERE = {
+    "memory that no cgroup keeps": (Limits(memory_bytes=1 << 30), Sandbox(), "cannot keep limits.memory:"),
+    "more files than the kernel gives": (Limits(open_files=1 << 31), Sandbox(), "cannot keep limits.open_files:"),
+    "a user that is not there": (Limits(), Sandbox(user="nobody-knows"), "this host has no user nobody-knows"),
+    "best effort": (Limits(memory_bytes=1 << 30, best_effort=True), Sandbox(), ""),
+}
+
+
+@pytest.mark.parametrize(("limits", "sandbox", "said"), NOT_HERE.values(), ids=NOT_HERE)
+async def test_what_cannot_start_here_is_known_before_anything_moves(
+    limits: Limits, sandbox: Sandbox, said: str, tmp_path: Path
+) -> None:
+    """A host tells what it cannot keep of a release, with leaves for it and without, and leaves none behind."""
+    process = structs.replace(script(UP), limits=limits, sandbox=sandbox)
+    for root in {None, cgroup.detect()}:
+        refused = await House(tmp_path, root).supervisor.refusal([script(UP), process])
+        assert said in refused
+        assert bool(refused) is bool(said)
+        assert root is None or not list(root.glob("trial-*"))

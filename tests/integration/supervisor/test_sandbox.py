@@ -21,7 +21,8 @@ pytestmark = [
 DAEMON = "daemon"
 SAYS = (
     'id -u; id -g; id -G; grep -E "^(NoNewPrivs|CapEff|CapInh)" /proc/self/status; echo again >/dev/stdout; '
-    'echo mine >"$TMPDIR/file" && cat "$TMPDIR/file"; test -w . || echo "not its folder"'
+    'echo mine >"$TMPDIR/file" && cat "$TMPDIR/file"; echo "$HOME $USER $LOGNAME"; test -w . || echo "not its folder"; '
+    'trap "until test -r $ROLLWAY_DRAIN_FILE; do sleep 0.1; done; echo drains; exit" TERM; sleep 600 & wait'
 )
 
 
@@ -49,7 +50,7 @@ async def test_an_instance_is_the_user_that_the_app_names(house: House, keeper: 
     """With its groups and without capabilities; its TMPDIR, its output opened again and its notices are its own."""
     found = pwd.getpwnam(DAEMON)
     process = structs.replace(
-        script(f"{SAYS}; exec sleep 600"),
+        script(SAYS),
         sandbox=Sandbox(user=DAEMON),
         probes=Probes(startup=Probe(check=NotifyCheck())),
     )
@@ -59,12 +60,22 @@ async def test_an_instance_is_the_user_that_the_app_names(house: House, keeper: 
         assert house.messages() == [
             str(found.pw_uid), str(found.pw_gid), " ".join(map(str, os.getgrouplist(DAEMON, found.pw_gid))),
             "CapInh:\t0000000000000000", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "again", "mine",
-            "not its folder",
+            f"{found.pw_dir} {DAEMON} {DAEMON}", "not its folder",
         ]  # fmt: skip
         assert (house.folder / "run" / "i" / str(key) / "notify").stat().st_uid == found.pw_uid
         pid = house.view().pid
     async with an_agent(house, keeper.inherited()):
         assert house.view().pid == pid
+        await house.end(key)
+        assert house.messages()[-1] == "drains"
+
+
+async def test_what_an_app_says_of_its_user_goes_before(house: House) -> None:
+    """HOME out of the release's config is what the process sees; who it is by name is told beside that."""
+    async with an_agent(house):
+        process = structs.replace(script('echo "$HOME $USER"; exec sleep 600'), sandbox=Sandbox(user=DAEMON))
+        key = house.launch(process, config={"HOME": "/srv/shop"})
+        await house.until(lambda: house.messages() == [f"/srv/shop {DAEMON}"])
         await house.end(key)
 
 

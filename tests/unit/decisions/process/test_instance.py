@@ -218,6 +218,31 @@ def test_the_policy_says_what_comes_back(policy: str, exited: Exited, *, back: b
     assert life.state.detail
 
 
+# How it ended, what is said of that, whether want of memory is the reason.
+SHORT_OF_MEMORY: dict[str, tuple[Exited, str, bool]] = {
+    "killed with the rest": (
+        Exited(code=None, signal=9, oom=True, jitter=0), "ran out of memory and was ended by SIGKILL", True,
+    ),
+    "a shell that was quicker": (
+        Exited(code=137, signal=None, oom=True, jitter=0), "ran out of memory and exited with code 137", True,
+    ),
+    "nobody saw how": (Exited(code=None, signal=None, oom=True, jitter=0), "ran out of memory", True),
+    "later, of itself": (Exited(code=0, signal=None, oom=True, jitter=0), "exited with code 0", False),
+    "killed by somebody": (Exited(code=None, signal=9, jitter=0), "was ended by SIGKILL", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("exited", "how", "is_reason"), SHORT_OF_MEMORY.values(), ids=SHORT_OF_MEMORY)
+def test_want_of_memory_is_said_where_it_was_the_reason(exited: Exited, how: str, *, is_reason: bool) -> None:
+    """An end for want of memory is a warning that says so; an end for another reason does not."""
+    decision = step(running(Terms()).state, exited, at(1))
+    (told,) = (action for action in decision.actions if isinstance(action, Emit) and action.text == "ended")
+    reason = {"reason": "oom"} if is_reason else {}
+    assert told.fields == {"pid": 71, "how": how, **reason}
+    assert told.level == ("warning" if is_reason else "info")
+    assert decision.state.detail == how
+
+
 def test_backoff_doubles_up_to_its_bound_and_never_gives_up() -> None:
     """First restart at once, then 0.5 s doubled up to 5 min, for ever; a crash loop is said, not punished."""
     life = running(Terms())
