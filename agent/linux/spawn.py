@@ -2,8 +2,8 @@
 
 `posix_spawn` starts a tiny `sh` (new session, default signals, empty mask, stdin a gate, listening sockets from fd 3
 on). It waits at the gate until limits are set from outside, joins its cgroup, sets umask, folder and LISTEN_PID, and
-execs the command, over `setpriv` where the user changes or no privilege may be gained: one
-pid from the first to the last.
+execs the command, over `setpriv` where the user changes or no privilege may be gained: one pid from the first to the
+last.
 
 Rules: every own fd is CLOEXEC (Python's default; for inherited ones `keep_own_fds` at the agent's start), so that the
 process has 0, 1, 2, its sockets and nothing else. The environment is exactly the given one and LISTEN_PID. What can be
