@@ -38,6 +38,8 @@ cpu = 0.5
 enforce = "best-effort"
 [process.limited.sandbox]
 user = "daemon"
+[process.limited.probe.startup]
+notify = true
 """
 QUICK: Final = '[rolling]\nmin_ready = "500ms"\ndeadline = "60s"\n'
 """Settings of the environment: tests do not watch a good release for ten seconds."""

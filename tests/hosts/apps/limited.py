@@ -1,7 +1,8 @@
-"""A worker that waits until it is to start processes (/tmp/fork) or let one eat (/tmp/eat), more than it may."""
+"""A worker that says it is ready, then is asked to start processes (/tmp/fork) or to eat memory (/tmp/eat) beyond bounds."""
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -27,13 +28,15 @@ def fork() -> int:
 
 
 def eat() -> int:
-    """How the process that ate ended."""
+    """How the process that ate has ended."""
     pid = os.fork()
     if pid == 0:
         os._exit(int(len(b"x" * BYTES) != BYTES))
     return os.waitpid(pid, 0)[1]
 
 
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as agent:
+    agent.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
 while True:
     for wish, grant in (("fork", fork), ("eat", eat)):
         file = Path("/tmp") / wish
