@@ -32,6 +32,9 @@ SHELL: Final = "/bin/sh"
 SETPRIV: Final = "/usr/bin/setpriv"
 SHELL_FAILED: Final = 125
 OPEN_FILES: Final = 65_536
+_STATUS: Final = Path("/proc/self/status")
+_NR_OPEN: Final = Path("/proc/sys/fs/nr_open")
+_CAP_SYS_RESOURCE: Final = 24
 _OOM_SCORE: Final = Path("/proc/self/oom_score_adj")
 _SHELLS_OWN: Final = frozenset({"_", "IFS", "LINENO", "OLDPWD", "OPTIND", "PPID", "PWD", "SHLVL"})
 # Positional: cgroup or "", umask, folder, whether sockets are passed, then the command.
@@ -126,6 +129,14 @@ def raise_open_files() -> Rlimits:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, OPEN_FILES)), hard))
     return {resource.RLIMIT_NOFILE: (soft, hard)}
+
+
+def open_files_max() -> int:
+    """How many a process that we start may have. Root in a container often may not raise limits."""
+    status = dict(line.split(":\t", 1) for line in _STATUS.read_text().splitlines() if ":\t" in line)
+    if int(status["CapEff"], 16) >> _CAP_SYS_RESOURCE & 1:
+        return int(_NR_OPEN.read_text())
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 def can_pass(name: str) -> bool:

@@ -6,7 +6,6 @@ whole, and does not go to swap before. Nothing here waits.
 """
 
 import contextlib
-import os
 import resource
 from pathlib import Path
 from typing import Final
@@ -14,15 +13,14 @@ from typing import Final
 from msgspec import Struct
 
 from agent.linux import cgroup
-from agent.linux.spawn import Rlimits
+from agent.linux.spawn import Rlimits, open_files_max
 from agent.model.process import Limits
 
 PERIOD_US: Final = 100_000
 _CANNOT_KEEP: Final = (
-    "this host cannot keep limits.{}: that takes cgroup v2 with the controller, or root for open_files "
+    "this host cannot keep limits.{}: that takes cgroup v2 with the controller, or CAP_SYS_RESOURCE for open_files "
     '(enforce = "best-effort" does without)'
 )
-_OPEN_FILES_MAX: Final = Path("/proc/sys/fs/nr_open")
 
 
 class _Bound(Struct, frozen=True):
@@ -36,7 +34,7 @@ class _Bound(Struct, frozen=True):
 def put(leaf: Path | None, limits: Limits) -> tuple[str, ...]:
     """Set what can be set for the processes of a leaf; gives, by their keys, the limits that cannot be kept there."""
     unkept = [bound.key for bound in _bounds(limits) if not _is_put(leaf, bound) and bound.is_asked]
-    if limits.open_files is not None and not _may_have(limits.open_files):
+    if limits.open_files is not None and limits.open_files > open_files_max():
         unkept.append("open_files")
     return tuple(unkept)
 
@@ -47,7 +45,7 @@ def refusal(unkept: tuple[str, ...], limits: Limits) -> str:
 
 
 def rlimits(limits: Limits, default: Rlimits) -> Rlimits:
-    if limits.open_files is None or not _may_have(limits.open_files):
+    if limits.open_files is None or limits.open_files > open_files_max():
         return default
     return {**default, resource.RLIMIT_NOFILE: (limits.open_files, limits.open_files)}
 
@@ -76,10 +74,3 @@ def _is_put(leaf: Path | None, bound: _Bound) -> bool:
 
 def _or_max(bound: int | None) -> str:
     return "max" if bound is None else str(bound)
-
-
-def _may_have(open_files: int) -> bool:
-    """Root raises what it likes, but for what the kernel gives to nobody."""
-    if os.geteuid() == 0:
-        return open_files <= int(_OPEN_FILES_MAX.read_text())
-    return open_files <= resource.getrlimit(resource.RLIMIT_NOFILE)[1]

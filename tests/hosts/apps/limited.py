@@ -1,4 +1,4 @@
-"""A worker that says it is ready, then is asked to start processes (/tmp/fork) or to eat memory (/tmp/eat) beyond bounds."""
+"""A worker that says it is ready, then starts processes (/tmp/fork) or eats memory (/tmp/eat), more than it may."""
 
 import os
 import signal

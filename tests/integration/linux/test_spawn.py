@@ -139,17 +139,6 @@ def test_another_user_without_new_privileges(start: Start) -> None:
     assert process.pid == int(status["Pid"])
 
 
-def test_an_agent_that_is_spared_when_memory_runs_out_does_not_spare_its_apps(start: Start) -> None:
-    """However an operator protects the agent (OOMScoreAdjust=), its apps are as any process."""
-    own = Path("/proc/self/oom_score_adj")
-    before = own.read_text()
-    own.write_text("-500")
-    try:
-        assert start("/bin/cat", "/proc/self/oom_score_adj").rest() == "0\n"
-    finally:
-        own.write_text(before)
-
-
 FAILURES = {
     "no such command": ("no-such-command", None, errno.ENOENT, "is not on PATH"),
     "no such file": ("./missing", None, errno.ENOENT, "missing"),

@@ -6,17 +6,20 @@ import pytest
 from msgspec import structs
 
 from agent.linux import cgroup
+from agent.linux.spawn import open_files_max
 from agent.model.process import Limits, Sandbox
 from tests.integration.supervisor.conftest import House, script
 
 pytestmark = pytest.mark.anyio
+MOST = open_files_max()
 UP = "ulimit -n; exec sleep 600"
 
 
-async def test_open_files_are_what_the_app_says(house: House) -> None:
+@pytest.mark.parametrize("number", [123, MOST])
+async def test_open_files_are_what_the_app_says(house: House, number: int) -> None:
     """Each process has the app's own limit, whatever the agent has."""
-    key = house.launch(structs.replace(script(UP), limits=Limits(open_files=123)))
-    await house.until(lambda: house.messages() == ["123"])
+    key = house.launch(structs.replace(script(UP), limits=Limits(open_files=number)))
+    await house.until(lambda: house.messages() == [str(number)])
     await house.end(key)
 
 
@@ -42,7 +45,8 @@ async def test_what_an_app_can_do_without_is_told(house: House) -> None:
 
 NOT_HERE = {
     "memory that no cgroup keeps": (Limits(memory_bytes=1 << 30), Sandbox(), "cannot keep limits.memory:"),
-    "more files than the kernel gives": (Limits(open_files=1 << 31), Sandbox(), "cannot keep limits.open_files:"),
+    "one more file than may be had": (Limits(open_files=MOST + 1), Sandbox(), "cannot keep limits.open_files:"),
+    "all files that may be had": (Limits(open_files=MOST), Sandbox(), ""),
     "a user that is not there": (Limits(), Sandbox(user="nobody-knows"), "this host has no user nobody-knows"),
     "best effort": (Limits(memory_bytes=1 << 30, best_effort=True), Sandbox(), ""),
 }
