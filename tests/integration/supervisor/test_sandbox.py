@@ -66,6 +66,9 @@ async def test_an_instance_is_the_user_that_the_app_names(house: House, keeper: 
         pid = house.view().pid
     async with an_agent(house, keeper.inherited()):
         assert house.view().pid == pid
+    async with an_agent(house):  # without a store it hears at a new socket, which is that user's again
+        assert house.view().pid == pid
+        assert (house.folder / "run" / "i" / str(key) / "notify").stat().st_uid == found.pw_uid
         await house.end(key)
         assert house.messages()[-1] == "drains"
 
