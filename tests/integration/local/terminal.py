@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.linux import procfs
+from tests.integration.ready import is_readable
 
 ROOT: Final = Path(__file__).parents[3]
 DEADLINE_S: Final = 20.0
@@ -63,7 +63,7 @@ class Terminal:
         return Path(found[1])
 
     def _read(self, deadline: float) -> bool:
-        ready, _, _ = select.select([self._fd], [], [], max(0, deadline - time.monotonic()))
+        ready = is_readable(self._fd, deadline - time.monotonic())
         if not ready:
             return False
         try:
