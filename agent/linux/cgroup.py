@@ -141,6 +141,11 @@ def kill(leaf: Path) -> None:
         return  # nothing is left of it
 
 
+def leaves(folder: Path, prefix: str) -> list[Path]:
+    """The leaves below a folder whose paths in it begin so; none where it is gone."""
+    return sorted(folder.glob(f"{prefix}*/"))
+
+
 def remove(leaf: Path) -> bool:
     """Remove an empty leaf; False where something still lives in it."""
     try:

@@ -54,15 +54,16 @@ def processes() -> dict[int, Process]:
     return {pid: found for pid in _pids() if (found := process(pid))}
 
 
-def tree(pid: int, session: int, mark: str) -> list[Process]:
-    """The living processes of one instance: descendants of `pid`, its session, and those that carry its mark.
+def tree(roots: Collection[int], session: int, mark: str, apart: str = "") -> list[Process]:
+    """The living processes of one instance: `roots` and their descendants, its session, those that carry its mark.
 
-    `mark` is an entry of their environment, NAME=VALUE. None of the three is enough: a daemon leaves the session and
-    loses its parents, a child may empty its environment. Their descendants belong to it too. The caller itself, and
-    what is above it, never does.
+    `mark` is an entry of their environment, NAME=VALUE; who has one that begins with `apart` does not carry it. None of
+    the three is enough: a daemon leaves the session and loses its parents, a child may empty its environment. Their
+    descendants belong to it too. The caller itself, and what is above it, never does.
     """
     found = processes()
-    members = {pid} | {one.pid for one in found.values() if one.session == session or _is_marked(one.pid, mark)}
+    carry = {one.pid for one in found.values() if one.session == session or _is_marked(one.pid, mark, apart)}
+    members = {*roots, *carry}
     kept = _ancestors(os.getpid(), found)
     members -= kept
     while grown := {one.pid for one in found.values() if one.parent in members} - members - kept:
@@ -116,9 +117,11 @@ def _pids() -> Iterator[int]:
     return (int(name) for name in os.listdir(_PROC) if name.isdigit())  # noqa: PTH208 - Path.iterdir costs ten times as much
 
 
-def _is_marked(pid: int, mark: str) -> bool:
+def _is_marked(pid: int, mark: str, apart: str) -> bool:
     environ = _read(pid, "environ")
-    return environ is not None and mark.encode() in environ.split(b"\0")
+    if environ is None or mark.encode() not in (entries := environ.split(b"\0")):
+        return False
+    return not (apart and any(entry.startswith(apart.encode()) for entry in entries))
 
 
 def _read(pid: int, name: str) -> bytes | None:

@@ -22,7 +22,10 @@ class HttpCheck(Struct, frozen=True, kw_only=True, tag="http"):
     """GET `path` on the instance; ok when the status lies in `status_from..status_to`. The kubelet's semantics."""
 
     path: str
+    tls: bool = False
+    """Over TLS, whoever the certificate is for and whoever made it."""
     host: str | None = None
+    """The Host header, and with TLS the name that is asked for; None: the instance's address."""
     headers: tuple[tuple[str, str], ...] = ()
     status_from: int = 200
     status_to: int = 399
@@ -32,6 +35,12 @@ class TcpCheck(Struct, frozen=True, kw_only=True, tag="tcp"):
     """Ok when the instance accepts a connection (on its slot, or on `port` of the host's own address)."""
 
     port: int | None = None
+
+
+class ExecCheck(Struct, frozen=True, kw_only=True, tag="exec"):
+    """Run `command` beside the instance, as the type's own command is run; ok when it exits with code 0 in time."""
+
+    command: str
 
 
 class NotifyCheck(Struct, frozen=True, kw_only=True, tag="notify"):
@@ -45,7 +54,7 @@ class NotifyCheck(Struct, frozen=True, kw_only=True, tag="notify"):
 class Probe(Struct, frozen=True, kw_only=True):
     """One probe: what it asks, when it begins, how often, how long it waits, how many results in a row decide."""
 
-    check: HttpCheck | TcpCheck | NotifyCheck
+    check: HttpCheck | TcpCheck | ExecCheck | NotifyCheck
     initial_delay_ms: Milliseconds = 0
     period_ms: Milliseconds = 10_000
     timeout_ms: Milliseconds = 1_000

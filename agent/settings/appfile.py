@@ -9,6 +9,7 @@ from agent.model.process import (
     BuildSteps,
     ConfigKey,
     CrashLoop,
+    ExecCheck,
     HttpCheck,
     Limits,
     NotifyCheck,
@@ -68,7 +69,7 @@ SCHEMA: Final = Schema(
         "process.*.restart": "policy first_delay base_delay max_delay reset_after",
         "process.*.restart.crash_loop": "restarts within",
         "process.*.probe.startup|readiness|liveness": (
-            "http host status tcp notify initial_delay period timeout successes failures"
+            "http https host status tcp exec notify initial_delay period timeout successes failures"
         ),
         "process.*.probe.startup|readiness|liveness.headers": "*",
         "process.*.probe.liveness": "grace",
@@ -80,7 +81,6 @@ SCHEMA: Final = Schema(
         "process.*": "total singleton on_partition",
         "process.*.sandbox": "writable",
         "process.*.stop": "notice",
-        "process.*.probe.startup|readiness|liveness": "https exec",
     },
 )
 
@@ -219,14 +219,16 @@ def _probe(table: Table, kind: ProbeKind) -> Probe:
     )
 
 
-def _check(table: Table, kind: ProbeKind) -> HttpCheck | TcpCheck | NotifyCheck:
-    ways = [way for way in ("http", "tcp", "notify") if way in table]
+def _check(table: Table, kind: ProbeKind) -> HttpCheck | TcpCheck | ExecCheck | NotifyCheck:
+    ways = [way for way in ("http", "https", "tcp", "exec", "notify") if way in table]
     if len(ways) > 1:
-        raise table.error(ways[1], "one of http, tcp and notify", " and ".join(ways))
-    if "http" not in ways:
+        raise table.error(ways[1], "one of http, https, tcp, exec and notify", " and ".join(ways))
+    if not {"http", "https"}.intersection(ways):
         for key in ("host", "headers", "status"):
             if ways and key in table:
-                raise table.error(key, f"nothing beside {ways[0]}: only an http probe has it", f'"{key}"')
+                raise table.error(key, f"nothing beside {ways[0]}: only an http or https probe has it", f'"{key}"')
+    if "exec" in ways:
+        return ExecCheck(command=table.need("exec", COMMAND))
     if "tcp" in ways:
         return TcpCheck(port=table.need("tcp", TCP_PORT))
     if "notify" in ways:
@@ -235,12 +237,13 @@ def _check(table: Table, kind: ProbeKind) -> HttpCheck | TcpCheck | NotifyCheck:
                 raise table.error(key, f"nothing beside notify in a {kind} probe: nobody is asked", f'"{key}"')
         table.need("notify", TRUE)
         return NotifyCheck()
-    if "http" not in table:
-        raise table.error("http", f"{URL_PATH.expected}, tcp = true or notify = true", MISSING)
+    if not ways:
+        raise table.error("http", f"{URL_PATH.expected}, tcp = true, exec or notify = true", MISSING)
     default = HttpCheck(path="/")
     low, high = table.get("status", STATUS_RANGE, (default.status_from, default.status_to))
     return HttpCheck(
-        path=table.need("http", URL_PATH),
+        path=table.need(ways[0], URL_PATH),
+        tls="https" in ways,
         host=table.find("host", HEADER_VALUE),
         headers=tuple(table.table("headers").items(HEADER_NAME, HEADER_VALUE)),
         status_from=low,

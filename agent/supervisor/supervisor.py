@@ -173,6 +173,7 @@ class Supervisor:
         return await oneoff.run_once(self._around, command, next(self._numbers))
 
     async def _find_left(self) -> None:
+        await self._end_probes()
         came_back = frozenset(self._around.inherited.names())
         for record in await to_thread.run_sync(lambda: list(self._around.records.left(clock.boot_id()))):
             if isinstance(record, Unreadable):
@@ -189,6 +190,11 @@ class Supervisor:
             if key not in self._left:
                 self._on_event(key, "it runs without a record: it is ended", {}, "warning")
                 await self._ended(self._around.tree(key), key)
+
+    async def _end_probes(self) -> None:
+        """Whom an earlier agent asked by a command hears no answer any more."""
+        for tree in await to_thread.run_sync(self._around.left_beside):
+            await end_tree(tree)
 
     async def _set_aside(self, unreadable: Unreadable) -> None:
         """Nobody can tell what it is to be: end what bears its mark. The host starts anew what is wanted."""

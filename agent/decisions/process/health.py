@@ -24,10 +24,14 @@ from agent.model.process import Probe, ProbeKind
 from agent.model.units import Instant, say_duration
 
 
-def asked(state: InstanceMachine, kind: ProbeKind) -> tuple[Action, ...]:
-    """Begin the probe, if there is one and it asks anything."""
+def asked(state: InstanceMachine, kind: ProbeKind, now: Instant, *, spread: bool = False) -> tuple[Action, ...]:
+    """Begin the probe, if there is one and it asks anything, after what is left of its initial delay."""
     declared = _declared(state, kind)
-    return () if declared is None or probe.is_told(declared) else (StartProbe(kind=kind),)
+    if declared is None or probe.is_told(declared):
+        return ()
+    since = (state.launched if kind == "startup" else state.started_at) or now
+    left_ms = since.boottime_ms + declared.initial_delay_ms - now.boottime_ms
+    return (StartProbe(kind=kind, wait_ms=max(0, left_ms), spread=spread),)
 
 
 def begun(state: InstanceMachine, now: Instant) -> Turn:
@@ -37,14 +41,14 @@ def begun(state: InstanceMachine, now: Instant) -> Turn:
         return started(state, now)
     if probe.is_told(declared):
         state = replace(state, detail=probe.describe("startup", "it has not said READY=1 yet"))
-    return state, asked(state, "startup")
+    return state, asked(state, "startup", now)
 
 
 def started(state: InstanceMachine, now: Instant) -> Turn:
     """Nothing gates readiness and liveness any more."""
-    state = replace(state, started=True, alive=now)
+    state = replace(state, started=True, started_at=now, alive=now)
     state, told = _heard(state, now)
-    return state, (*asked(state, "readiness"), *asked(state, "liveness"), *told)
+    return state, (*asked(state, "readiness", now), *asked(state, "liveness", now), *told)
 
 
 def noticed(state: InstanceMachine, event: Noticed, now: Instant) -> Turn:
@@ -69,6 +73,8 @@ def probed(state: InstanceMachine, event: Probed, now: Instant) -> Turn:
     declared = _declared(state, event.kind)
     # Startup speaks until it has passed, liveness from then on; neither once the process is to end.
     if declared is None or _is_ending(state) or state.started != (event.kind == "liveness"):
+        return state, ()
+    if not probe.counts(event):
         return state, ()
     if event.kind == "startup":
         tally = probe.tallied(state.startup, ok=event.ok)
@@ -154,6 +160,8 @@ def _heard(state: InstanceMachine, now: Instant) -> Turn:
 def _probed_readiness(state: InstanceMachine, event: Probed, now: Instant) -> Turn:
     declared = state.terms.probes.readiness
     if declared is None or not state.started or (state.ending and not state.stop_asked):
+        return state, ()
+    if not probe.counts(event, successes=declared.successes):
         return state, ()
     tally = probe.tallied(state.readiness, ok=event.ok)
     state = replace(state, readiness=tally)

@@ -22,6 +22,7 @@ from agent.decisions.process.state import (
     Ending,
     Event,
     Exited,
+    FollowMain,
     History,
     InstanceMachine,
     KillTree,
@@ -77,8 +78,9 @@ def _take(state: InstanceMachine, event: Event, now: Instant) -> Turn:
         case Probed():
             return health.probed(state, event, now)
         case Noticed():
+            state, follows = _followed(state, event)
             state, actions = health.noticed(state, event, now)
-            return state, (*actions, DropNotice(launch=event.launch))
+            return state, (*follows, *actions, DropNotice(launch=event.launch))
         case StopAsked():
             return _stop_asked(state, event, now)
         case ConnectionsLeft():
@@ -101,6 +103,7 @@ def _launch(state: InstanceMachine, now: Instant) -> Turn:
         launching=True,
         retry_at=None,
         started=False,
+        started_at=None,
         ready=False,
         startup=Tally(),
         readiness=Tally(),
@@ -135,6 +138,14 @@ def _launch_failed(state: InstanceMachine, event: LaunchFailed, now: Instant) ->
     return state, (told, *_give_up_queue(state, delay))
 
 
+def _followed(state: InstanceMachine, event: Noticed) -> Turn:
+    """It names another process its main one, as after a fork into the background or an upgrade of itself."""
+    if event.main_pid is None or event.launch != state.launch or state.pid in (None, event.main_pid):
+        return state, ()
+    told = Emit(text="has another main process", fields={"pid": event.main_pid, "was": state.pid or 0})
+    return replace(state, pid=event.main_pid), (told, FollowMain(pid=event.main_pid))
+
+
 # After the agent's own death
 
 
@@ -148,12 +159,12 @@ def _adopted(state: InstanceMachine, event: Adopted, now: Instant) -> Turn:
     if state.launching:
         return _launched(state, Launched(pid=event.pid), now)
     told = Emit(text="adopted", fields={"pid": event.pid, "launch": state.launch})
-    state = health.taken_up(state, now)
+    state = replace(health.taken_up(state, now), pid=event.pid)
     if not state.started and state.ending is None:
-        return state, (told, *health.asked(state, "startup"))
-    readiness = health.asked(state, "readiness") if state.started else ()
+        return state, (told, *health.asked(state, "startup", now, spread=True))
+    readiness = health.asked(state, "readiness", now, spread=True) if state.started else ()
     if state.ending is None:
-        return state, (told, *readiness, *health.asked(state, "liveness"))
+        return state, (told, *readiness, *health.asked(state, "liveness", now, spread=True))
     return state, (told, *_end_on(state, event), *(readiness if state.stop_asked else ()))
 
 
@@ -215,6 +226,8 @@ def _stopped(state: InstanceMachine, now: Instant, detail: str) -> Turn:
 
 
 def _exited(state: InstanceMachine, event: Exited, now: Instant) -> Turn:
+    if event.pid is not None and event.pid != state.pid:
+        return state, ()  # it was the main process, and is not any more
     invariant(state.pid is not None, "a process ended that was not there")
     by_probe = state.ending is not None and not state.stop_asked
     how = restart.describe(event)

@@ -75,6 +75,8 @@ class InstanceMachine(Struct, frozen=True, kw_only=True):
     """When the next launch is due, while no process lives."""
     started: bool = False
     """The startup probe has passed, or there is none."""
+    started_at: Instant | None = None
+    """When: from then on the initial delays of the other two probes count."""
     ready: bool = False
     """What readiness says; while draining it is only reported."""
     startup: Tally = Tally()
@@ -137,6 +139,8 @@ class Exited(Struct, frozen=True, kw_only=True):
     signal: int | None
     oom: bool = False
     """The kernel has killed a part of its tree for want of memory, with which all of it goes."""
+    pid: int | None = None
+    """Whose end it is, where the shell can tell: the main process may have become another meanwhile."""
     jitter: float
     """In 0..1, drawn by the shell."""
 
@@ -146,6 +150,8 @@ class Probed(Struct, frozen=True, kw_only=True):
     launch: int
     ok: bool
     detail: str = ""
+    early: bool = False
+    """Asked within less than a period of the question before: it counts in no row of results."""
 
 
 class Noticed(Struct, frozen=True, kw_only=True):
@@ -156,6 +162,8 @@ class Noticed(Struct, frozen=True, kw_only=True):
     watchdog: Literal["ping", "trigger"] | None = None
     more_ms: Milliseconds | None = None
     """It asks for so much more time from now, for its start or its end."""
+    main_pid: int | None = None
+    """Which process of the instance is the main one from now on; the shell has seen that it is of the instance."""
 
 
 class StopAsked(Struct, frozen=True, kw_only=True):
@@ -191,6 +199,10 @@ class StartProbe(Struct, frozen=True, kw_only=True):
     """Probe on the probe's own schedule, one at a time, until `StopProbe` or the process's end; answer `Probed`."""
 
     kind: ProbeKind
+    wait_ms: Milliseconds = 0
+    """What is left of the initial delay."""
+    spread: bool = False
+    """Many begin in this very moment: begin at any moment of the first period."""
 
 
 class StopProbe(Struct, frozen=True, kw_only=True):
@@ -201,6 +213,12 @@ class DropNotice(Struct, frozen=True, kw_only=True):
     """What the process of this number said is decided upon, and on record: nobody needs it any more."""
 
     launch: int
+
+
+class FollowMain(Struct, frozen=True, kw_only=True):
+    """That process is the main one: wait for its end, send it the signals, have a next agent do so."""
+
+    pid: int
 
 
 class ShowNotice(Struct, frozen=True):
@@ -248,6 +266,7 @@ Action = (
     | StartProbe
     | StopProbe
     | DropNotice
+    | FollowMain
     | ShowNotice
     | WatchConnections
     | Signal

@@ -9,8 +9,9 @@ from aiohttp import web
 
 from agent.model.ids import AppName, EnvironmentName, ProcessName
 from agent.model.process import HttpCheck, Probe, ProcessType, TcpCheck
+from agent.supervisor.finding import Finding
 from agent.supervisor.launchable import InstanceKey, Launchable, Target
-from agent.supervisor.prober import Finding, Prober
+from agent.supervisor.prober import Prober
 from tests.integration.limits import no_more_fds
 from tests.integration.supervisor.conftest import V1
 

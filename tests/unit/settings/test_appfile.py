@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.errors import SettingsError
-from agent.model.process import AppSpec, HttpCheck, NotifyCheck, ProcessType, TcpCheck
+from agent.model.process import AppSpec, ExecCheck, HttpCheck, NotifyCheck, ProcessType, TcpCheck
 from agent.settings.appfile import SCHEMA, load_app
 
 FILE = "rollway.toml"
@@ -52,9 +52,25 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
         WEB + '[process.web.limits]\nenforce = "maybe"\n',
         ('limits.enforce: expected "required" or "best-effort"',),
     ),
-    "an exec probe": (
-        WEB + '[process.web.probe.startup]\nexec = "x"\n',
-        ("startup.exec:", "not supported by this version"),
+    "an exec probe whose command is no words": (
+        WEB + '[process.web.probe.startup]\nexec = "echo \'x"\n',
+        ("startup.exec: expected a command in words", "No closing quotation"),
+    ),
+    "an exec probe that wants the socket": (
+        LISTENING + '[process.web.probe.startup]\nexec = "ask {fd}"\n',
+        ("startup.exec: expected no {fd} where no socket is handed over",),
+    ),
+    "an exec probe with a status": (
+        WEB + '[process.web.probe.startup]\nexec = "x"\nstatus = "200"\n',
+        ("startup.status: expected nothing beside exec: only an http or https probe has it",),
+    ),
+    "an https probe of who listens nowhere": (
+        WEB + '[process.web.probe.startup]\nhttps = "/"\n',
+        ("startup.https: expected process.web.listen, which an https probe asks",),
+    ),
+    "two ways to ask": (
+        LISTENING + '[process.web.probe.startup]\nhttps = "/"\nhttp = "/"\n',
+        ("startup.https: expected one of http, https, tcp, exec and notify", "found http and https"),
     ),
     "a singleton": (WEB + "singleton = true\n", (":4: process.web.singleton:", "not supported by this version")),
     "assets": (WEB + '[build]\nassets = ["x"]\n', (":5: build.assets:", "not supported by this version")),
@@ -180,7 +196,7 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "a probe that asks and is told": (
         LISTENING + "[process.web.probe.startup]\ntcp = true\nnotify = true\n",
-        ("startup.notify: expected one of http, tcp and notify, found tcp and notify",),
+        ("startup.notify: expected one of http, https, tcp, exec and notify, found tcp and notify",),
     ),
     "patience with an answer that nobody asks for": (
         WEB + '[process.web.probe.liveness]\nnotify = true\ntimeout = "1s"\n',
@@ -269,6 +285,8 @@ CHECKS = {
     ),
     "the instance's own socket": ("tcp = true", TcpCheck()),
     "a port": ("tcp = 9000", TcpCheck(port=9000)),
+    "a path over TLS": ('https = "/r"\nhost = "h"', HttpCheck(path="/r", tls=True, host="h")),
+    "a command": ('exec = "ask -v"', ExecCheck(command="ask -v")),
     "its own word": ("notify = true", NotifyCheck()),
 }
 

@@ -13,6 +13,7 @@ from agent.model.process import (
     BuildSteps,
     ConfigKey,
     CrashLoop,
+    ExecCheck,
     HttpCheck,
     Limits,
     NotifyCheck,
@@ -38,7 +39,7 @@ LENGTHS = st.integers(1_000, 10**9)
 NUMBERS = st.integers(1, 500)
 
 
-def probe(checks: st.SearchStrategy[HttpCheck | TcpCheck], *, kind: str) -> st.SearchStrategy[Probe | None]:
+def probe(checks: st.SearchStrategy[HttpCheck | TcpCheck | ExecCheck], *, kind: str) -> st.SearchStrategy[Probe | None]:
     """Probes of one kind, or none."""
     return st.none() | st.builds(
         Probe,
@@ -58,12 +59,14 @@ def probes(*, listening: bool) -> st.SearchStrategy[Probes]:
     http = st.builds(
         HttpCheck,
         path=st.sampled_from(["/", "/ready?full=1"]),
+        tls=st.booleans(),
         host=st.none() | st.just("shop.example"),
         headers=HEADERS,
         status_from=st.integers(100, 299),
         status_to=st.integers(300, 599),
     )
-    checks: st.SearchStrategy[HttpCheck | TcpCheck] = tcp | http if listening else tcp
+    alone: st.SearchStrategy[HttpCheck | TcpCheck | ExecCheck] = tcp | st.builds(ExecCheck, command=WORDS)
+    checks = alone | http if listening else alone
     told = NotifyCheck()
     return st.builds(
         Probes,
@@ -210,8 +213,10 @@ def probe_lines(at: str, one: Probe, kind: str) -> list[str]:
     return [*durations(at, one, spans), *(f"{key} = {getattr(one, key)}" for key in numbers), *check_lines(one.check)]
 
 
-def check_lines(check: HttpCheck | TcpCheck | NotifyCheck) -> list[str]:
+def check_lines(check: HttpCheck | TcpCheck | ExecCheck | NotifyCheck) -> list[str]:
     """What a probe asks."""
+    if isinstance(check, ExecCheck):
+        return [f"exec = {toml(check.command)}"]
     if isinstance(check, NotifyCheck):
         return ["notify = true"]
     if isinstance(check, TcpCheck):
@@ -219,7 +224,7 @@ def check_lines(check: HttpCheck | TcpCheck | NotifyCheck) -> list[str]:
     headers = ", ".join(f"{name} = {toml(value)}" for name, value in check.headers)
     host = [] if check.host is None else [f"host = {toml(check.host)}"]
     return [
-        f"http = {toml(check.path)}",
+        f"{'https' if check.tls else 'http'} = {toml(check.path)}",
         f'status = "{check.status_from}-{check.status_to}"',
         f"headers = {{ {headers} }}",
         *host,
