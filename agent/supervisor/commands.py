@@ -55,6 +55,8 @@ class Commands:
             self._survives.discard(kind)
             try:
                 return await self._run(plan, kind, command, tree, timeout_ms)
+            except ValueError as error:
+                return Finding(ok=False, detail=f"cannot be read: {error}")
             except OSError as error:
                 return None if procfs.is_shortage(error) else Finding(ok=False, detail=f"cannot be run: {error}")
 

@@ -1,5 +1,7 @@
 """A host with nothing but a supervisor: real processes, and one place to wait for what becomes of them."""
 
+import contextlib
+import os
 import select
 import socket
 import sys
@@ -8,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 from msgspec import structs
@@ -151,6 +154,51 @@ def script(command: str, *, restart: RestartPolicy = QUICK, stop: StopPolicy = S
 def lives(pid: int | None) -> bool:
     found = procfs.process(pid) if pid else None
     return found is not None and found.state not in "ZX"
+
+
+class Notes:
+    """A FIFO to which programs write words: the test waits for them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        os.mkfifo(path)
+        self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        self._read = b""
+
+    def words(self) -> list[str]:
+        """What is written by now."""
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self._fd, 4096):
+                self._read += chunk
+        return self._read.decode().split()
+
+    async def until(self, count: int) -> list[str]:
+        """Wait for so many words in all."""
+        with anyio.fail_after(DEADLINE_S):
+            while len(self.words()) < count:
+                await anyio.wait_readable(self._fd)
+        return self.words()
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Iterator[Notes]:
+    made = Notes(tmp_path / "notes")
+    yield made
+    made.close()
+
+
+async def gone(pid: int) -> None:
+    """Wait for the end of a process, and until somebody has reaped it."""
+    with anyio.fail_after(DEADLINE_S):
+        with contextlib.suppress(ProcessLookupError):
+            handle = os.pidfd_open(pid)
+            await anyio.wait_readable(handle)
+            os.close(handle)
+        while procfs.process(pid) is not None:
+            await anyio.lowlevel.checkpoint()
 
 
 class Slot:
