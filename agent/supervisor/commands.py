@@ -142,5 +142,5 @@ def _finding(status: ExitStatus | None, written: str, timeout_ms: int) -> Findin
     how = f"did not end within {timeout_ms} ms"
     if status is not None:
         how = restart.describe(Exited(code=status.code, signal=status.signal, jitter=0))
-    words = one_line(" ".join(written.split())[-SHOWN_CHARACTERS:], SHOWN_CHARACTERS)
+    words = " ".join(one_line(written, len(written)).split())[-SHOWN_CHARACTERS:]
     return Finding(ok=False, detail=f"its command {how}{f': {words}' if words else ''}")

@@ -26,7 +26,7 @@ class MainProcess:
         self.tree = tree
         self._handle = handle
         self._named: tuple[int, int, int] | None = None
-        self._watch = anyio.CancelScope()
+        self._watch: anyio.CancelScope | None = None
 
     @property
     def pid(self) -> int:
@@ -74,7 +74,8 @@ class MainProcess:
         _, start_time, handle = self._named
         before, self._handle, self._named = self._handle, handle, None
         self.tree = replace(self.tree, main=(pid, start_time) if pid != self.tree.pid else None)
-        self._watch.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
         return before
 
     @property

@@ -190,13 +190,17 @@ def notes(tmp_path: Path) -> Iterator[Notes]:
     made.close()
 
 
-async def gone(pid: int) -> None:
-    """Wait for the end of a process, and until somebody has reaped it."""
+async def ended(pid: int) -> None:
+    """Wait for the end of a process, whether or not somebody reaps it."""
+    with anyio.fail_after(DEADLINE_S), contextlib.suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        await anyio.wait_readable(handle)
+        os.close(handle)
+
+
+async def reaped(pid: int) -> None:
+    await ended(pid)
     with anyio.fail_after(DEADLINE_S):
-        with contextlib.suppress(ProcessLookupError):
-            handle = os.pidfd_open(pid)
-            await anyio.wait_readable(handle)
-            os.close(handle)
         while procfs.process(pid) is not None:
             await anyio.lowlevel.checkpoint()
 

@@ -110,7 +110,7 @@ async def test_it_sees_what_the_instance_sees(house: House, slot: Slot) -> None:
     assert {name for name in seen_beside["env"] if name not in seen["env"]} == {"ROLLWAY_PROBE"}
     shared = seen["env"].keys() & seen_beside["env"].keys() - {"SHLVL", "_", "PWD"}
     assert {name: seen["env"][name] for name in shared} == {name: seen_beside["env"][name] for name in shared}
-    assert (seen["fds"], seen_beside["fds"]) == ([0, 1, 2, 3], [0, 1, 2])
+    assert set(seen["fds"]) - set(seen_beside["fds"]) == {3}
     assert all(seen[word] == seen_beside[word] for word in ("cwd", "umask", "uid"))
     assert seen_beside["env"]["COLOUR"] == "green"
     await house.end(key)
@@ -120,7 +120,7 @@ async def test_one_that_hangs_is_killed_with_all_that_it_started(either: House, 
     """At its timeout nothing of it lives: no daemon in a session of its own, nobody who heeds no SIGTERM."""
     probes = Probes(liveness=asks(app("probe.py", "hang", notes.path), timeout_ms=1_500, failures=1))
     key = either.launch(asked(probes))
-    await either.until(lambda: either.view().restarts > 0)
+    await either.until(lambda: either.texts().count("started") > 1)
     reasons = [fields["reason"] for text, fields in either.told if text == "is restarted"]
     assert reasons[0] == "its command did not end within 1500 ms (liveness probe)"
     first = (await notes.until(2))[:2]
@@ -136,7 +136,7 @@ async def test_it_ends_with_its_instance(either: House, notes: Notes) -> None:
     pid = either.view().pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    await either.until(lambda: either.view().restarts > 0)
+    await either.until(lambda: either.texts().count("started") > 1)
     assert not any_lives(first)
     await notes.until(4)
     await either.end(key)

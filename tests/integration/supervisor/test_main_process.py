@@ -12,7 +12,7 @@ from msgspec import structs
 from agent.host import orphans
 from agent.model.process import NotifyCheck, Probe, Probes, ProcessType
 from agent.model.process import RestartPolicy as Restart
-from tests.integration.supervisor.conftest import House, app, gone, lives, worker
+from tests.integration.supervisor.conftest import House, app, ended, lives, reaped, worker
 from tests.integration.supervisor.keeper import Keeper
 from tests.integration.supervisor.test_adopt import an_agent
 
@@ -55,7 +55,7 @@ async def test_the_instance_goes_on_as_the_process_that_it_names(house: House, h
         child = await followed(house)
         first = next(fields["pid"] for text, fields in house.told if text == "started")
         go.touch()
-        await gone(int(first))
+        await reaped(int(first))
         assert (house.view().state, house.view().pid, house.view().restarts) == ("ready", child, 0)
         await house.end(key)
         assert "got SIGTERM" in house.messages()
@@ -101,7 +101,7 @@ async def test_what_it_names_while_there_is_no_agent_is_heard(house: House, keep
         first = house.view().pid
         assert first is not None
     go.with_suffix(".late").touch()
-    await gone(first)
+    await ended(first)
     async with an_agent(house, keeper.inherited()):
         child = await followed(house)
         assert (house.view().restarts, lives(child)) == (0, True)
