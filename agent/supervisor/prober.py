@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import ssl
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final
@@ -125,6 +126,8 @@ async def ask_on(
 def _cannot_connect(error: OSError) -> Finding | None:
     if procfs.is_shortage(error):
         return None
+    if isinstance(error, ssl.SSLError):
+        return Finding(ok=False, detail=f"no answer over TLS: {(error.reason or 'it ends').replace('_', ' ').lower()}")
     return Finding(ok=False, detail=f"cannot connect: {os.strerror(error.errno or errno.EIO)}", silent=True)
 
 

@@ -13,6 +13,7 @@ import anyio
 import pytest
 from msgspec import structs
 
+from agent.errors import RollwayError
 from agent.linux import cgroup, procfs
 from agent.model.process import ExecCheck, Probe, Probes, ProcessType, StopPolicy
 from tests.integration.supervisor.conftest import House, Notes, Slot, app, lives, script, worker
@@ -225,3 +226,28 @@ async def test_a_killed_agent_leaves_none(tmp_path: Path, root: Path | None, not
         await house.end(key)
     assert not any_lives(notes.words())
     assert procfs.marks(f"ROLLWAY_PROBE={tmp_path}") == set()
+
+
+async def test_a_next_agent_runs_it_in_the_same_config(tmp_path: Path, notes: Notes) -> None:
+    """The config of what an earlier agent started is read again; where that fails it is told, and nobody is ended."""
+    house = House(tmp_path)
+    process = asked(Probes(liveness=asks(f"echo $COLOUR >> {notes.path}", failures=1)), script("exec sleep 600"))
+    async with an_agent(house):
+        house.launch(process, config={"COLOUR": "green"})
+        await notes.until(1)
+
+    async def cannot() -> dict[str, str]:
+        raise RollwayError("cannot open the config: no key", "Join again.")
+
+    async def can() -> dict[str, str]:
+        return {"COLOUR": "blue"}
+
+    async with an_agent(house, config=cannot):
+        await house.until(lambda: "its liveness probe cannot be run" in house.texts())
+    before = notes.words()
+    async with an_agent(house, config=can):
+        assert (await notes.until(len(before) + 1))[-1] == "blue"
+        assert (house.view().state, house.view().restarts) == ("ready", 0)
+        (key,) = house.supervisor._instances
+        await house.end(key)
+    assert set(before) == {"green"}
