@@ -35,6 +35,7 @@ class Hearing:
         self._publish: Final = publish
         self._shows_status = False
         self._dealt_with = anyio.Event()
+        self._ignored: tuple[int, str] | None = None
 
     def dealt_with(self) -> None:
         """The last notice is decided upon."""
@@ -61,7 +62,9 @@ class Hearing:
         pid = notice.main_pid or 0
         if not (wrong := await process.main.named(pid)):
             return notice
-        self._tell("the main process that it names is ignored", {"pid": pid, "reason": wrong}, "warning")
+        if (pid, wrong) != self._ignored:  # told once, however often it is said
+            self._ignored = (pid, wrong)
+            self._tell("the main process that it names is ignored", {"pid": pid, "reason": wrong}, "warning")
         return replace(notice, main_pid=None)
 
     def _show(self, status: str, tasks: TaskGroup) -> None:

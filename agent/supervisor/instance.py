@@ -63,6 +63,7 @@ RECORD_AGAIN_S: Final = 1.0  # a next agent ends what is on no record
 STRANDED: Final = "stranded connections were closed"
 """Told with their number, `connections`; the agent counts them by it."""
 
+KINDS: Final[tuple[ProbeKind, ...]] = ("startup", "readiness", "liveness")
 Observer = ProbeKind | Literal["connections", "notices"]
 
 
@@ -295,6 +296,7 @@ class Instance:
             case ShowNotice():
                 await process.show_notice()
             case KillTree():
+                await self._stop_asking()  # what a probe starts anew would be looked for, and found, for ever
                 if survivors := await process.kill():
                     self._tell("processes survive SIGKILL", {"pids": " ".join(map(str, survivors))}, "warning")
             case CloseProcess():
@@ -304,6 +306,13 @@ class Instance:
                 self._process = None
                 if not await process.close():
                     self._tell("output is lost: nobody took it", {"pid": process.pid}, "warning")
+
+    async def _stop_asking(self) -> None:
+        """Until nothing is left that asks how the process is."""
+        for kind in KINDS:
+            if kind in self._observers:
+                self._observers.pop(kind).cancel()
+        await self._commands.ended()
 
     def _observe(self, action: StartProbe | StopProbe | WatchConnections, tasks: TaskGroup) -> None:
         match action:

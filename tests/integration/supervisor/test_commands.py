@@ -14,6 +14,7 @@ import pytest
 from msgspec import structs
 
 from agent.errors import RollwayError
+from agent.host import orphans
 from agent.linux import cgroup, procfs
 from agent.model.process import ExecCheck, Probe, Probes, ProcessType, StopPolicy
 from tests.integration.supervisor.conftest import House, Notes, Slot, app, lives, script, worker
@@ -208,13 +209,28 @@ async def test_while_it_drains_only_readiness_is_asked(house: House, notes: Note
     await house.state("stopped")
 
 
-async def test_a_killed_agent_leaves_none(tmp_path: Path, root: Path | None, notes: Notes) -> None:
-    """Killed in the middle of a probe, an agent leaves its command to the next one: it ends that, and no instance."""
+async def left_by_a_killed_agent(tmp_path: Path, root: Path | None, notes: Notes) -> list[str]:
+    """The processes of a command in the middle of which its agent was killed."""
     words = [sys.executable, str(Path(__file__).parent / "apps" / "doomed.py"), str(tmp_path), str(root or "")]
     async with await anyio.open_process(words, env={**os.environ, "PYTHONPATH": str(ROOT)}) as doomed:
         left = await notes.until(2)
         doomed.kill()
     assert all(lives(int(number)) for number in left), "nobody was there to end them"
+    return left
+
+
+async def test_a_drain_in_the_place_of_a_killed_agent_leaves_none(
+    tmp_path: Path, root: Path | None, notes: Notes
+) -> None:
+    """Who drains by the records ends the commands of probes as well, though no record names them."""
+    left = await left_by_a_killed_agent(tmp_path, root, notes)
+    assert await orphans.drain(orphans.find(tmp_path / "run"), tmp_path / "run", lambda _left: None) == ()
+    assert not any_lives(left)
+
+
+async def test_a_killed_agent_leaves_none(tmp_path: Path, root: Path | None, notes: Notes) -> None:
+    """Killed in the middle of a probe, an agent leaves its command to the next one: it ends that, and no instance."""
+    left = await left_by_a_killed_agent(tmp_path, root, notes)
     house = House(tmp_path, cgroup_root=root)
     async with an_agent(house):
         assert not any_lives(left)
