@@ -16,6 +16,7 @@ from msgspec import structs
 from agent.errors import RollwayError
 from agent.host import orphans
 from agent.linux import cgroup, procfs
+from agent.linux.spawn import keep_own_fds
 from agent.model.process import ExecCheck, Probe, Probes, ProcessType, StopPolicy
 from tests.integration.supervisor.conftest import House, Notes, Slot, app, lives, script, worker
 from tests.integration.supervisor.test_adopt import an_agent
@@ -99,20 +100,22 @@ async def test_what_cannot_be_executed_is_told_with_its_reason(house: House) -> 
     await house.end(key)
 
 
-async def test_it_sees_what_the_instance_sees(house: House, slot: Slot) -> None:
+async def test_it_sees_what_the_instance_sees(house: House, slot: Slot, notes: Notes) -> None:
     """The same environment, folder, umask and user; the sockets and the voice are the instance's alone."""
+    keep_own_fds()
     own, beside = house.folder / "own", house.folder / "beside"
-    look = app("probe.py", "look", beside)
-    process = script(f"{app('probe.py', 'look', own)}; exec sleep 600")
+    process = script(f"{app('probe.py', 'look', own)}; echo own >> {notes.path}; exec sleep 600")
+    look = f"{app('probe.py', 'look', beside)}; echo beside >> {notes.path}"
     key = house.launch(asked(readied_by(look), process), **(slot.given | {"config": {"COLOUR": "green"}}))
-    await house.state("ready")
+    while {"own", "beside"} - set(notes.words()):
+        await notes.until(len(notes.words()) + 1)
     seen, seen_beside = (ast.literal_eval(file.read_text().splitlines()[0]) for file in (own, beside))
     only = {name for name in seen["env"] if name not in seen_beside["env"]}
     assert only == {"LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET"}
     assert {name for name in seen_beside["env"] if name not in seen["env"]} == {"ROLLWAY_PROBE"}
     shared = seen["env"].keys() & seen_beside["env"].keys() - {"SHLVL", "_", "PWD"}
     assert {name: seen["env"][name] for name in shared} == {name: seen_beside["env"][name] for name in shared}
-    assert set(seen["fds"]) - set(seen_beside["fds"]) == {3}
+    assert (seen["fds"], seen_beside["fds"]) == ([0, 1, 2, 3], [0, 1, 2])
     assert all(seen[word] == seen_beside[word] for word in ("cwd", "umask", "uid"))
     assert seen_beside["env"]["COLOUR"] == "green"
     await house.end(key)

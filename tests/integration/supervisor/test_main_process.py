@@ -123,9 +123,7 @@ async def test_a_dead_agent_s_drain_signals_the_new_one(house: House) -> None:
 BAD = {
     "0": "no process has that number",
     "1": "it is not of this instance",
-    "-5": "no process has that number",
     "nobody": "no process has that number",
-    "4194999999": "no process has that number",
     "18446744073709551615": "no process has that number",
 }
 
