@@ -8,6 +8,8 @@ class Finding(Struct, frozen=True, kw_only=True):
     detail: str = ""
     silent: bool = False
     """Nobody answered at all."""
+    remark: str = ""
+    """What a person should know although all is well."""
 
 
 def one_line(text: str, characters_max: int) -> str:

@@ -100,6 +100,7 @@ class Instance:
         self._observers: dict[Observer, anyio.CancelScope] = {}
         self._plan: Plan | None = None
         """By which the present process was started; read again where an earlier agent has started it."""
+        self._remarks: dict[ProbeKind, str] = {}
         self._prober = Prober(launchable)
         self._commands = Commands(around, self._planned)
 
@@ -355,6 +356,9 @@ class Instance:
             detail = finding.detail
             if finding.silent and self._machine.state == "starting":
                 detail = await whereabouts(self.launchable, process.tree) or detail
+            if finding.remark not in ("", self._remarks.get(kind)):  # told once, not at each period
+                self._remarks[kind] = finding.remark
+                self._tell(f"its {kind} probe passes by a redirect", {"reason": finding.remark}, "warning")
             await self._send.send(Probed(kind=kind, launch=launch, ok=finding.ok, detail=detail, early=early))
 
         async def ask() -> Finding | None:

@@ -155,7 +155,9 @@ async def _get(session: aiohttp.ClientSession, check: HttpCheck, target: Target)
         if onward is None or onward.origin() != url.origin():
             break
         url = onward
-    return Finding(ok=check.status_from <= status <= check.status_to, detail=f"{check.path} answered {status}")
+    ok = check.status_from <= status <= check.status_to
+    remark = f"{check.path} answered {status}: a redirect that is not followed" if ok and status in _REDIRECTS else ""
+    return Finding(ok=ok, detail=f"{check.path} answered {status}", remark=remark)
 
 
 async def _read_some(body: aiohttp.StreamReader) -> None:

@@ -240,6 +240,22 @@ def probe(path: str, failures: int = 1) -> Probe:
     return Probe(check=HttpCheck(path=path), period_ms=100, timeout_ms=1_000, failures=failures)
 
 
+async def test_a_probe_that_passes_by_a_redirect_is_told_of(house: House, slot: Slot) -> None:
+    """Who is ready only because it redirects to another host is ready, and it is said once."""
+    key = house.launch(web(probes=Probes(readiness=probe("/away"), liveness=probe("/live"))), **slot.given)
+    await house.state("ready")
+    told = (
+        "its readiness probe passes by a redirect",
+        {"reason": "/away answered 302: a redirect that is not followed"},
+    )
+    assert house.told.count(told) == 1
+    (house.folder / "sick").touch()
+    await house.until(lambda: house.view().restarts > 0)
+    assert house.told.count(told) == 1
+    (house.folder / "sick").unlink()
+    await house.end(key)
+
+
 async def test_sockets_are_handed_over_by_number_and_by_name(house: House, slot: Slot) -> None:
     """A process finds its sockets as socket activation says, and in its command where it asks for the number."""
     told = "echo {fd} {port} $PORT $LISTEN_FDS $LISTEN_FDNAMES; [ $$ = $LISTEN_PID ] && readlink /proc/self/fd/3"

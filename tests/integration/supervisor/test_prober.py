@@ -140,6 +140,14 @@ async def test_the_status_decides(site: Site, check: HttpCheck, *, ok: bool) -> 
     assert len(site.asked) <= 11
 
 
+async def test_a_redirect_that_is_not_followed_is_remarked(site: Site) -> None:
+    """A probe that passes although nobody saw the page, as at a redirect to a login, does not do so unseen."""
+    away = await site.check(HttpCheck(path="/redirect?to=http://127.0.0.9/login"))
+    assert away.remark == "/redirect?to=http://127.0.0.9/login answered 302: a redirect that is not followed"
+    assert not (await site.check(HttpCheck(path="/redirect?to=/status?is=200"))).remark
+    assert not (await site.check(HttpCheck(path="/redirect?to=http://127.0.0.9/", status_to=299))).remark
+
+
 async def test_a_circle_of_redirects_ends(site: Site) -> None:
     """An app that redirects for ever is asked eleven times, not for ever."""
     await site.check(HttpCheck(path="/redirect?to=/redirect%3Fto=/redirect"))
