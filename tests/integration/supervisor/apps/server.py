@@ -1,7 +1,7 @@
 """A small HTTP server on fd 3. Words: `--accept-after FILE` serves only once FILE is there, `--elsewhere` never does.
 
-/live and /ready answer 200 unless a file `sick` or `busy` lies in the working directory; /slow takes a while; /away leads
-to another host.
+/live and /ready answer 200 unless a file `sick` or `busy` lies in the working directory; /slow takes a while; /away
+leads to another host.
 """
 
 import os
