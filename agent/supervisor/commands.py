@@ -97,7 +97,8 @@ class _Output:
     async def read(self) -> None:
         while True:
             await anyio.wait_readable(self._reader)
-            if not (chunk := os.read(self._reader, CHUNK_BYTES)):
+            chunk = os.read(self._reader, CHUNK_BYTES)
+            if not chunk:
                 return
             self._tail.add(chunk)
             if len(chunk) == CHUNK_BYTES:
@@ -114,13 +115,19 @@ class _Output:
 
 
 async def _end_of(launched: Launched, output: _Output, timeout_ms: int) -> ExitStatus | None:
-    """How it ended; None where that was not in its time."""
+    """How it ended; None where that was not in its time. Raises OSError."""
     status: ExitStatus | None = None
+    failure: OSError | None = None  # which the group of tasks would hide in one of its own
     with anyio.move_on_after(timeout_ms / 1_000):
         async with anyio.create_task_group() as reading:
             reading.start_soon(output.read)
-            status = await pidfd.wait_exit(launched.pidfd)
+            try:
+                status = await pidfd.wait_exit(launched.pidfd)
+            except OSError as error:
+                failure = error
             reading.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
     return status
 
 

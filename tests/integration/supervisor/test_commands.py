@@ -18,6 +18,8 @@ from agent.host import orphans
 from agent.linux import cgroup, procfs
 from agent.linux.spawn import keep_own_fds
 from agent.model.process import ExecCheck, Probe, Probes, ProcessType, StopPolicy
+from agent.supervisor.finding import Finding
+from tests.integration.limits import few_fds
 from tests.integration.supervisor.conftest import House, Notes, Slot, app, lives, script, worker
 from tests.integration.supervisor.test_adopt import an_agent
 
@@ -270,3 +272,24 @@ async def test_a_next_agent_runs_it_in_the_same_config(tmp_path: Path, notes: No
         (key,) = house.supervisor._instances
         await house.end(key)
     assert set(before) == {"green"}
+
+
+@pytest.mark.parametrize("descriptors", range(1, 8))
+async def test_who_has_no_descriptor_to_ask_with_finds_nothing(house: House, descriptors: int) -> None:
+    """An app is not found dead because its agent has no descriptor left to run a command or to see its end."""
+    key = house.launch(worker("sleep 600"))
+    await house.state("ready")
+    commands, found = house.supervisor._instances[key]._commands, list[Finding | None]()
+
+    async def ask() -> None:
+        found.append(await commands.ask("liveness", "true", 5_000))
+
+    async with anyio.create_task_group() as tasks:
+        with few_fds(descriptors):
+            tasks.start_soon(ask)
+            with anyio.move_on_after(0.05):
+                await anyio.sleep_forever()
+    assert found in ([None], [Finding(ok=True)])
+    assert descriptors > 1 or found == [None]
+    assert await commands.ask("liveness", "true", 5_000) == Finding(ok=True)
+    await house.end(key)
