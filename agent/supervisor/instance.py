@@ -241,7 +241,7 @@ class Instance:
                 if action.launch == self._machine.launch:
                     self._hearing.dealt_with()
             case FollowMain():
-                if self._process is not None and (before := self._process.follow(action.pid)) is not None:
+                for before in self._process.follow(action.pid) if self._process else ():
                     tasks.start_soon(see_off, before)
             case AcceptLeft():
                 self._accept_left()
@@ -303,7 +303,6 @@ class Instance:
             case CloseProcess():
                 while self._observers:
                     self._observers.popitem()[1].cancel()
-                await self._commands.ended()
                 self._process = None
                 if not await process.close():
                     self._tell("output is lost: nobody took it", {"pid": process.pid}, "warning")

@@ -8,6 +8,8 @@ which then is nothing but the end of a process.
 import os
 import select
 import signal
+import threading
+from contextlib import suppress
 
 import anyio
 from anyio import to_thread
@@ -27,6 +29,9 @@ class MainProcess:
         self._handle = handle
         self._named: tuple[int, int, int] | None = None
         self._watch: anyio.CancelScope | None = None
+        self._one_at_a_time = threading.Lock()
+        """Who looks for a process does so in a thread, which nobody can cancel."""
+        self._over = False
 
     @property
     def pid(self) -> int:
@@ -53,6 +58,10 @@ class MainProcess:
         return await to_thread.run_sync(self._hold, pid)
 
     def _hold(self, pid: int) -> str:
+        with self._one_at_a_time:
+            return "it is over" if self._over else self._look(pid)
+
+    def _look(self, pid: int) -> str:
         self._let_go()
         try:
             found = procfs.process(pid)
@@ -67,12 +76,13 @@ class MainProcess:
         self._let_go()
         return "it is not of this instance"
 
-    def follow(self, pid: int) -> int | None:
-        """That is the main process from now on, if it is held. Gives the handle of the one before, to be seen off."""
+    def follow(self, pid: int) -> tuple[int, ...] | None:
+        """That is the main process from now on: None where it is not held. Gives what there is to see off."""
         if self._named is None or self._named[0] != pid:
             return None
         _, start_time, handle = self._named
-        before, self._handle, self._named = self._handle, handle, None
+        before = () if self._handle is None else (self._handle,)
+        self._handle, self._named = handle, None
         self.tree = replace(self.tree, main=(pid, start_time) if pid != self.tree.pid else None)
         if self._watch is not None:
             self._watch.cancel()
@@ -84,7 +94,9 @@ class MainProcess:
 
     def close(self) -> None:
         """After its end."""
-        self._let_go()
+        with self._one_at_a_time:
+            self._over = True
+            self._let_go()
         if self._handle is not None:
             pidfd.collect(self._handle)  # reaps it where nobody has waited for it
             os.close(self._handle)
@@ -99,7 +111,8 @@ class MainProcess:
 async def see_off(handle: int) -> None:
     """Reap who is the main process no more, when it ends."""
     try:
-        await pidfd.wait_exit(handle)
+        with suppress(OSError):  # without a descriptor to wait with it stays a zombie
+            await pidfd.wait_exit(handle)
     finally:
         pidfd.collect(handle)
         os.close(handle)

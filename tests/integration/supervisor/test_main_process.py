@@ -92,7 +92,8 @@ async def test_the_next_agent_follows_it_too(house: House, keeper: Keeper, *, ke
     assert not lives(child)
 
 
-async def test_what_it_names_while_there_is_no_agent_is_heard(house: House, keeper: Keeper) -> None:
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_what_it_names_while_there_is_no_agent_is_heard(house: House, keeper: Keeper, *, keeps: bool) -> None:
     """The first one hands over and ends while there is no agent: the next one goes on with the new one."""
     go = house.folder / "go"
     async with an_agent(house):
@@ -102,9 +103,12 @@ async def test_what_it_names_while_there_is_no_agent_is_heard(house: House, keep
         assert first is not None
     go.with_suffix(".late").touch()
     await ended(first)
-    async with an_agent(house, keeper.inherited()):
+    async with an_agent(house, keeper.inherited() if keeps else None):
         child = await followed(house)
         assert (house.view().restarts, lives(child)) == (0, True)
+    async with an_agent(house, keeper.inherited()):
+        await house.until(lambda: house.texts().count("adopted") > 1)
+        assert (house.view().pid, house.view().restarts) == (child, 0)
         await house.end(key)
     assert "got SIGTERM" in house.messages()
 
