@@ -4,6 +4,7 @@ import ast
 import os
 import signal
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -60,12 +61,14 @@ def root(request: pytest.FixtureRequest) -> Iterator[Path | None]:
 
 
 @pytest.fixture
-async def either(tmp_path: Path, root: Path | None) -> AsyncIterator[House]:
-    house = House(tmp_path, cgroup_root=root)
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(house.supervisor.run)
-        yield house
-        tasks.cancel_scope.cancel()
+async def either(root: Path | None) -> AsyncIterator[House]:
+    """In a folder whose path leaves room for the address of a socket."""
+    with tempfile.TemporaryDirectory(prefix="rw-") as folder:
+        house = House(Path(folder), cgroup_root=root)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(house.supervisor.run)
+            yield house
+            tasks.cancel_scope.cancel()
 
 
 async def test_the_exit_code_decides(house: House) -> None:
