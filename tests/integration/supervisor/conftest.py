@@ -256,11 +256,11 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     async with anyio.create_task_group() as tasks:
         await tasks.start(house.supervisor.run)
         yield house
-        await _emptied(house)
+        await emptied(house)
         tasks.cancel_scope.cancel()
 
 
-async def _emptied(house: House) -> None:
+async def emptied(house: House) -> None:
     house.stalled = False
     house.take()
     for view in house.views():

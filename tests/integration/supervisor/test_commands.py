@@ -21,7 +21,7 @@ from agent.linux.spawn import keep_own_fds
 from agent.model.process import ExecCheck, Probe, Probes, ProcessType, StopPolicy
 from agent.supervisor.finding import Finding
 from tests.integration.limits import few_fds
-from tests.integration.supervisor.conftest import House, Notes, Slot, app, lives, script, worker
+from tests.integration.supervisor.conftest import House, Notes, Slot, app, emptied, lives, script, worker
 from tests.integration.supervisor.test_adopt import an_agent
 
 pytestmark = pytest.mark.anyio
@@ -68,6 +68,7 @@ async def either(root: Path | None) -> AsyncIterator[House]:
         async with anyio.create_task_group() as tasks:
             await tasks.start(house.supervisor.run)
             yield house
+            await emptied(house)
             tasks.cancel_scope.cancel()
 
 
