@@ -8,7 +8,7 @@ it is in the FD store before it runs (`pipes`, `logs`) or right after (its pidfd
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from agent.decisions.process.probe import is_told, watchdog_ms
-from agent.linux import cgroup, pidfd, procfs, users
+from agent.linux import cgroup, pidfd, procfs
 from agent.linux.executable import ExecFailure
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.killtree import APART, NO_PID, Tree, end_tree
@@ -28,7 +28,7 @@ from agent.linux.pidfd import ExitStatus
 from agent.linux.spawn import Launch, Launched, Rlimits, spawn
 from agent.linux.users import User
 from agent.model.ids import ReleaseName
-from agent.model.process import Limits, ProbeKind, Probes, ProcessType, Sandbox
+from agent.model.process import Limits, ProbeKind, Probes, Sandbox
 from agent.supervisor import limits
 from agent.supervisor.folder import STREAMS, Folder
 from agent.supervisor.launchable import InstanceKey, Listener, environment_of, sockets_named, words_of
@@ -36,6 +36,7 @@ from agent.supervisor.logs import Logs, Marks, Stream
 from agent.supervisor.mainprocess import MainProcess
 from agent.supervisor.notices import Notices, heard_as
 from agent.supervisor.pipes import Pipe, kept_as
+from agent.supervisor.preflight import user_of
 from agent.supervisor.records import Record, Records
 from agent.wire.logline import Source
 
@@ -268,22 +269,6 @@ async def _start_in_room(around: Surroundings, plan: Plan, ways: Ways) -> Proces
     return ExecFailure(errno=errno.EAGAIN, what=NO_ROOM)
 
 
-def refusal(around: Surroundings, types: Iterable[ProcessType]) -> str:
-    """Why instances of one of these cannot be started on this host, or nothing. Blocking, may fail with OSError."""
-    with cgroup.trial(around.cgroup_root) if around.cgroup_root else contextlib.nullcontext() as leaf:
-        for given in types:
-            user = _user(given.sandbox)
-            if refused := limits.refusal(limits.put(leaf, given.limits), given.limits):
-                return refused
-            if isinstance(user, str):
-                return user
-    return ""
-
-
-def _user(sandbox: Sandbox) -> User | str | None:
-    return None if sandbox.user is None else users.find(sandbox.user)
-
-
 def _start(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailure:
     folder, key = around.folder(plan.key), plan.key
     folder.prepare()
@@ -292,13 +277,13 @@ def _start(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailur
         ways.pipes.append(Pipe.make(folder, around.store, str(key), name))
     ways.notices = _notices(around, plan)
     leaf = cgroup.renew(around.cgroup_root, str(key)) if around.cgroup_root else None
-    user, unkept = _user(plan.sandbox), limits.put(leaf, plan.limits)
+    user, unkept = user_of(plan.sandbox), limits.put(leaf, plan.limits)
     if isinstance(user, str) or limits.refusal(unkept, plan.limits):
         return ExecFailure(errno=errno.ENOTSUP, what=limits.refusal(unkept, plan.limits) or str(user))
     if user is not None and user.identity is not None:
         folder.give_to(user.identity.uid, user.identity.gid)
-    launch = _launch(around, plan, ways, leaf, user, (ways.pipes[0].writer, ways.pipes[1].writer))
-    launched = spawn(launch, lambda process: around.store.put(_pidfd_name(key), process.pidfd))
+    launch = _launch(around, plan, ways, user, (ways.pipes[0].writer, ways.pipes[1].writer))
+    launched = spawn(replace(launch, cgroup=leaf), lambda process: around.store.put(_pidfd_name(key), process.pidfd))
     if isinstance(launched, ExecFailure):
         return launched
     tree = around.tree(key, launched.pid, launched.start_time)
@@ -324,19 +309,17 @@ def _give_up(around: Surroundings, key: InstanceKey, ways: Ways) -> None:
 
 def start_beside(around: Surroundings, plan: Plan, command: str, tree: Tree, output: int) -> Launched | ExecFailure:
     """Start a command in the identical surroundings of an instance, but for its sockets and its voice. Blocking."""
-    user = _user(plan.sandbox)
+    user = user_of(plan.sandbox)
     if isinstance(user, str):
         return ExecFailure(errno=errno.ENOTSUP, what=user)
     leaf = cgroup.create(tree.cgroup.parent, tree.cgroup.name) if tree.cgroup else None
     silent = replace(plan, command=command, listeners=(), probes=None)
-    launch = _launch(around, silent, Ways(), leaf, user, (output, output))
+    launch = _launch(around, silent, Ways(), user, (output, output))
     mark, _, value = tree.mark.partition("=")
-    return spawn(replace(launch, env={**launch.env, mark: value}))
+    return spawn(replace(launch, cgroup=leaf, env={**launch.env, mark: value}))
 
 
-def _launch(
-    around: Surroundings, plan: Plan, ways: Ways, leaf: Path | None, user: User | None, output: tuple[int, int]
-) -> Launch:
+def _launch(around: Surroundings, plan: Plan, ways: Ways, user: User | None, output: tuple[int, int]) -> Launch:
     folder = around.folder(plan.key)
     stdout, stderr = output
     hears = {"NOTIFY_SOCKET": str(ways.notices.path)} if ways.notices else {}
@@ -355,7 +338,6 @@ def _launch(
         stdout=stdout,
         stderr=stderr,
         listen=tuple(listener.socket.fileno() for listener in plan.listeners),
-        cgroup=leaf,
         identity=user.identity if user else None,
         no_new_privs=True,
         rlimits=limits.rlimits(plan.limits, around.rlimits),

@@ -31,7 +31,8 @@ from agent.supervisor import oneoff
 from agent.supervisor.instance import Instance
 from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey, Launchable
 from agent.supervisor.logs import Follower, LinesOf, Logs, Outlet, as_json, matching
-from agent.supervisor.process import NO_ROOM, Surroundings, kept_names, refusal, wait_for_room
+from agent.supervisor.preflight import refusal
+from agent.supervisor.process import NO_ROOM, Surroundings, kept_names, wait_for_room
 from agent.supervisor.records import Record, Records, Unreadable
 
 OnChange = Callable[[AppName, EnvironmentName], None]
@@ -164,7 +165,7 @@ class Supervisor:
         if not await wait_for_room(self._around):
             return NO_ROOM
         try:
-            return await to_thread.run_sync(refusal, self._around, processes)
+            return await to_thread.run_sync(refusal, self._around.cgroup_root, processes)
         except OSError as error:
             return f"this host cannot tell whether it can start them: {error}"
 
