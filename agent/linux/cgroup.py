@@ -133,6 +133,18 @@ def oom_kills(leaf: Path) -> int:
     return next((int(value) for key, value in pairs if key == "oom_kill"), 0)
 
 
+def cpu_ms(leaf: Path) -> int | None:
+    """The processor time of all that ever ran in the leaf; None where it is gone."""
+    pairs = (line.split() for line in _read(leaf / "cpu.stat").splitlines())
+    return next((int(value) // 1_000 for key, value in pairs if key == "usage_usec"), None)
+
+
+def number(leaf: Path, key: str) -> int | None:
+    """A file of one number, such as `memory.current`; None where its controller is not on, or the leaf is gone."""
+    text = _read(leaf / key).strip()
+    return int(text) if text.isdigit() else None
+
+
 def kill(leaf: Path) -> None:
     """Send SIGKILL to everything in the leaf and below it, at once."""
     try:
