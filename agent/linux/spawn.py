@@ -25,7 +25,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from agent.linux import pidfd, procfs
+from agent.linux import orphans, pidfd, procfs
 from agent.linux.executable import ExecFailure, Identity, resolve
 
 SHELL: Final = "/bin/sh"
@@ -91,22 +91,22 @@ def spawn(launch: Launch, known: Callable[[Launched], None] = lambda _: None) ->
     gate, opener = os.pipe2(os.O_CLOEXEC)
     with _closing(gate, opener):
         try:
-            pid = _start_shell(launch, command, gate)
+            pid = orphans.start(lambda: _start_shell(launch, command, gate))
         except OSError as error:
             return ExecFailure(error.errno or errno.EIO, f"cannot start {SHELL}")
         try:
             handle = os.pidfd_open(pid)
         except OSError as error:
             os.kill(pid, signal.SIGKILL)  # our child, whose exit nobody has collected: the number is its own still
-            os.waitpid(pid, 0)
+            _reap(pid)
             return ExecFailure(error.errno or errno.EIO, "cannot watch the process")
         if (refused := _limit(pid, launch.rlimits) or _expose(pid)) is not None:
-            _abandon(handle)
+            _abandon(pid, handle)
             return refused
         try:
             started = procfs.start_time(pid) or 0
         except OSError as error:
-            _abandon(handle)
+            _abandon(pid, handle)
             return ExecFailure(error.errno or errno.EIO, error.filename)
         launched = Launched(pid, handle, started)
         known(launched)
@@ -223,8 +223,14 @@ def _closing(*fds: int) -> Iterator[None]:
             os.close(fd)
 
 
-def _abandon(handle: int) -> None:
+def _abandon(pid: int, handle: int) -> None:
     """End a sh that still waits at its gate."""
     pidfd.send_signal(handle, signal.SIGKILL)
-    os.waitid(os.P_PIDFD, handle, os.WEXITED)
+    _reap(pid)
     os.close(handle)
+
+
+def _reap(pid: int) -> None:
+    """Wait for the end of a child that was killed."""
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    orphans.reap(pid)

@@ -23,7 +23,6 @@ from agent.decisions.process.state import (
     DropNotice,
     Emit,
     Event,
-    Exited,
     FollowMain,
     KillTree,
     Launched,
@@ -49,7 +48,9 @@ from agent.linux.executable import ExecFailure
 from agent.model.process import ExecCheck, ProbeKind
 from agent.model.units import Instant, Milliseconds
 from agent.supervisor.commands import Commands
+from agent.supervisor.exits import exited
 from agent.supervisor.finding import Finding
+from agent.supervisor.gauge import Measured
 from agent.supervisor.hearing import Hearing, Tell
 from agent.supervisor.launchable import Launchable
 from agent.supervisor.mainprocess import see_off
@@ -107,6 +108,11 @@ class Instance:
     @property
     def view(self) -> InstanceView:
         return self._shown
+
+    @property
+    def measured(self) -> Measured | None:
+        """How what runs of it can be measured; None where nothing does."""
+        return Measured(self._process.tree, self._machine.launched) if self._process is not None else None
 
     def stop(self, linger_ms: Milliseconds | None) -> None:
         """Ask for the drain. Asking again changes nothing."""
@@ -222,6 +228,7 @@ class Instance:
             launched=machine.launched,
             pid=machine.pid,
             restarts=machine.restarts,
+            start_ms=machine.start_ms,
             crash_looping=machine.history.crash_looping,
             detail=machine.why(self._hearing.status),
         )
@@ -341,9 +348,8 @@ class Instance:
             tasks.start_soon(self._hearing.hear, process, process.notices, self._machine.launch, scope, tasks)
 
     async def _await_exit(self, process: Process) -> None:
-        status = await process.wait()
-        jitter, pid, oom = self._around.jitter(), process.main.pid, process.ran_out_of_memory()
-        await self._send.send(Exited(code=status.code, signal=status.signal, pid=pid, oom=oom, jitter=jitter))
+        told = exited(await process.wait(), process.tree, self._around.jitter())
+        await self._send.send(structs.replace(told, pid=process.main.pid, oom=process.ran_out_of_memory()))
 
     async def _probe(self, begin: StartProbe, launch: int, scope: anyio.CancelScope) -> None:
         kind, probes, process = begin.kind, self._machine.terms.probes, self._process

@@ -176,9 +176,9 @@ def _probed_readiness(state: InstanceMachine, event: Probed, now: Instant) -> Tu
 
 
 def _readied(state: InstanceMachine, now: Instant) -> Turn:
-    state = replace(state, ready=True)
-    shown = state if state.stop_asked else entered(state, "ready", now)
     after_ms = now.boottime_ms - state.launched.boottime_ms
+    state = replace(state, ready=True, start_ms=after_ms if state.start_ms is None else state.start_ms)
+    shown = state if state.stop_asked else entered(state, "ready", now)
     return shown, (Emit(text="ready", fields={"after_ms": after_ms}),)
 
 

@@ -105,6 +105,7 @@ def _launch(state: InstanceMachine, now: Instant) -> Turn:
         started=False,
         started_at=None,
         ready=False,
+        start_ms=None,
         startup=Tally(),
         readiness=Tally(),
         liveness=Tally(),
@@ -230,16 +231,8 @@ def _exited(state: InstanceMachine, event: Exited, now: Instant) -> Turn:
         return state, ()  # it was the main process, and is not any more
     invariant(state.pid is not None, "a process ended that was not there")
     by_probe = state.ending is not None and not state.stop_asked
-    how = restart.describe(event)
-    detail = state.detail if by_probe else how
-    fields: dict[str, str | int] = {"pid": state.pid or 0, "how": how}
-    if for_memory := restart.is_for_memory(event):
-        fields["reason"] = "oom"
-    gone: tuple[Action, ...] = (
-        KillTree(),
-        CloseProcess(),
-        Emit(text="ended", fields=fields, level="warning" if for_memory else "info"),
-    )
+    detail = state.detail if by_probe else restart.describe(event)
+    gone: tuple[Action, ...] = (KillTree(), CloseProcess(), _told_of(state, event, now))
     state = replace(_healed(state, now), pid=None, ending=None, started=False, ready=False)
     if state.stop_asked:
         state, actions = _stopped(state, now, "")
@@ -248,6 +241,27 @@ def _exited(state: InstanceMachine, event: Exited, now: Instant) -> Turn:
     else:
         state, actions = _stopped(state, now, detail)
     return state, (*gone, *actions)
+
+
+def _told_of(state: InstanceMachine, event: Exited, now: Instant) -> Emit:
+    """All that is known of an end. It is `expected` where we asked for it: by a stop (`ordered`), or for a probe."""
+    how: dict[str, str | int] = {"pid": state.pid or 0, "how": restart.describe(event)}
+    if event.code is not None:
+        how["code"] = event.code
+    elif event.signal is not None:
+        how |= {"signal": restart.signal_name(event.signal), "core": event.dumped_core}
+    else:
+        how["code"] = "unknown"
+    weighed: dict[str, str | int] = {
+        "clean": restart.is_clean(event),
+        "expected": state.ending is not None or state.stop_asked,
+        "ordered": state.stop_asked,
+        "uptime_ms": now.boottime_ms - state.launched.boottime_ms,
+    }
+    if for_memory := restart.is_for_memory(event):
+        weighed["reason"] = "oom"
+    level: Level = "warning" if for_memory else "info"
+    return Emit(text="exited", fields={**how, **weighed, **event.used}, level=level)
 
 
 def _restart(state: InstanceMachine, detail: str, jitter: float, now: Instant) -> Turn:

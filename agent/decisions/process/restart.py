@@ -43,11 +43,11 @@ def _how(exited: Exited) -> str:
     if exited.code is not None:
         return f"exited with code {exited.code}"
     if exited.signal is not None:
-        return f"was ended by {_signal_name(exited.signal)}"
+        return f"was ended by {signal_name(exited.signal)}"
     return "ended, nobody could tell how"
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:

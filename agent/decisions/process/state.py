@@ -79,6 +79,8 @@ class InstanceMachine(Struct, frozen=True, kw_only=True):
     """When: from then on the initial delays of the other two probes count."""
     ready: bool = False
     """What readiness says; while draining it is only reported."""
+    start_ms: Milliseconds | None = None
+    """From the launch of the present process until it was ready first."""
     startup: Tally = Tally()
     readiness: Tally = Tally()
     liveness: Tally = Tally()
@@ -141,6 +143,9 @@ class Exited(Struct, frozen=True, kw_only=True):
     """The kernel has killed a part of its tree for want of memory, with which all of it goes."""
     pid: int | None = None
     """Whose end it is, where the shell can tell: the main process may have become another meanwhile."""
+    dumped_core: bool = False
+    used: dict[str, int] = {}
+    """What is known of what it has used, under the names by which it is told."""
     jitter: float
     """In 0..1, drawn by the shell."""
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 import anyio
 import anyio.lowlevel
@@ -17,7 +18,7 @@ from msgspec import structs
 
 from agent.decisions.process.state import Level
 from agent.decisions.swap.state import InstanceView
-from agent.linux import procfs, sockets
+from agent.linux import cgroup, procfs, sockets
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.journal import Journal
 from agent.model.address import Address
@@ -125,6 +126,15 @@ class House:
 
     def texts(self) -> list[str]:
         return [text for text, _ in self.told]
+
+    async def exit_of(self, pid: int | None) -> dict[str, str | int]:
+        """Wait for what is told of the end of a process."""
+
+        def exits() -> list[dict[str, str | int]]:
+            return [fields for text, fields in self.told if text == "exited" and fields["pid"] == pid]
+
+        await self.until(lambda: bool(exits()))
+        return exits()[0]
 
     def launch(self, process: ProcessType, slot: int = 1, **more: object) -> InstanceKey:
         key = InstanceKey(SHOP, TEST, process.name, slot)
@@ -258,6 +268,22 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         yield house
         await emptied(house)
         tasks.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def in_leaves(tmp_path: Path) -> AsyncIterator[House]:
+    """The same where each instance has a leaf of cgroup v2."""
+    root = cgroup.detect()
+    if root is None:
+        pytest.skip("this machine has no writable cgroup v2")
+    above = cgroup.create(root, f"rollway-test-{uuid4()}")
+    house = House(tmp_path, cgroup_root=above)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(house.supervisor.run)
+        yield house
+        await emptied(house)
+        tasks.cancel_scope.cancel()
+    assert cgroup.remove(above)
 
 
 async def emptied(house: House) -> None:

@@ -53,7 +53,7 @@ async def test_what_ignores_its_signal_is_killed_after_the_grace(house: House) -
     pid = house.view().pid
     ended = await house.end(key)
     assert "outlived its grace" in house.texts()
-    assert ("ended", {"pid": pid, "how": "was ended by SIGKILL"}) in house.told
+    assert (await house.exit_of(pid))["how"] == "was ended by SIGKILL"
     assert (ended.pid, lives(pid)) == (None, False)
 
 

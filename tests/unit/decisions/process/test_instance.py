@@ -307,7 +307,7 @@ def test_failures_are_warnings_and_the_rest_is_not() -> None:
     life.take(StopAsked())
     life.take(DIED)
     assert life.warned[4:] == ["is in a crash loop"]
-    assert {"started", "ended", "draining", "stopped"} <= set(life.emitted)
+    assert {"started", "exited", "draining", "stopped"} <= set(life.emitted)
 
 
 def test_jitter_only_adds() -> None:
