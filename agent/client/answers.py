@@ -85,6 +85,8 @@ class RolloutHost(Struct, frozen=True):
     reason: str = ""
     release: ReleaseName | None = None
     """What the rollout last told it to run."""
+    slow_starts_ms: dict[str, int] = {}
+    """By name the instances that took long to become ready, and how long."""
 
 
 class RolloutMigration(Struct, frozen=True):

@@ -36,6 +36,8 @@ class InstanceView(Struct, frozen=True, kw_only=True):
     launched: Instant
     pid: int | None = None
     restarts: int = 0
+    start_ms: Milliseconds | None = None
+    """From the launch of its present process until it was ready first."""
     crash_looping: bool = False
     detail: str = ""
 
