@@ -146,8 +146,12 @@ class Coordinator(Session):
     async def status(self, app: AppName | None = None, environment: EnvironmentName | None = None) -> Status:
         return await self.ask("GET", "/v1/status", Status, query=_where(app, environment))
 
-    async def ps(self, app: AppName | None = None, environment: EnvironmentName | None = None) -> list[Row]:
-        return await self.ask("GET", "/v1/ps", list[Row], query=_where(app, environment))
+    async def ps(
+        self, app: AppName | None = None, environment: EnvironmentName | None = None, *, figures: bool = False
+    ) -> list[Row]:
+        """`figures`: with what each instance uses of its host, which the hosts are asked for."""
+        query = _where(app, environment)
+        return await self.ask("GET", "/v1/ps", list[Row], query={**query, "figures": "1"} if figures else query)
 
     async def hosts(self) -> list[HostStatus]:
         return await self.ask("GET", "/v1/hosts", list[HostStatus])

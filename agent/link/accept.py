@@ -22,11 +22,14 @@ from agent.errors import RefusedError, RollwayError, UnreachableError, Verificat
 from agent.link.channel import CLOSE_S, HEARTBEAT_S, Channel
 from agent.link.tls import Peer
 from agent.model.assignment import Assignment, HostReport
-from agent.model.ids import HostName
+from agent.model.figures import InstanceFigures
+from agent.model.ids import AppName, EnvironmentName, HostName
 from agent.wire import messages
 from agent.wire.messages import (
     PROTOCOL,
+    AskFigures,
     Assign,
+    FiguresTold,
     FromCoordinator,
     Hello,
     Report,
@@ -39,6 +42,8 @@ from agent.wire.messages import (
 from agent.wire.session import CoordinatorSide, speaks
 
 HELLO_S: Final = 10.0
+FIGURES_S: Final = 3.0
+"""How long a host may take to tell what its instances use."""
 TAIL_BYTES_MAX: Final = 1 << 20
 TAILS_PER_HOST_MAX: Final = 32
 _AGENTS_PER_S: Final = 650
@@ -94,13 +99,28 @@ class Tail:
         return TailLines(tail=0, lines=(), dropped=dropped) if dropped else None
 
 
+class Figuring:
+    """What one host tells of its instances, part by part."""
+
+    def __init__(self) -> None:
+        self.found: list[InstanceFigures] = []
+        self.done = anyio.Event()
+
+    def put(self, part: FiguresTold) -> None:
+        self.found += part.instances
+        if not part.more:
+            self.done.set()
+
+
 class _Connection:
     """One host's connection: what it has said, and what waits to be said to it."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, *, tells_figures: bool) -> None:
         self.channel = channel
         self.side = CoordinatorSide()
         self.tails: dict[int, Tail] = {}
+        self.figures: dict[int, Figuring] = {}
+        self.tells_figures = tells_figures
         self._controls: list[FromCoordinator] = []
         self._waiting = anyio.Event()
 
@@ -108,7 +128,7 @@ class _Connection:
         self.side = self.side.assign(assignment)
         self._waiting.set()
 
-    def say(self, message: TailLogs | StopTail) -> None:
+    def say(self, message: TailLogs | StopTail | AskFigures) -> None:
         self._controls.append(message)
         self._waiting.set()
 
@@ -134,6 +154,7 @@ class Links:
         self._greeting: dict[Channel, str] = {}
         """Who was let in and has not said hello yet."""
         self._tail_ids = count(1)
+        self._ask_ids = count(1)
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
     def is_connected(self, host: HostName) -> bool:
@@ -177,6 +198,23 @@ class Links:
             if connection.tails.pop(number, None) is not None:
                 connection.say(StopTail(tail=number))
 
+    async def figures(
+        self, host: HostName, app: AppName | None, environment: EnvironmentName | None
+    ) -> tuple[InstanceFigures, ...]:
+        """What the instances of one host use; nothing of one that does not answer soon, or knows not how."""
+        connection = self._connections.get(host)
+        if connection is None or not connection.tells_figures:
+            return ()
+        number, figuring = next(self._ask_ids), Figuring()
+        connection.figures[number] = figuring
+        connection.say(AskFigures(ask=number, app=app, environment=environment))
+        try:
+            with anyio.move_on_after(FIGURES_S):
+                await figuring.done.wait()
+        finally:
+            connection.figures.pop(number, None)
+        return tuple(figuring.found)
+
     async def handle(self, request: web.Request, peer: Peer, *, lives_s: float) -> web.WebSocketResponse:
         """Serve the connection of the agent `peer` to its end, at most until its certificate has expired."""
         socket = web.WebSocketResponse(
@@ -207,7 +245,7 @@ class Links:
         return socket
 
     async def _serve(self, hello: Hello, channel: Channel) -> None:
-        host, connection = hello.host, _Connection(channel)
+        host, connection = hello.host, _Connection(channel, tells_figures=hello.tells_figures)
         if (older := self._connections.pop(host, None)) is not None:
             older.channel.end("the host has connected again")
         spread_ms = max(1_000, len(self._connections) * 1_000 // _AGENTS_PER_S)
@@ -224,6 +262,8 @@ class Links:
             for tail in connection.tails.values():
                 tail.end()
             connection.tails.clear()
+            for figuring in connection.figures.values():
+                figuring.done.set()
             if self._connections.get(host) is connection:
                 del self._connections[host]
                 self._listener.disconnected(host)
@@ -244,6 +284,9 @@ class Links:
                 case TailEnd(tail=number):
                     if (tail := connection.tails.pop(number, None)) is not None:
                         tail.end()
+                case FiguresTold(ask=number) as part:
+                    if (figuring := connection.figures.get(number)) is not None:
+                        figuring.put(part)
                 case Hello():
                     raise VerificationError(f"{host} said hello twice")
 

@@ -24,10 +24,12 @@ from agent.linux import cgroup, clock, journal
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.killtree import Tree, end_tree
 from agent.linux.spawn import Rlimits
+from agent.model.figures import InstanceFigures
 from agent.model.ids import AppName, EnvironmentName
 from agent.model.process import ProcessType
 from agent.model.units import Milliseconds
 from agent.supervisor import oneoff
+from agent.supervisor.gauge import Gauge
 from agent.supervisor.instance import Instance
 from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey, Launchable
 from agent.supervisor.logs import Follower, LinesOf, Logs, Outlet, as_json, matching
@@ -77,6 +79,7 @@ class Supervisor:
         self._left: dict[InstanceKey, Record] = {}
         self._tasks: TaskGroup | None = None
         self._numbers = itertools.count(1)
+        self._gauge = Gauge()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """The owner of all that is started; ready once it is known what an earlier agent has left."""
@@ -135,6 +138,7 @@ class Supervisor:
         if key in self._instances:
             invariant(self._instances[key].view.state == "stopped", f"{key} has not stopped")
             del self._instances[key]
+            self._gauge.forget(key)
             self._around.records.remove(key)
             self._around.logs.end(key)
             self._on_change(key.app, key.environment)
@@ -168,6 +172,27 @@ class Supervisor:
             return await to_thread.run_sync(refusal, self._around.cgroup_root, processes)
         except OSError as error:
             return f"this host cannot tell whether it can start them: {error}"
+
+    async def figures(
+        self, app: AppName | None = None, environment: EnvironmentName | None = None
+    ) -> tuple[InstanceFigures, ...]:
+        """What the instances that run use of the host; none where there is no descriptor left to look with."""
+        running = {
+            key: measured
+            for key, one in self._instances.items()
+            if app in (None, key.app) and environment in (None, key.environment)
+            if (measured := one.measured) is not None
+        }
+        try:
+            found = await self._gauge.read(running)
+        except OSError:
+            return ()
+        return tuple(
+            InstanceFigures(
+                app=key.app, environment=key.environment, process=key.process, slot=key.slot, figures=figures
+            )
+            for key, figures in found.items()
+        )
 
     async def run_once(self, command: AdminCommand) -> AdminExit:
         """Run an admin process to its end; cancelling ends it."""

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from agent.errors import VerificationError
 from agent.model.assignment import Assignment, HostReport
+from agent.model.figures import InstanceFigures
 from agent.model.ids import AppName, EnvironmentName, HostName, ProcessName
 from agent.model.units import Milliseconds
 
@@ -31,6 +32,8 @@ class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
     environments: tuple[EnvironmentName, ...] = ()
     address: str = ""
     """By its settings; where they name none, a coordinator notes the one that the link comes from."""
+    tells_figures: bool = False
+    """Whether it knows `AskFigures`: an older agent would take it for the word of a stranger."""
 
 
 class Report(Struct, frozen=True, kw_only=True, tag="report"):
@@ -48,6 +51,15 @@ class TailLines(Struct, frozen=True, kw_only=True, tag="tail_lines"):
 
 class TailEnd(Struct, frozen=True, kw_only=True, tag="tail_end"):
     tail: int
+
+
+class FiguresTold(Struct, frozen=True, kw_only=True, tag="figures"):
+    """A part of what was asked for by `AskFigures`."""
+
+    ask: int
+    instances: tuple[InstanceFigures, ...] = ()
+    more: bool = False
+    """Whether another part follows."""
 
 
 class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
@@ -79,8 +91,16 @@ class StopTail(Struct, frozen=True, kw_only=True, tag="stop_tail"):
     tail: int
 
 
-FromAgent = Hello | Report | TailLines | TailEnd
-FromCoordinator = Welcome | Assign | TailLogs | StopTail
+class AskFigures(Struct, frozen=True, kw_only=True, tag="ask_figures"):
+    """Tell once what the instances that run use of the host, of one app or environment or of all."""
+
+    ask: int
+    app: AppName | None = None
+    environment: EnvironmentName | None = None
+
+
+FromAgent = Hello | Report | TailLines | TailEnd | FiguresTold
+FromCoordinator = Welcome | Assign | TailLogs | StopTail | AskFigures
 
 Message = TypeVar("Message")
 
