@@ -98,7 +98,7 @@ def trees(known: Mapping[K, tuple[int, str]]) -> dict[K, list[int]]:
     kept = _ancestors(os.getpid(), found)
     for one in found.values():
         if one.pid not in owners and one.pid not in kept:
-            owner = sessions.get(one.session) or _marked_as(one.pid, marks)
+            owner = sessions[one.session] if one.session in sessions else _marked_as(one.pid, marks)
             if owner is not None:
                 owners[one.pid] = owner
     while grown := {
