@@ -31,7 +31,7 @@ async def test_the_whole_tree_counts(house: House) -> None:
     key = house.launch(script(TREE))
     await house.until(lambda: "up" in house.messages())
     found = await looked(house)
-    assert 300 <= found.cpu_ms < 5_000
+    assert 250 <= found.cpu_ms < 5_000  # counted in ticks of 10 ms
     assert found.cpu_percent is not None
     assert found.cpu_percent > 1
     assert found.memory_bytes is not None
@@ -48,7 +48,7 @@ async def test_the_same_by_its_cgroup(in_leaves: House) -> None:
     """With a leaf its processes are known without a walk, and its time holds that of who is gone."""
     house = in_leaves
     burn = "import time\nwhile time.process_time() < 0.2: pass"
-    key = house.launch(script(f"python3 -c '{burn}'; sh -c 'echo up; sleep 600; true'; true"))
+    key = house.launch(script(f"python3 -c '{burn}'; sh -c 'sleep 600 & echo up; wait'; true"))
     await house.until(lambda: "up" in house.messages())
     found = await looked(house)
     assert found.cpu_ms >= 200
