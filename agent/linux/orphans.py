@@ -1,9 +1,9 @@
 """Our children, and those that become ours: what a dead process leaves behind comes to the nearest subreaper above it.
 
-Rules: a child that we started is reaped by whoever waits for it, and only after it is written off here; one that came
-to us is reaped by the thread of `reap_for_ever`, as init would do it: a zombie counts against the tasks of its cgroup
-until then. The thread sleeps in waitid(2), because no loop may have SIGCHLD for itself beside uvloop. What a library
-of ours started and waits for is in our own session, and no instance is.
+Rules: a child that we started is reaped by whoever waits for it, and only after it is written off here; any other that
+came to us, and that nobody keeps, is reaped by the thread of `reap_for_ever`, as init would do it: a zombie counts
+against the tasks of its cgroup until then. The thread sleeps in waitid(2), because no loop may have SIGCHLD for itself
+beside uvloop. What a library of ours started and waits for is in our own session, and no instance is.
 """
 
 import ctypes
@@ -32,6 +32,17 @@ def start(spawn: Callable[[], int]) -> int:
         _started.add(pid)
     _has_children.set()
     return pid
+
+
+def keep(pid: int) -> None:
+    """Leave an orphan, should it be one, to somebody who waits for it, until `release`."""
+    with _lock:
+        _started.add(pid)
+
+
+def release(pid: int) -> None:
+    with _lock:
+        _started.discard(pid)
 
 
 def reap(pid: int) -> tuple[int, int, resource.struct_rusage]:

@@ -8,20 +8,24 @@ from agent.decisions.process.state import Exited
 from agent.linux import cgroup
 from agent.linux.killtree import Tree
 from agent.linux.pidfd import ExitStatus
+from agent.supervisor.process import Process
 
 
-def exited(status: ExitStatus, tree: Tree, jitter: float) -> Exited:
+def exited(status: ExitStatus, process: Process, jitter: float) -> Exited:
     """The event for the decisions."""
     return Exited(
         code=status.code,
         signal=status.signal,
         dumped_core=status.dumped_core,
-        used=_used(status, tree),
+        pid=process.main.pid,
+        oom=process.ran_out_of_memory(),
+        used=used_by(status, process.tree),
         jitter=jitter,
     )
 
 
-def _used(status: ExitStatus, tree: Tree) -> dict[str, int]:
+def used_by(status: ExitStatus, tree: Tree) -> dict[str, int]:
+    """What is known of it, under the names by which it is told."""
     if status.used is not None:
         known = {"cpu_ms": status.used.cpu_ms, "max_rss_bytes": status.used.max_rss_bytes}
     elif tree.cgroup is not None:

@@ -348,8 +348,7 @@ class Instance:
             tasks.start_soon(self._hearing.hear, process, process.notices, self._machine.launch, scope, tasks)
 
     async def _await_exit(self, process: Process) -> None:
-        told = exited(await process.wait(), process.tree, self._around.jitter())
-        await self._send.send(structs.replace(told, pid=process.main.pid, oom=process.ran_out_of_memory()))
+        await self._send.send(exited(await process.wait(), process, self._around.jitter()))
 
     async def _probe(self, begin: StartProbe, launch: int, scope: anyio.CancelScope) -> None:
         kind, probes, process = begin.kind, self._machine.terms.probes, self._process

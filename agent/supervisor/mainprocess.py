@@ -15,7 +15,7 @@ import anyio
 from anyio import to_thread
 from msgspec.structs import replace
 
-from agent.linux import pidfd, procfs
+from agent.linux import orphans, pidfd, procfs
 from agent.linux.killtree import Tree, pids
 from agent.linux.pidfd import ExitStatus
 from agent.supervisor.notices import Notices
@@ -32,6 +32,8 @@ class MainProcess:
         self._one_at_a_time = threading.Lock()
         """Who looks for a process does so in a thread, which nobody can cancel."""
         self._over = False
+        self._kept = set[int]()
+        """Who was named, and is left to us when it ends; the number of one that ended may be in it still."""
 
     @property
     def pid(self) -> int:
@@ -69,8 +71,11 @@ class MainProcess:
             if found is None or handle is None:
                 return "no process has that number"
             self._named = (pid, found.start_time, handle)
-            if pid in pids(self.tree) and not _has_ended(handle):
-                return ""
+            if pid in pids(self.tree):
+                orphans.keep(pid)
+                self._kept.add(pid)
+                if not _has_ended(handle):
+                    return ""
         except OSError as error:  # of a thread, for one, which is no process
             return f"it cannot be watched: {error.strerror}"
         self._let_go()
@@ -101,6 +106,8 @@ class MainProcess:
             pidfd.collect(self._handle)  # reaps it where nobody has waited for it
             os.close(self._handle)
             self._handle = None
+        for pid in self._kept:
+            orphans.release(pid)
 
     def _let_go(self) -> None:
         if self._named is not None:

@@ -29,6 +29,7 @@ from agent.decisions.process.state import (
     Launched,
     LaunchFailed,
     LaunchNow,
+    Level,
     Noticed,
     Probed,
     ShowNotice,

@@ -230,7 +230,7 @@ class _Run:
                 self._started.add(where)
             case "could not be started" if where not in self._started:
                 self._fail(f"cannot start {key.name}: {fields['reason']}", "Correct its command, or install it.")
-            case "ended" if not self._ending:
+            case "exited" if not self._ending:
                 comes_back = view is not None and view.state in ("starting", "backoff")
                 failed = fields["how"] != "exited with code 0"
                 self._failed |= failed and not comes_back

@@ -26,7 +26,7 @@ def told(text: str, fields: Fields, process: ProcessType, view: InstanceView | N
             return f"is not ready any more: {fields['reason']}"
         case "is restarted":
             return f"is ended and started again: {fields['reason']}"
-        case "ended":
+        case "exited":
             return ended(str(fields["how"]), process, view)
         case "could not be started":
             return f"could not be started: {fields['reason']}"

@@ -71,10 +71,10 @@ async def test_of_who_is_no_child_the_cgroup_tells_what_its_tree_has_used(in_lea
     await house.until(lambda: "burnt" in house.messages())
     running = house.supervisor._instances[key].measured
     assert running is not None
-    used = exits.exited(ExitStatus(code=4), running.tree, 0.0).used
+    used = exits.used_by(ExitStatus(code=4), running.tree)
     assert used["tree_cpu_ms"] > 50
     assert set(used) <= {"tree_cpu_ms", "tree_memory_peak_bytes"}
-    assert exits.exited(ExitStatus(code=4), replace(running.tree, cgroup=None), 0.0).used == {}
+    assert exits.used_by(ExitStatus(code=4), replace(running.tree, cgroup=None)) == {}
     await house.end(key)
 
 

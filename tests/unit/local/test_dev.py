@@ -167,7 +167,7 @@ ENDS: dict[str, tuple[InstanceState, str, str]] = {
 def test_words_of_an_end(state: InstanceState, detail: str, said: str) -> None:
     """It is said how a process ended, and what comes now."""
     fields: dict[str, str | int] = {"pid": 7, "how": "exited with code 1"}
-    assert told("ended", fields, SHOP.processes[0], view(WEB, state, detail=detail), "") == said
+    assert told("exited", fields, SHOP.processes[0], view(WEB, state, detail=detail), "") == said
 
 
 def test_words() -> None:
@@ -178,6 +178,6 @@ def test_words() -> None:
     assert told("ready", {"after_ms": 5}, worker, None, "") is None
     assert told("draining", {}, web, None, "") is None
     assert told("survives", {"pids": "7"}, web, None, "") == "survives pids=7"
-    assert told("ended", {"pid": 7, "how": "exited with code 127"}, shell, view(WORKER, "starting"), "") == (
+    assert told("exited", {"pid": 7, "how": "exited with code 127"}, shell, view(WORKER, "starting"), "") == (
         "exited with code 127 (command not found); starts again"
     )
