@@ -82,7 +82,7 @@ def refusal(state: SwapState, event: ByHand) -> str:
         return "the host is drained: `rollway agent undrain` starts everything"
     if assignment.release is None:
         return "nothing is to run"
-    if isinstance(event, RestartAsked) and state.phase == "failed" and state.pin is None:
+    if isinstance(event, RestartAsked) and state.phase == "failed" and state.pin is None and not state.scaling:
         return f"the swap to {assignment.release.name} failed here: {state.reason}; {_WAIT}"
     if isinstance(event, RestartAsked) and state.spec is None:
         return f"release {assignment.release.name} is not on this host yet; {_WAIT}"
@@ -168,7 +168,9 @@ def _pin(state: SwapState, event: PinAsked, now: Instant) -> SwapState:
 
 def _anew(state: SwapState, now: Instant) -> SwapState:
     """As after an assignment of another release."""
-    return replace(state, reason="", armed=now, done_instances=0, all_ready_since=None, halts=(), renewal=None)
+    return replace(
+        state, reason="", armed=now, done_instances=0, all_ready_since=None, halts=(), renewal=None, scaling=None
+    )
 
 
 def _means(event: RestartAsked | StopAsked, process: ProcessName, slot: int) -> bool:

@@ -71,6 +71,13 @@ class Pin(Struct, frozen=True, kw_only=True):
     since: Instant
 
 
+class Scaling(Struct, frozen=True, kw_only=True):
+    """New counts of what runs already: of which types, and since when."""
+
+    types: tuple[ProcessName, ...]
+    asked: Instant
+
+
 class SwapState(Struct, frozen=True, kw_only=True):
     """Stored per app and environment on the host, as JSON, before anything is done about it."""
 
@@ -98,6 +105,8 @@ class SwapState(Struct, frozen=True, kw_only=True):
     """The last restart that was asked for, over or not."""
     halts: tuple[Halt, ...] = ()
     pin: Pin | None = None
+    scaling: Scaling | None = None
+    """Counts that were changed over what ran already, until so many run."""
 
 
 def durable(state: SwapState) -> SwapState:
