@@ -26,6 +26,7 @@ VERBS: Final = {
     "swap": "agent.cli.swap",
     "rollback": "agent.cli.rollback",
     "rollout": "agent.cli.rollout",
+    "scale": "agent.cli.scale",
     "status": "agent.cli.status",
     "ps": "agent.cli.ps",
     "logs": "agent.cli.logs",

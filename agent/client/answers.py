@@ -1,11 +1,11 @@
 """What the coordinator answers, as structs: only the fields that the command line reads, more may come."""
 
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
 from agent.model.assignment import ReleaseRef
-from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ReleaseName, RolloutId
+from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ProcessName, ReleaseName, RolloutId
 from agent.model.release import ConfigValue
 from agent.model.rollout import RolloutState
 
@@ -116,6 +116,31 @@ class RolloutShown(Struct, frozen=True, kw_only=True, rename={"previous": "from"
     hosts: tuple[RolloutHost, ...] = ()
     migration: RolloutMigration | None = None
     stragglers: tuple[HostName, ...] = ()
+
+
+class HostScaled(Struct, frozen=True, kw_only=True):
+    host: HostName
+    state: str
+    reason: str = ""
+    ready: dict[ProcessName, int] = {}
+    wanted: dict[ProcessName, int] = {}
+
+
+class ScaleShown(Struct, frozen=True, kw_only=True):
+    """The shape of `rollway scale --json`."""
+
+    app: AppName
+    environment: EnvironmentName
+    release: ReleaseName | None
+    state: Literal["scaling", "done", "failed"]
+    counts: dict[ProcessName, int]
+    hosts: tuple[HostScaled, ...] = ()
+    stragglers: tuple[HostName, ...] = ()
+    rollout: RolloutId | None = None
+    """One that is under way and brings its counts along."""
+    version: str = ""
+    """To ask for what comes after it."""
+    changed: bool = False
 
 
 class Planned(Struct, frozen=True):

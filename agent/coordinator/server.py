@@ -18,6 +18,7 @@ from agent.coordinator.keys import CoordinatorKey
 from agent.coordinator.orders import Orders
 from agent.coordinator.releases import Releases
 from agent.coordinator.rollouts import Rollouts
+from agent.coordinator.scaling import Scaling
 from agent.coordinator.tokens import Tokens
 from agent.errors import FailedError
 from agent.model.roles import CoordinatorSettings
@@ -39,6 +40,7 @@ class Server(Struct, frozen=True, kw_only=True):
     hosts: Hosts
     rollouts: Rollouts
     orders: Orders
+    scaling: Scaling
     enrolment: Enrolment
 
     @classmethod
@@ -58,7 +60,7 @@ class Server(Struct, frozen=True, kw_only=True):
         epoch = await database.run(fleet.next_epoch)
         hosts = Hosts(database, key, epoch, await database.run(fleet.list_hosts), await database.run(members.every))
         kept = Environments(database, key, hosts.served)
-        releases = Releases(database, store, kept)
+        builds, releases = Builds(database, store, incoming), Releases(database, store, kept)
         rollouts = Rollouts(database, hosts, epoch)
         hosts.follower = rollouts
         return cls(
@@ -66,12 +68,13 @@ class Server(Struct, frozen=True, kw_only=True):
             store=store,
             tokens=await Tokens.load(database, state_dir / BOOTSTRAP),
             environments=kept,
-            builds=Builds(database, store, incoming),
+            builds=builds,
             configs=Configs(database, kept),
             releases=releases,
             hosts=hosts,
             rollouts=rollouts,
             orders=Orders(database, releases, kept, hosts),
+            scaling=Scaling(database, kept, builds, releases, hosts),
             enrolment=Enrolment(database, hosts, Path(settings.tls.ca).parent, identity.urls(settings)),
         )
 

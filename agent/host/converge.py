@@ -18,7 +18,7 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
-from agent.decisions.swap import plan
+from agent.decisions.swap import plan, scale
 from agent.decisions.swap.hand import aim
 from agent.decisions.swap.state import (
     AdminEnded,
@@ -142,6 +142,8 @@ class Actor:
             wanted |= {process.name for process in self.state.spec.processes if process.listen}
         elif not wanted:
             return "nothing is ready yet"
+        if wanted and not (wanted := {name for name in wanted if scale.count(self.state, name)}):
+            return "every process type that listens is scaled to 0"
         none_ready = sorted(name for name in wanted if not admitted.get(name))
         return f"no instance of {', '.join(none_ready)} is ready" if none_ready else ""
 

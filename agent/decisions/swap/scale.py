@@ -48,6 +48,13 @@ def taken(state: SwapState, assignment: Assignment, names: tuple[ProcessName, ..
     )
 
 
+def count(state: SwapState, name: ProcessName) -> int:
+    """How many of a type are to run here; 1 where that is not known yet."""
+    assignment, process = hand.aim(state), state.spec.process(name) if state.spec is not None else None
+    declared = process.count if process is not None else 1
+    return declared if assignment is None else assignment.counts.get(name, declared)
+
+
 class _Type(Struct, frozen=True):
     """Where one type that is scaled is."""
 
@@ -63,11 +70,10 @@ def _types(state: SwapState, assignment: Assignment) -> dict[ProcessName, _Type]
     release = assignment.release.name if assignment.release is not None else None
     found: dict[ProcessName, _Type] = {}
     for name in state.scaling.types if state.scaling is not None else ():
-        process = state.spec.process(name) if state.spec is not None else None
         halted, renewed = hand.halted(state, name), hand.renewed(state, name)
         own = [view for view in state.instances if (view.process, view.release) == (name, release)]
         found[name] = _Type(
-            wanted=assignment.counts.get(name, process.count if process is not None else 0) - len(halted),
+            wanted=count(state, name) - len(halted),
             running=tuple(view for view in own if view.state in LIVE and view.slot not in halted | renewed),
             ended=tuple(sorted((view for view in own if has_ended(view)), key=lambda view: view.slot)),
         )
