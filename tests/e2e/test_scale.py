@@ -1,22 +1,27 @@
 """`rollway scale` on a fleet as a user has it: at once, without a swap, felt by nobody, whoever is killed meanwhile."""
 
+import http.client
 import json
 import os
 import signal
 import subprocess
+import sys
 from collections import Counter
+from contextlib import closing
+from http import HTTPStatus
 from pathlib import Path
 from typing import cast
 
 import psutil
 import pytest
 
+from agent.settings.agentfile import load_agent
 from tests.e2e.fleet import Fleet, fleet, rollway_command, wait_for
 from tests.e2e.load import load
 from tests.e2e.test_lives import deploy, plain
 
 PORT = 9641
-WORKERS = """
+WORKERS = f"""
 [process.worker]
 command = "sleep 1000"
 [process.broken]
@@ -24,7 +29,11 @@ command = "sh -c 'exit 3'"
 count = 0
 [process.broken.restart]
 base_delay = "100ms"
-crash_loop = { restarts = 3, within = "1m" }
+crash_loop = {{ restarts = 3, within = "1m" }}
+[process.admin]
+command = "{sys.executable} -P plain.py"
+listen = ["0.0.0.0:{PORT + 1}"]
+count = 0
 """
 
 
@@ -42,6 +51,16 @@ def counts(one: Fleet) -> list[dict[str, int]]:
     return [dict(Counter(name.partition(".")[0] for name in names)) for names in running(one).values()]
 
 
+def balanced(one: Fleet) -> tuple[int, str]:
+    """What a balancer in front of h1 is told."""
+    settings = load_agent((one.folder / "up" / "hosts" / "h1" / "agent.toml").read_text(), "agent.toml")
+    connection = http.client.HTTPConnection(settings.http_listen[0], timeout=10)
+    with closing(connection):
+        connection.request("GET", "/apps/shop/readyz")
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode().strip() if answer.status != HTTPStatus.OK else ""
+
+
 @pytest.mark.timeout(300)
 def test_counts_change_at_once_and_nobody_feels_it(tmp_path: Path) -> None:
     """More are started beside what runs, surplus is drained; the next release runs as many; no request fails."""
@@ -51,6 +70,7 @@ def test_counts_change_at_once_and_nobody_feels_it(tmp_path: Path) -> None:
         before = running(one)
         with load(PORT, [one.address(host) for host in ("h1", "h2")], "v1", "v2", pause_ms=50) as users:
             assert "shop local runs web=3 worker=0" in one.rollway("scale", "shop", "local", "web=3", "worker=0").stdout
+            assert balanced(one) == (200, ""), "that admin is to run nowhere keeps nobody out"
             after = running(one)
             assert counts(one) == [{"web": 3}, {"web": 3}]
             assert all(after[host]["web.1"] == before[host]["web.1"] for host in before), "what ran was not touched"
@@ -58,7 +78,7 @@ def test_counts_change_at_once_and_nobody_feels_it(tmp_path: Path) -> None:
 
             shown = one.json("scale", "shop", "local", "web=2", "worker=2")
             assert (shown["state"], shown["release"]) == ("done", "v1")
-            assert shown["counts"] == {"web": 2, "worker": 2, "broken": 0}
+            assert shown["counts"] == {"web": 2, "worker": 2, "broken": 0, "admin": 0}
             assert counts(one) == [{"web": 2, "worker": 2}] * 2
             assert set(running(one)["h1"]) == {"web.1", "web.2", "worker.1", "worker.2"}, "the highest went"
 
@@ -69,7 +89,7 @@ def test_counts_change_at_once_and_nobody_feels_it(tmp_path: Path) -> None:
             _crashes(one)
             assert "[scale]\nweb = 1\nworker = 2\nbroken = 0\n" in one.rollway("env", "show", "shop", "local").stdout
             assert one.rollway("scale", "shop", "local").stdout.split() == (
-                ["TYPE", "COUNT", "web", "1", "worker", "2", "broken", "0"]
+                ["TYPE", "COUNT", "web", "1", "worker", "2", "broken", "0", "admin", "0"]
             )
             _release(one, source, "v2")
             assert counts(one) == [{"web": 1, "worker": 2}] * 2
@@ -77,6 +97,7 @@ def test_counts_change_at_once_and_nobody_feels_it(tmp_path: Path) -> None:
         assert seen["failed"] == seen["cut"] == 0, seen["reasons"]
         one.rollway("scale", "shop", "local", "web=0", "worker=0")
         assert counts(one) == [{}, {}]
+        assert balanced(one) == (503, "every process type that listens is scaled to 0")
         one.rollway("scale", "shop", "local", "web=1")
         assert counts(one) == [{"web": 1}] * 2
         _refused(one, source)
@@ -119,7 +140,7 @@ def _refused(one: Fleet, source: Path) -> None:
         (["web=many"], 2, "expected an integer from 0 to 500"),
         (["web=501"], 2, "expected an integer from 0 to 500"),
         (["web"], 2, "expected TYPE=N"),
-        (["nope=1"], 5, "there is no process type nope of shop; there are: web, worker, broken"),
+        (["nope=1"], 5, "there is no process type nope of shop; there are: web, worker, broken, admin"),
     ):
         assert why in one.rollway("scale", "shop", "local", *words, code=code).stderr
     assert one.rollway("scale", "shop", "mars", "web=1", code=5).stderr

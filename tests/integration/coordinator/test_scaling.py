@@ -9,8 +9,8 @@ import pytest
 from agent.client.answers import ScaleShown
 from agent.client.coordinator import Coordinator
 from agent.errors import NotFoundError, RefusedError, UsageError
-from agent.model.ids import HostName, ProcessName
-from tests.integration.coordinator.fleet import APP, DEADLINE_S, LOCAL, FakeAgent, order, release, swap
+from agent.model.ids import ProcessName
+from tests.integration.coordinator.fleet import APP, DEADLINE_S, LOCAL, FakeAgent, finished, order, release, swap
 from tests.integration.coordinator.test_rollouts import QUICK, deployed
 
 pytestmark = pytest.mark.anyio
@@ -75,7 +75,7 @@ async def test_a_host_that_was_away_follows_when_it_is_back(tmp_path: Path) -> N
 
 async def test_what_cannot_be_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     """A type that there is not, a count out of bounds, a rollout that is under way."""
-    async with deployed(tmp_path, "h1") as (fleet, client, (agent,)):
+    async with deployed(tmp_path, "h1") as (_, client, (agent,)):
         await client.create_release(APP, LOCAL, release("v1"))
         with pytest.raises(NotFoundError, match="there is no process type nope of shop; there are: web"):
             await client.scale(APP, LOCAL, {ProcessName("nope"): 1})
@@ -94,9 +94,8 @@ async def test_what_cannot_be_is_refused_and_changes_nothing(tmp_path: Path) -> 
         agent.answers = True
         agent.report()
         await agent.until(lambda agent: count(agent) == 2)
-        async with fleet.client() as other:
-            await at_rest(other)
-        assert HostName("h1") in [host.host for host in (await client.counts(APP, LOCAL)).hosts]
+        assert (await finished(client, rollout)).state == "done"
+        assert [(host.host, host.wanted) for host in (await at_rest(client)).hosts] == [("h1", {WEB: 2})]
 
 
 async def test_of_two_that_scale_at_once_both_hold(tmp_path: Path) -> None:
