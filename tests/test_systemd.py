@@ -39,6 +39,7 @@ def lines_of(name: str) -> list[list[str]]:
 PROMISES = {
     "the agent comes back whenever it ends": ("rollway-agent", "Service", "Restart", "always"),
     "the agent comes back however often it ends": ("rollway-agent", "Unit", "StartLimitIntervalSec", "0"),
+    "an agent with wrong settings waits for a person": ("rollway-agent", "Service", "RestartPreventExitStatus", "2 5"),
     "the agent is started when it says so": ("rollway-agent", "Service", "Type", "notify"),
     "an agent whose loop hangs is replaced": ("rollway-agent", "Service", "WatchdogSec", "30s"),
     "only the agent itself is killed with its unit": ("rollway-agent", "Service", "KillMode", "process"),
@@ -58,6 +59,12 @@ PROMISES = {
     "all instances together have no task limit": ("rollway-apps", "Service", "TasksMax", "infinity"),
     "a coordinator whose loop hangs is restarted": ("rollway-coordinator", "Service", "WatchdogSec", "60s"),
     "the coordinator comes back whenever it ends": ("rollway-coordinator", "Service", "Restart", "always"),
+    "a coordinator with wrong settings waits for a person": (
+        "rollway-coordinator",
+        "Service",
+        "RestartPreventExitStatus",
+        "2 5",
+    ),
     "the coordinator comes back however often it ends": ("rollway-coordinator", "Unit", "StartLimitIntervalSec", "0"),
 }
 
@@ -74,6 +81,7 @@ def test_an_app_inherits_nothing_of_the_agents_unit() -> None:
     stays_with_the_agent = {
         "Type", "NotifyAccess", "ExecStart", "Restart", "RestartSec", "KillMode", "TimeoutStopSec",
         "FileDescriptorStoreMax", "LogRateLimitIntervalSec", "Environment", "WatchdogSec",
+        "RestartPreventExitStatus",
     }  # fmt: skip
     assert set(read("rollway-agent.service")["Service"]) - stays_with_the_agent == set()
 

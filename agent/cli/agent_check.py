@@ -12,7 +12,7 @@ from agent.host import checks
 from agent.host.checks import Finding
 from agent.linux import cgroup
 from agent.model.roles import AgentSettings
-from agent.wire.control import AgentStatus
+from agent.wire.control import AgentStatus, Row
 
 SUMMARY: Final = "See whether this host's agent is alive and has what it needs."
 
@@ -43,8 +43,10 @@ def look(arguments: argparse.Namespace) -> tuple[list[Finding], int]:
         return [Finding(check="settings", found=error.error, what_to_do=error.what_to_do)], error.exit_code
     findings, code = [_settings(chosen, unread)], 0
     try:
-        status = chosen_agent(arguments).ask("GET", "/v1/status", AgentStatus)
+        agent = chosen_agent(arguments)
+        status = agent.ask("GET", "/v1/status", AgentStatus)
         findings += [checks.agent(status), checks.link(status), *_apps(status), *checks.pins(status)]
+        findings += checks.starts(agent.ask("GET", "/v1/instances", list[Row]))
     except RollwayError as error:
         findings.append(Finding(check="agent", found=error.error, what_to_do=error.what_to_do))
         code = error.exit_code

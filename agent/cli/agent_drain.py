@@ -14,7 +14,7 @@ import anyio
 from anyio import to_thread
 
 from agent.cli.output import remark, show
-from agent.cli.this_host import add_config, duration, settings
+from agent.cli.this_host import add_config, agent_of, duration, settings
 from agent.client.agent import Agent, AgentGoneError
 from agent.errors import FailedError, RefusedError, SettingsError, UnreachableError
 from agent.host import drained, orphans
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Exit 0 when nothing is left; 1 when something is."""
     chosen = _settings(arguments.config)
     state_dir, run_dir = Path(chosen.state_dir).resolve(), Path(chosen.run_dir).resolve()
-    agent, waited_s = Agent.of(chosen), 0.0
+    agent, waited_s = agent_of(chosen), 0.0
     while True:
         try:
             return _by_agent(agent, arguments.timeout)

@@ -22,7 +22,10 @@ COLUMNS: Final = ("HOST", "APP", "ENV", "RELEASE", "INSTANCE", "PID", "STATE", "
 NAMED_MAX: Final = 8
 
 
-def show_instances(instances: Sequence[Row], *, as_json: bool) -> None:
+WIDE: Final = ("START", "CPU", "CPU TIME", "MEMORY", "THREADS", "FILES")
+
+
+def show_instances(instances: Sequence[Row], *, as_json: bool, wide: bool = False) -> None:
     """The rows of `ps`, whoever gave them."""
     if as_json:
         show_json(instances)
@@ -31,16 +34,31 @@ def show_instances(instances: Sequence[Row], *, as_json: bool) -> None:
     rows = [
         [
             *(one.host, one.app, one.environment, one.release, one.instance, one.pid, words(one.state)),
-            *(ago(read_iso(one.since), now_ms), one.restarts, one.detail),
+            *(ago(read_iso(one.since), now_ms), one.restarts),
+            *(_figures(one) if wide else ()),
+            one.detail,
         ]
         for one in instances
     ]
-    show_table(COLUMNS, rows)
+    show_table((*COLUMNS[:-1], *(WIDE if wide else ()), COLUMNS[-1]), rows)
 
 
-def ps(agent: Agent, app: str | None, environment: str | None, *, as_json: bool) -> None:
-    rows = agent.ask("GET", "/v1/instances", list[Row], {"app": app, "environment": environment})
-    show_instances(rows, as_json=as_json)
+def _figures(row: Row) -> Sequence[object]:
+    """What is not known is left empty; memory says how it was counted where that is not by its cgroup."""
+    start = None if row.start_ms is None else f"{row.start_ms / 1000:.1f} s"
+    known = row.figures
+    if known is None:
+        return (start, *(None for _ in WIDE[1:]))
+    cpu = None if known.cpu_percent is None else f"{known.cpu_percent:.1f}%"
+    memory = None if known.memory_bytes is None else f"{known.memory_bytes / 2**20:.1f} MiB"
+    if memory is not None and known.memory_kind != "cgroup":
+        memory += f" {str(known.memory_kind).upper()}"
+    return start, cpu, f"{known.cpu_ms / 1000:.1f} s", memory, known.threads, known.open_files
+
+
+def ps(agent: Agent, app: str | None, environment: str | None, *, as_json: bool, wide: bool) -> None:
+    query = {"app": app, "environment": environment, "figures": 1 if wide or as_json else None}
+    show_instances(agent.ask("GET", "/v1/instances", list[Row], query), as_json=as_json, wide=wide)
     status = agent.ask("GET", "/v1/status", AgentStatus)
     if status.drained:
         remark("rollway: the host is drained: `rollway agent undrain` starts everything")

@@ -68,8 +68,13 @@ async def slots(coordinator: "Coordinator", app: AppName, environment: Environme
     return known
 
 
-async def check_host(coordinator: "Coordinator", host: HostName) -> None:
-    """Raise NotFoundError for a host that never connected."""
-    hosts = [known.host for known in (await coordinator.status()).hosts]
+async def check_host(coordinator: "Coordinator", host: HostName, environment: EnvironmentName) -> None:
+    """Raise NotFoundError for a host that never connected, or does not serve the environment."""
+    hosts = {known.host: known for known in (await coordinator.status()).hosts}
     if host not in hosts:
         raise NotFoundError(f"there is no host {host}", f"There are {', '.join(hosts)}." if hosts else "See `status`.")
+    if environment not in hosts[host].environments:
+        serve = [name for name, known in hosts.items() if environment in known.environments]
+        raise NotFoundError(
+            f"{host} does not serve {environment}", f"These do: {', '.join(serve)}." if serve else "No host does."
+        )

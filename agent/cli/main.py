@@ -16,6 +16,8 @@ from agent.errors import UsageError
 VERBS: Final = {
     "up": "agent.cli.up",
     "demo": "agent.cli.demo",
+    "init": "agent.cli.init",
+    "dev": "agent.cli.dev",
     "check": "agent.cli.check",
     "build": "agent.cli.build",
     "config": "agent.cli.config",
@@ -24,6 +26,7 @@ VERBS: Final = {
     "swap": "agent.cli.swap",
     "rollback": "agent.cli.rollback",
     "rollout": "agent.cli.rollout",
+    "scale": "agent.cli.scale",
     "status": "agent.cli.status",
     "ps": "agent.cli.ps",
     "logs": "agent.cli.logs",

@@ -1,15 +1,49 @@
-"""Starts a long-lived role from its settings file, with nothing imported that the role does not need."""
+"""Starts a long-lived role from its settings file, with nothing imported that the role does not need.
 
+Wrong settings end it, and its unit does not start it again (RestartPreventExitStatus=): a person has to correct them.
+Not so where systemd keeps descriptors for it, which it would drop with the unit's failure: an agent that has run here,
+and perhaps has instances that run on, is tried again and again, slowly.
+"""
+
+import os
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
+from agent.cli.output import show_error
 from agent.errors import NotFoundError, UsageError
 
+AGAIN_S: Final = 10.0
+"""Between two tries of an agent whose settings are wrong, beside what the unit waits."""
+_AGAIN: Final = 1
+"""An exit code after which the unit starts it again."""
 Role = Literal["agent", "coordinator"]
 
 
 def run_role(role: Role, file: str) -> int:
     """Be the agent or the coordinator that `file` describes, until a signal ends it."""
+    is_kept = _keeps_descriptors(os.environ)  # looked at first, for the agent takes them out
+    try:
+        return _run(role, file)
+    except (UsageError, NotFoundError) as error:
+        if not is_kept:
+            raise
+        show_error(error, as_json=False)
+        time.sleep(AGAIN_S)
+        return _AGAIN
+
+
+def _keeps_descriptors(environ: Mapping[str, str]) -> bool:
+    """Whether systemd, and not a `rollway up`, has given back what it kept for an earlier process of this unit."""
+    if "INVOCATION_ID" not in environ or environ.get("LISTEN_PID") != str(os.getpid()):
+        return False
+    from agent.linux.service import LIFELINE  # noqa: PLC0415 - nor do other verbs need what it needs
+
+    return LIFELINE not in environ.get("LISTEN_FDNAMES", "").split(":")
+
+
+def _run(role: Role, file: str) -> int:
     text = _text(role, file)
     try:
         if role == "agent":

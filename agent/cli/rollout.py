@@ -1,5 +1,6 @@
 """`rollway rollout`: what is under way and what was, and a word to it."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import rich_click as click
@@ -72,8 +73,15 @@ def show_rollout(which: tuple[str, ...], *, as_json: bool) -> None:
     began_ms = read_iso(found.created)
     began = f", begun {in_full(began_ms)}" if began_ms is not None else ""
     show(f"{found.app} {found.environment} {found.previous or 'nothing'} -> {found.release}, {found.strategy}{began}")
-    for line in Lines().changes(found):
+    for line in (*Lines().changes(found), *slow_starts(found)):
         show(line)
+
+
+def slow_starts(rollout: RolloutShown) -> Iterator[str]:
+    """A warning for each instance that took long to become ready: so long every swap waits for it."""
+    for host in rollout.hosts:
+        for name, start_ms in sorted(host.slow_starts_ms.items()):
+            yield f"warning: {name} on {host.host} took {start_ms // 1000} s to become ready"
 
 
 @command.command("watch")

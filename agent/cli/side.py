@@ -10,7 +10,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from agent.cli.this_host import installed_agent
+from agent.cli.this_host import agent_at, installed_agent
 from agent.client.agent import Agent
 from agent.client.context import find_context
 from agent.errors import NotFoundError, RefusedError
@@ -23,7 +23,7 @@ host_socket_option = click.option(
 def agent_asked(host_socket: str | None) -> Agent | None:
     """The agent that is asked; None: the coordinator is."""
     if host_socket is not None:
-        return Agent(Path(host_socket))
+        return agent_at(Path(host_socket))
     try:
         find_context(os.environ)
     except NotFoundError:

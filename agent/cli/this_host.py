@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
+from agent.cli.output import remark
 from agent.client.agent import Agent
 from agent.errors import NotFoundError, SettingsError, UsageError
 from agent.model.ids import NAME_EXPECTED, HostName, ProcessName, is_name
@@ -28,16 +29,29 @@ def add_app(parser: argparse.ArgumentParser) -> None:
 
 def chosen_agent(arguments: argparse.Namespace) -> Agent:
     if arguments.host_socket is not None:
-        return Agent(Path(arguments.host_socket))
-    return Agent.of(settings(arguments.config))
+        return agent_at(Path(arguments.host_socket))
+    return agent_of(settings(arguments.config))
 
 
 def installed_agent() -> Agent:
     """That of this host, wherever its settings, if they are there and right, put its folder."""
     try:
-        return Agent.of(settings(None))
+        return agent_of(settings(None))
     except SettingsError:
-        return Agent.of(_DEFAULT)
+        return agent_of(_DEFAULT)
+
+
+def agent_at(path: Path) -> Agent:
+    """The agent that listens there, for a person, who is told when it does not answer."""
+    return Agent(path, _say)
+
+
+def agent_of(chosen: AgentSettings) -> Agent:
+    return Agent.of(chosen, _say)
+
+
+def _say(text: str) -> None:
+    remark(f"rollway: {text}")
 
 
 def name(text: str) -> str:

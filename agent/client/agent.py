@@ -1,6 +1,7 @@
 """Asks the agent of this host over its own socket: one request per connection, nothing tried twice.
 
 Rules: an agent that is not there is `AgentGoneError`, which callers act on; one that lets us not in says so in words.
+One that hangs is told of while it is waited for: a person who waits in silence does not know for what.
 Needs nothing but the standard library: a host has no command line libraries, and a person there has no time.
 """
 
@@ -8,8 +9,10 @@ import errno
 import http.client
 import os
 import pwd
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from socket import MSG_PEEK
+from socket import socket as Socket  # noqa: N812 - `socket` is a path here
 from typing import Final, TypeVar
 from urllib.parse import urlencode
 
@@ -27,6 +30,10 @@ T = TypeVar("T")
 CONNECT_S: Final = 5.0
 SILENT_S: Final = 4 * BEAT_S
 """An agent that says nothing for so long, where it would, hangs."""
+ANSWER_S: Final = 10.0
+"""So does one that cannot even say within this time what it knows."""
+QUIET_S: Final = 3.0
+"""After so long without an answer it is said that there is none yet."""
 _NOBODY: Final = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR})
 
 
@@ -44,14 +51,20 @@ class _Connection(http.client.HTTPConnection):
         self.sock.settimeout(SILENT_S)
 
 
+def _tell_nobody(_: str) -> None:
+    """For callers without a person who waits."""
+
+
 class Agent(Struct, frozen=True):
     """The agent that listens on `socket`, running or not."""
 
     socket: Path
+    on_silence: Callable[[str], None] = _tell_nobody
+    """Told in a sentence that there is no answer yet."""
 
     @classmethod
-    def of(cls, settings: AgentSettings) -> "Agent":
-        return cls(Path(settings.run_dir) / SOCKET)
+    def of(cls, settings: AgentSettings, on_silence: Callable[[str], None] = _tell_nobody) -> "Agent":
+        return cls(Path(settings.run_dir) / SOCKET, on_silence)
 
     def ask(self, method: str, path: str, kind: type[T], query: Mapping[str, object] | None = None) -> T:
         """The answer as a `kind`. Raises RollwayError."""
@@ -87,16 +100,26 @@ class Agent(Struct, frozen=True):
         given = urlencode({key: str(value) for key, value in (query or {}).items() if value is not None})
         try:
             connection.request(method, f"{path}?{given}" if given else path)
+            self._await_answer(connection.sock, ANSWER_S if method == "GET" else SILENT_S)
             response = connection.getresponse()
             if response.status != http.client.OK:
                 raise refusal(response.status, response.read(), "agent")
-            if patient and connection.sock is not None:
-                connection.sock.settimeout(None)
+            if connection.sock is not None:
+                connection.sock.settimeout(None if patient else SILENT_S)
             yield from iter(response.readline, b"")
         except (OSError, http.client.HTTPException) as error:
             raise self._explained(error) from error
         finally:
             connection.close()
+
+    def _await_answer(self, sock: Socket, patience_s: float) -> None:
+        """Until its first byte; after that `sock` gives up when that long has passed in all. Raises OSError."""
+        sock.settimeout(QUIET_S)
+        try:
+            sock.recv(1, MSG_PEEK)
+        except TimeoutError:
+            self.on_silence(f"the agent at {self.socket} has not answered yet; waiting up to {patience_s:g} s")
+            sock.settimeout(patience_s - QUIET_S)
 
     def _explained(self, error: OSError | http.client.HTTPException) -> UnreachableError | ForbiddenError:
         if isinstance(error, PermissionError):
@@ -106,7 +129,8 @@ class Agent(Struct, frozen=True):
             )
         if isinstance(error, TimeoutError):
             return UnreachableError(
-                f"the agent at {self.socket} does not answer", "See what it does: `journalctl -u rollway-agent`."
+                f"the agent at {self.socket} does not answer, though it runs",
+                "See what it does: `systemctl status rollway-agent`. What it has started runs on.",
             )
         if isinstance(error, OSError) and error.errno in _NOBODY:
             return self._gone("nobody listens there")

@@ -1,6 +1,6 @@
 """What the coordinator answers, as structs: only the fields that the command line reads, more may come."""
 
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -85,6 +85,8 @@ class RolloutHost(Struct, frozen=True):
     reason: str = ""
     release: ReleaseName | None = None
     """What the rollout last told it to run."""
+    slow_starts_ms: dict[str, int] = {}
+    """By name the instances that took long to become ready, and how long."""
 
 
 class RolloutMigration(Struct, frozen=True):
@@ -114,6 +116,31 @@ class RolloutShown(Struct, frozen=True, kw_only=True, rename={"previous": "from"
     hosts: tuple[RolloutHost, ...] = ()
     migration: RolloutMigration | None = None
     stragglers: tuple[HostName, ...] = ()
+
+
+class HostScaled(Struct, frozen=True, kw_only=True):
+    host: HostName
+    state: str
+    reason: str = ""
+    ready: dict[ProcessName, int] = {}
+    wanted: dict[ProcessName, int] = {}
+
+
+class ScaleShown(Struct, frozen=True, kw_only=True):
+    """The shape of `rollway scale --json`."""
+
+    app: AppName
+    environment: EnvironmentName
+    release: ReleaseName | None
+    state: Literal["scaling", "done", "failed"]
+    counts: dict[ProcessName, int]
+    hosts: tuple[HostScaled, ...] = ()
+    stragglers: tuple[HostName, ...] = ()
+    rollout: RolloutId | None = None
+    """One that is under way and brings its counts along."""
+    version: str = ""
+    """To ask for what comes after it."""
+    changed: bool = False
 
 
 class Planned(Struct, frozen=True):

@@ -3,9 +3,9 @@
 Nothing is tried twice, except by `watch`, which outlives a coordinator that is away for a while.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 import anyio
@@ -25,6 +25,7 @@ from agent.client.answers import (
     ReleaseMade,
     ReleaseShown,
     RolloutShown,
+    ScaleShown,
     Settings,
     State,
     Status,
@@ -36,6 +37,7 @@ from agent.model.release import ConfigValue
 from agent.model.rollout import TERMINAL
 from agent.wire.control import Row
 
+T = TypeVar("T")
 _WATCH_S: Final = 30
 _AWAY_MAX_S: Final = 120
 """How long `watch` waits for a coordinator that does not answer."""
@@ -125,31 +127,37 @@ class Coordinator(Session):
         """`word` is abort, pause or resume; RefusedError when its state does not know it."""
         return await self.ask("POST", f"/v1/rollouts/{quote(rollout)}/{word}", RolloutShown)
 
-    async def watch(self, rollout: RolloutId) -> AsyncIterator[RolloutShown | None]:
+    def watch(self, rollout: RolloutId) -> AsyncIterator[RolloutShown | None]:
         """Give the rollout at each change until it is terminal; None when the coordinator went away."""
-        seen: RolloutShown | None = None
-        away_since_s: float | None = None
-        while seen is None or seen.state not in TERMINAL:
-            try:
-                shown = await self.rollout(rollout, None if seen is None else seen.changed_ms)
-            except UnreachableError:
-                if away_since_s is None:
-                    away_since_s = anyio.current_time()
-                    yield None
-                if anyio.current_time() - away_since_s > _AWAY_MAX_S:
-                    raise
-                await anyio.sleep(_AWAY_RETRY_S)
-                continue
-            away_since_s = None
-            if shown != seen:
-                yield shown
-            seen = shown
+        return _follow(
+            lambda seen: self.rollout(rollout, None if seen is None else seen.changed_ms),
+            lambda shown: shown.state in TERMINAL,
+        )
+
+    async def scale(self, app: AppName, environment: EnvironmentName, counts: Mapping[ProcessName, int]) -> ScaleShown:
+        return await self.ask("POST", f"{_environment(app, environment)}/scale", ScaleShown, body={"counts": counts})
+
+    async def counts(self, app: AppName, environment: EnvironmentName, after: str | None = None) -> ScaleShown:
+        """As they are; with the version of an answer, as soon as there is another, or after a while."""
+        query = {} if after is None else {"after": after, "wait_s": str(_WATCH_S)}
+        return await self.ask("GET", f"{_environment(app, environment)}/scale", ScaleShown, query=query)
+
+    def watch_counts(self, app: AppName, environment: EnvironmentName) -> AsyncIterator[ScaleShown | None]:
+        """Give where the hosts are, at each change until all are there; None when the coordinator went away."""
+        return _follow(
+            lambda seen: self.counts(app, environment, None if seen is None else seen.version),
+            lambda shown: shown.state != "scaling" or shown.rollout is not None,
+        )
 
     async def status(self, app: AppName | None = None, environment: EnvironmentName | None = None) -> Status:
         return await self.ask("GET", "/v1/status", Status, query=_where(app, environment))
 
-    async def ps(self, app: AppName | None = None, environment: EnvironmentName | None = None) -> list[Row]:
-        return await self.ask("GET", "/v1/ps", list[Row], query=_where(app, environment))
+    async def ps(
+        self, app: AppName | None = None, environment: EnvironmentName | None = None, *, figures: bool = False
+    ) -> list[Row]:
+        """`figures`: with what each instance uses of its host, which the hosts are asked for."""
+        query = _where(app, environment)
+        return await self.ask("GET", "/v1/ps", list[Row], query={**query, "figures": "1"} if figures else query)
 
     async def hosts(self) -> list[HostStatus]:
         return await self.ask("GET", "/v1/hosts", list[HostStatus])
@@ -193,6 +201,27 @@ class Coordinator(Session):
         if slot is not None:
             query["slot"] = str(slot)
         return self.lines(f"{_environment(app, environment)}/logs", query)
+
+
+async def _follow(look: Callable[[T | None], Awaitable[T]], is_over: Callable[[T], bool]) -> AsyncIterator[T | None]:
+    """Give what is seen at each change, to its end; None when the coordinator went away, and is waited for."""
+    seen: T | None = None
+    away_since_s: float | None = None
+    while seen is None or not is_over(seen):
+        try:
+            shown = await look(seen)
+        except UnreachableError:
+            if away_since_s is None:
+                away_since_s = anyio.current_time()
+                yield None
+            if anyio.current_time() - away_since_s > _AWAY_MAX_S:
+                raise
+            await anyio.sleep(_AWAY_RETRY_S)
+            continue
+        away_since_s = None
+        if shown != seen:
+            yield shown
+        seen = shown
 
 
 def _build(app: AppName, build: Digest) -> str:

@@ -73,6 +73,7 @@ class Hosts:
         self._reports: dict[HostName, HostReport] = {}
         self._since_ms = dict.fromkeys(self._hellos, clock.now().wall_ms)
         self.links = Links(epoch=epoch, listener=self, lease_ms=lease_ms)
+        self._changed = anyio.Event()
         self.follower: Follower
 
     @property
@@ -185,6 +186,14 @@ class Hosts:
         """Whether the host is connected and has said what runs there; that a host is away does not stop its apps."""
         return host in self._reports and self.links.is_connected(host)
 
+    async def changed(self) -> None:
+        """Wait until any host says something, or comes, or goes."""
+        await self._changed.wait()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
     def since_ms(self, host: HostName) -> Milliseconds:
         """Since when the host is connected, or is not; at the earliest since the coordinator's start."""
         return self._since_ms[host]
@@ -233,6 +242,7 @@ class Hosts:
 
     def reported(self, report: HostReport) -> None:
         self._reports[report.host] = report
+        self._tell()
         for app in report.apps:
             self.follower.host_reported(report.host, app)
 
@@ -258,6 +268,7 @@ class Hosts:
         self._leases.left(host)
         if host in self._hellos:
             self._since_ms[host] = clock.now().wall_ms
+        self._tell()
         self.follower.host_disconnected(host)
 
 

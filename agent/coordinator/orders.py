@@ -67,7 +67,7 @@ class Orders:
         def write(connection: Connection) -> Rollout:
             row = self._environments.need(connection, order.app, order.environment)
             in_environment(spec, settings_of(row), f"settings of {row.environment}")
-            _refuse_second(rollouts.live_in(connection, order.app, order.environment))
+            refuse_second(rollouts.live_in(connection, order.app, order.environment))
             rollout = self._planned(connection, row, order, spec, asked)
             if _runs_everywhere(self._hosts, row, rollout):
                 return replace(rollout, id=RolloutId(""), state="done", reason=_nothing_to_do(rollout))
@@ -145,7 +145,8 @@ def _check_target(connection: Connection, row: EnvironmentRow, order: Order) -> 
     )
 
 
-def _refuse_second(live: Rollout | None) -> None:
+def refuse_second(live: Rollout | None) -> None:
+    """Raise RefusedError while a rollout is under way, saying whose and how far."""
     if live is not None:
         since = datetime.fromtimestamp(live.created_ms / 1000, UTC).isoformat(timespec="seconds")
         raise RefusedError(

@@ -118,7 +118,9 @@ class Rollouts:
                 rollout_is_live=rollouts.live_in(connection, app, environment) is not None,
             )
             if gives:
-                gives = as_others_run_it(gives, rollouts.assigned_in(connection, app, environment))
+                held = rollouts.assigned_in(connection, app, environment)
+                others = self._hosts.members(environment, settings)
+                gives = as_others_run_it(gives, {host: held[host] for host in others if host in held})
             return row, self._assign(connection, row, row.order, gives)
 
         if (written := await self._database.run(write)) is not None:

@@ -19,6 +19,7 @@ from agent.coordinator.leases import Leases
 from agent.coordinator.orders import Orders
 from agent.coordinator.releases import Releases
 from agent.coordinator.rollouts import Rollouts
+from agent.coordinator.scaling import Scaling
 from agent.coordinator.tokens import Tokens
 from agent.errors import FailedError
 from agent.model.roles import CoordinatorSettings
@@ -41,6 +42,7 @@ class Server(Struct, frozen=True, kw_only=True):
     leases: Leases
     rollouts: Rollouts
     orders: Orders
+    scaling: Scaling
     enrolment: Enrolment
 
     @classmethod
@@ -62,7 +64,7 @@ class Server(Struct, frozen=True, kw_only=True):
         leases = await Leases.load(database)
         hosts = Hosts(database, key, epoch, known, decided, leases=leases, lease_ms=settings.lease_ms)
         kept = Environments(database, key, hosts.served)
-        releases = Releases(database, store, kept)
+        builds, releases = Builds(database, store, incoming), Releases(database, store, kept)
         rollouts = Rollouts(database, hosts, epoch)
         hosts.follower = rollouts
         return cls(
@@ -70,13 +72,14 @@ class Server(Struct, frozen=True, kw_only=True):
             store=store,
             tokens=await Tokens.load(database, state_dir / BOOTSTRAP),
             environments=kept,
-            builds=Builds(database, store, incoming),
+            builds=builds,
             configs=Configs(database, kept),
             releases=releases,
             hosts=hosts,
             leases=leases,
             rollouts=rollouts,
             orders=Orders(database, releases, kept, hosts),
+            scaling=Scaling(database, kept, builds, releases, hosts),
             enrolment=Enrolment(database, hosts, Path(settings.tls.ca).parent, identity.urls(settings)),
         )
 

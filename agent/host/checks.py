@@ -7,6 +7,7 @@ is pure: what was seen comes in, a `Finding` comes out. Looking blocks.
 import http.client
 import os
 import ssl
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -19,9 +20,10 @@ from msgspec import Struct
 from agent.errors import RollwayError
 from agent.link.tls import client_context
 from agent.linux import cgroup, clock
+from agent.model.assignment import SLOW_START_MS
 from agent.model.roles import AgentSettings
 from agent.model.units import Milliseconds
-from agent.wire.control import AgentStatus
+from agent.wire.control import AgentStatus, Row
 
 CONNECT_S: Final = 5.0
 DAY_S: Final = 86_400
@@ -70,6 +72,19 @@ def link(status: AgentStatus) -> Finding:
         found=f"not connected {since}; what runs goes on{why}",
         what_to_do=_printable(status.link_what_to_do) or "See below whether a coordinator answers.",
     )
+
+
+def starts(rows: Iterable[Row]) -> list[Finding]:
+    """Instances that took long to become ready: so long every swap waits for them, and every restart is felt."""
+    return [
+        Finding(
+            check="start",
+            found=f"{row.instance} of {row.app} {row.environment} took {row.start_ms // 1_000} s to become ready",
+            what_to_do=f"Let it do less before it is ready: over {SLOW_START_MS // 1_000} s is long.",
+        )
+        for row in rows
+        if row.start_ms is not None and row.start_ms > SLOW_START_MS
+    ]
 
 
 def apps(*, is_started: bool) -> Finding:

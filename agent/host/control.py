@@ -6,7 +6,7 @@ nobody listens any more. Not handled here: what is decided of it (`decisions.swa
 """
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -28,12 +28,11 @@ from agent.host.converge import Actor
 from agent.host.host import Host
 from agent.linux import clock, unixsocket
 from agent.linux.peercred import peer_of
-from agent.model.assignment import AppReport
-from agent.model.ids import NAME_EXPECTED, HostName, ProcessName, is_name
-from agent.model.units import iso
+from agent.model.ids import NAME_EXPECTED, ProcessName, is_name
+from agent.model.units import say_duration
 from agent.web.bounds import RUNNER_LIMITS
 from agent.web.errors import errors_as_json
-from agent.wire.control import BEAT_S, GROUP, SOCKET, AgentStatus, Link, Progress, Row, WentBack
+from agent.wire.control import BEAT_S, GROUP, SOCKET, AgentStatus, Link, Progress, WentBack, rows
 from agent.wire.messages import TailLogs
 from agent.wire.tailed import records
 
@@ -123,13 +122,15 @@ class Routes:
         app, environment = request.query.get("app"), request.query.get("environment")
         if app is not None:
             self._host.find(app, environment)
-        rows = [
+        is_wide = _number(request, "figures", 0) == 1
+        figures = await self._host.figures(app, environment) if is_wide else ()
+        shown = [
             row
             for told in self._host.reports()
             if app in (None, told.app) and environment in (None, told.environment)
-            for row in _rows(self._host.name, told)
+            for row in rows(self._host.name, told, figures)
         ]
-        return web.Response(body=msgspec.json.encode(rows), content_type="application/json")
+        return web.Response(body=msgspec.json.encode(shown), content_type="application/json")
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         """Records of instances, each with the host's name, as a coordinator gives them."""
@@ -222,7 +223,7 @@ class Routes:
         deadline = anyio.current_time() + patience_s
         while (found := look()).left and not found.failure:
             if anyio.current_time() >= deadline:
-                yield replace(found, failure=f"not done within {patience_s:.0f} s")
+                yield replace(found, failure=f"not done within {say_duration(round(patience_s * 1000))}")
                 return
             yield found
             with anyio.move_on_after(min(BEAT_S, max(0.0, deadline - anyio.current_time()))):
@@ -269,23 +270,6 @@ def _instances(request: web.Request) -> tuple[ProcessName | None, int | None]:
 def _check(actor: Actor, process: ProcessName | None, slot: int | None) -> None:
     if missing := unknown(actor.state, process, slot):
         raise NotFoundError(f"{missing} of {actor.key.app} on this host", "See `rollway ps` on this host.")
-
-
-def _rows(host: HostName, told: AppReport) -> Iterator[Row]:
-    for one in told.instances:
-        yield Row(
-            host=host,
-            app=told.app,
-            environment=told.environment,
-            release=one.release,
-            process=one.process,
-            instance=one.name,
-            pid=one.pid,
-            state=one.state,
-            since=iso(one.since_ms),
-            restarts=one.restarts,
-            detail=one.detail,
-        )
 
 
 def _answer(value: Struct) -> web.Response:

@@ -18,7 +18,7 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
-from agent.decisions.swap import plan
+from agent.decisions.swap import plan, scale
 from agent.decisions.swap.hand import aim
 from agent.decisions.swap.state import (
     AdminEnded,
@@ -57,6 +57,7 @@ from agent.host.takeup import take_up
 from agent.linux import clock
 from agent.model.assignment import AdminReport, Assignment, ReleaseRef
 from agent.model.ids import ProcessName, RolloutId
+from agent.model.process import AppSpec
 from agent.model.units import Instant
 from agent.supervisor.launchable import InstanceKey
 
@@ -141,6 +142,8 @@ class Actor:
             wanted |= {process.name for process in self.state.spec.processes if process.listen}
         elif not wanted:
             return "nothing is ready yet"
+        if wanted and not (wanted := {name for name in wanted if scale.count(self.state, name)}):
+            return "every process type that listens is scaled to 0"
         none_ready = sorted(name for name in wanted if not admitted.get(name))
         return f"no instance of {', '.join(none_ready)} is ready" if none_ready else ""
 
@@ -275,15 +278,19 @@ class Actor:
                 self._log.error("release cannot be prepared", release=ref.name, reason=str(error))
                 return Prepared(release=ref, failure=str(error))
             else:
-                assignment = aim(self.state)
-                is_for_later = assignment is not None and assignment.release != ref
-                # Before anything moves is the time to say so; what is to run now is tried for ever.
-                lacking = await self._services.supervisor.no_room() if is_for_later else ""
+                lacking = await self._lacking(ref, release.spec)
                 return Prepared(release=ref, failure=lacking) if lacking else Prepared(release=ref, spec=release.spec)
             await anyio.sleep(pause_s * random.uniform(1, 1.25))  # noqa: S311 - so that hosts do not ask all at once
             if ref not in plan.releases(aim(self.state)):
                 return None
             pause_s = min(pause_s * 2, FETCH_AGAIN_S_MAX)
+
+    async def _lacking(self, ref: ReleaseRef, spec: AppSpec) -> str:
+        """What a release for later cannot have here, told before anything moves; what is to run is tried for ever."""
+        assignment = aim(self.state)
+        if assignment is None or assignment.release == ref:
+            return ""
+        return await self._services.supervisor.refusal(spec.processes)
 
     async def _run_admin(self, action: RunAdmin, assignment: Assignment) -> None:
         rollout = RolloutId(action.rollout)

@@ -30,6 +30,7 @@ from agent.host.tails import tail
 from agent.linux.fdstore import FdStore, Inherited
 from agent.model import ids
 from agent.model.assignment import AppReport, Assignment, ReleaseRef
+from agent.model.figures import InstanceFigures
 from agent.model.ids import AppName, EnvironmentName, ProcessName
 from agent.model.process import ProcessType, StopPolicy
 from agent.model.roles import AgentSettings
@@ -171,6 +172,12 @@ class Host:
     def tail(self, ask: TailLogs) -> AsyncGenerator[TailLines, None]:
         """The newest records of instances and, if asked, those to come."""
         return tail(self._services.supervisor, ask)
+
+    async def figures(self, app: str | None, environment: str | None) -> tuple[InstanceFigures, ...]:
+        """What instances use of this host, of one app or of all."""
+        return await self._services.supervisor.figures(
+            None if app is None else AppName(app), None if environment is None else EnvironmentName(environment)
+        )
 
     def unready(self, app: str, environment: str | None = None) -> str | None:
         """Why a balancer is to send nothing for `app`; empty when it may; None: no such app here."""

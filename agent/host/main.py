@@ -31,7 +31,7 @@ from agent.host.tails import tail
 from agent.link import tls
 from agent.link.dial import Dialer
 from agent.link.fetch import Fetcher
-from agent.linux import cgroup, clock, fdstore, service, sockets, spawn, unixsocket
+from agent.linux import cgroup, clock, fdstore, orphans, service, sockets, spawn, unixsocket
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.journal import Journal
 from agent.model.address import parse_address
@@ -63,6 +63,8 @@ def run(settings: AgentSettings) -> None:
     """Be the agent, until asked to end. Raises RollwayError when it cannot start."""
     inherited = fdstore.inherited(os.environ)
     spawn.keep_own_fds()
+    orphans.become_subreaper()
+    orphans.reap_for_ever()
     anyio.run(serve, settings, inherited, backend_options={"use_uvloop": True})
 
 
@@ -129,6 +131,7 @@ class Agent:
             on_assign=self._host.assign,
             tail=lambda ask: tail(self._supervisor, ask),
             leases=self._host.leases,
+            measure=self._supervisor.figures,
             on_connected=self._linked,
         )
         self._health = Health(

@@ -68,6 +68,8 @@ class _Record(Struct, frozen=True):
     mark: str
     pid: int | None = None
     start_time: int | None = None
+    main_pid: int | None = None
+    main_start_time: int | None = None
     cgroup: str | None = None
     instance: _Kept | None = None
 
@@ -77,6 +79,8 @@ class Orphan(Struct, frozen=True):
 
     record: Path
     tree: Tree
+    pid: int
+    """Of its main process."""
     start_time: int
     machine: InstanceMachine
     signalled: bool
@@ -138,8 +142,8 @@ class _Drain:
 
     async def run(self) -> tuple[int, ...]:
         tree, handle = self._orphan.tree, None
-        if tree.pid != NO_PID:
-            handle = pidfd.open_pidfd(tree.pid, self._orphan.start_time)
+        if self._orphan.pid != NO_PID:
+            handle = pidfd.open_pidfd(self._orphan.pid, self._orphan.start_time)
         if handle is None:  # its main process is gone: what it left behind has nobody to tell it to end
             self._survivors = await end_tree(tree)
         else:
@@ -154,7 +158,7 @@ class _Drain:
     async def _drain(self, handle: int) -> None:
         orphan, machine, wake = self._orphan, self._orphan.machine, None
         events = deque[Event](
-            [Adopted(pid=orphan.tree.pid, signalled=orphan.signalled), StopAsked(linger_ms=orphan.linger_ms)]
+            [Adopted(pid=orphan.pid, signalled=orphan.signalled), StopAsked(linger_ms=orphan.linger_ms)]
         )
         while machine.state != "stopped":
             event = events.popleft() if events else await _next(handle, wake)
@@ -208,6 +212,9 @@ def _find(folder: Path) -> Iterator[Orphan]:
 def _orphan(path: Path, record: _Record) -> Orphan:
     kept = record.instance or _Kept()
     pid = record.pid if record.pid is not None and record.start_time is not None else NO_PID
+    main, main_start_time = pid, record.start_time or 0
+    if record.main_pid is not None and record.main_start_time is not None:
+        main, main_start_time = record.main_pid, record.main_start_time
     return Orphan(
         record=path,
         tree=Tree(
@@ -215,9 +222,11 @@ def _orphan(path: Path, record: _Record) -> Orphan:
             start_time=record.start_time,
             mark=record.mark,
             cgroup=Path(record.cgroup) if record.cgroup else None,
+            main=(main, main_start_time) if main != pid else None,
         ),
-        start_time=record.start_time or 0,
-        machine=_machine(kept, pid),
+        pid=main,
+        start_time=main_start_time,
+        machine=_machine(kept, main),
         signalled=kept.signalled,
         linger_ms=kept.linger_ms,
         after=kept.type.after,

@@ -254,7 +254,7 @@ class Routes:
 
 def _speaks_http(process: ProcessType) -> bool:
     probes = (process.probes.startup, process.probes.readiness, process.probes.liveness)
-    return any(probe is not None and isinstance(probe.check, HttpCheck) for probe in probes)
+    return any(probe is not None and isinstance(probe.check, HttpCheck) and not probe.check.tls for probe in probes)
 
 
 def _by_group(lefts: Iterable[adopt.Left]) -> dict[tuple[ProcessName, Address], list[adopt.Left]]:

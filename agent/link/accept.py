@@ -1,8 +1,9 @@
 """The coordinator's end of the link: one WebSocket per host, named by the host's certificate.
 
-Rules: a host is who its certificate says, and its hello must say the same; the newest connection of a host replaces
-the older one. Of each app and environment only the newest assignment waits to be sent. One slow host delays itself
-alone: it has its own sender, and log lines that nobody takes in time are dropped and counted.
+Rules: a host is who its certificate says, and its hello must say the same; its address is the one that it says it has,
+else the one that it comes from. The newest connection of a host replaces the older one. Of each app and environment
+only the newest assignment waits to be sent. One slow host delays itself alone: it has its own sender, and log lines
+that nobody takes in time are dropped and counted.
 Not handled here: what reports mean and what is assigned; the `Listener` knows.
 """
 
@@ -21,15 +22,18 @@ from agent.errors import RefusedError, RollwayError, UnreachableError, Verificat
 from agent.link.channel import CLOSE_S, HEARTBEAT_S, Channel
 from agent.link.tls import Peer
 from agent.model.assignment import Assignment, HostReport
-from agent.model.ids import HostName
+from agent.model.figures import InstanceFigures
+from agent.model.ids import AppName, EnvironmentName, HostName
 from agent.model.lease import LeaseAnswer, LeaseAsk
 from agent.model.units import Milliseconds
 from agent.wire import messages
 from agent.wire.messages import (
     PROTOCOL,
     AnswerLeases,
+    AskFigures,
     AskLeases,
     Assign,
+    FiguresTold,
     FromCoordinator,
     Hello,
     Report,
@@ -42,6 +46,8 @@ from agent.wire.messages import (
 from agent.wire.session import CoordinatorSide, speaks
 
 HELLO_S: Final = 10.0
+FIGURES_S: Final = 3.0
+"""How long a host may take to tell what its instances use."""
 TAIL_BYTES_MAX: Final = 1 << 20
 TAILS_PER_HOST_MAX: Final = 32
 _AGENTS_PER_S: Final = 650
@@ -100,13 +106,28 @@ class Tail:
         return TailLines(tail=0, lines=(), dropped=dropped) if dropped else None
 
 
+class Figuring:
+    """What one host tells of its instances, part by part."""
+
+    def __init__(self) -> None:
+        self.found: list[InstanceFigures] = []
+        self.done = anyio.Event()
+
+    def put(self, part: FiguresTold) -> None:
+        self.found += part.instances
+        if not part.more:
+            self.done.set()
+
+
 class _Connection:
     """One host's connection: what it has said, and what waits to be said to it."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, *, tells_figures: bool) -> None:
         self.channel = channel
         self.side = CoordinatorSide()
         self.tails: dict[int, Tail] = {}
+        self.figures: dict[int, Figuring] = {}
+        self.tells_figures = tells_figures
         self._controls: list[FromCoordinator] = []
         self._waiting = anyio.Event()
 
@@ -114,7 +135,7 @@ class _Connection:
         self.side = self.side.assign(assignment)
         self._waiting.set()
 
-    def say(self, message: TailLogs | StopTail | AnswerLeases) -> None:
+    def say(self, message: TailLogs | StopTail | AskFigures | AnswerLeases) -> None:
         self._controls.append(message)
         self._waiting.set()
 
@@ -140,6 +161,7 @@ class Links:
         self._greeting: dict[Channel, str] = {}
         """Who was let in and has not said hello yet."""
         self._tail_ids = count(1)
+        self._ask_ids = count(1)
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
     def is_connected(self, host: HostName) -> bool:
@@ -183,6 +205,23 @@ class Links:
             if connection.tails.pop(number, None) is not None:
                 connection.say(StopTail(tail=number))
 
+    async def figures(
+        self, host: HostName, app: AppName | None, environment: EnvironmentName | None
+    ) -> tuple[InstanceFigures, ...]:
+        """What the instances of one host use; nothing of one that does not answer soon, or knows not how."""
+        connection = self._connections.get(host)
+        if connection is None or not connection.tells_figures:
+            return ()
+        number, figuring = next(self._ask_ids), Figuring()
+        connection.figures[number] = figuring
+        connection.say(AskFigures(ask=number, app=app, environment=environment))
+        try:
+            with anyio.move_on_after(FIGURES_S):
+                await figuring.done.wait()
+        finally:
+            connection.figures.pop(number, None)
+        return tuple(figuring.found)
+
     async def handle(self, request: web.Request, peer: Peer, *, lives_s: float) -> web.WebSocketResponse:
         """Serve the connection of the agent `peer` to its end, at most until its certificate has expired."""
         socket = web.WebSocketResponse(
@@ -202,7 +241,8 @@ class Links:
                 finally:
                     del self._greeting[channel]
                 if hello is not None:
-                    await self._serve(hello, channel)
+                    address = hello.address or _seen_at(request)
+                    await self._serve(replace(hello, address=address), channel)
         except* RollwayError as errors:
             channel.lost(str(errors.exceptions[0]))
             self._log.warning("link refused", host=peer.name, reason=channel.reason)
@@ -212,7 +252,7 @@ class Links:
         return socket
 
     async def _serve(self, hello: Hello, channel: Channel) -> None:
-        host, connection = hello.host, _Connection(channel)
+        host, connection = hello.host, _Connection(channel, tells_figures=hello.tells_figures)
         if (older := self._connections.pop(host, None)) is not None:
             older.channel.end("the host has connected again")
         spread_ms = max(1_000, len(self._connections) * 1_000 // _AGENTS_PER_S)
@@ -230,6 +270,8 @@ class Links:
             for tail in connection.tails.values():
                 tail.end()
             connection.tails.clear()
+            for figuring in connection.figures.values():
+                figuring.done.set()
             if self._connections.get(host) is connection:
                 del self._connections[host]
                 self._listener.disconnected(host)
@@ -239,11 +281,7 @@ class Links:
         while (frame := await channel.receive()) is not None:
             match messages.decode_from_agent(frame):
                 case Report(report=report):
-                    if report.host != host:
-                        raise VerificationError(f"{host} reported for {report.host}")
-                    if (side := connection.side.reported(report)) is not None:
-                        connection.side = side
-                        self._listener.reported(report)
+                    self._reported(host, connection, report)
                 case AskLeases() as ask:
                     await self._answer(host, connection, ask)
                 case TailLines(tail=number) as batch:
@@ -252,8 +290,18 @@ class Links:
                 case TailEnd(tail=number):
                     if (tail := connection.tails.pop(number, None)) is not None:
                         tail.end()
+                case FiguresTold(ask=number) as part:
+                    if (figuring := connection.figures.get(number)) is not None:
+                        figuring.put(part)
                 case Hello():
                     raise VerificationError(f"{host} said hello twice")
+
+    def _reported(self, host: HostName, connection: _Connection, report: HostReport) -> None:
+        if report.host != host:
+            raise VerificationError(f"{host} reported for {report.host}")
+        if (side := connection.side.reported(report)) is not None:
+            connection.side = side
+            self._listener.reported(report)
 
     async def _answer(self, host: HostName, connection: _Connection, ask: AskLeases) -> None:
         """What an older connection of the host asked says nothing of what it has now."""
@@ -261,6 +309,11 @@ class Links:
             answers = await self._listener.lease_asks(host, ask.asks)
             if answers is not None:
                 connection.say(AnswerLeases(number=ask.number, answers=answers))
+
+
+def _seen_at(request: web.BaseRequest) -> str:
+    """Where it comes from; an IPv4 address as such, though it came to a socket of both families."""
+    return (request.remote or "").removeprefix("::ffff:")
 
 
 def _size_bytes(batch: TailLines) -> int:

@@ -2,7 +2,7 @@
 
 Rules: it never ends by itself; a lost link is dialled again after a random pause, each time at the next coordinator.
 Reports are the newest truth, not a queue: one that was overtaken is never sent.
-Not handled here: what an assignment means, and which log lines there are; both come in as functions.
+Not handled here: what an assignment means, which log lines and figures there are; they come in as functions.
 """
 
 import ssl
@@ -23,12 +23,16 @@ from agent.errors import RefusedError, VerificationError
 from agent.link.channel import HEARTBEAT_S, Channel
 from agent.link.enrol import why_refused
 from agent.model.assignment import AppReport, Assignment, HostReport
+from agent.model.figures import InstanceFigures
+from agent.model.ids import AppName, EnvironmentName
 from agent.model.units import Milliseconds
 from agent.wire import messages
 from agent.wire.messages import (
     AnswerLeases,
+    AskFigures,
     AskLeases,
     Assign,
+    FiguresTold,
     Hello,
     Report,
     StopTail,
@@ -43,6 +47,7 @@ CONNECT_S: Final = 10.0
 REPORT_SPACING_S: Final = 0.2
 REPORT_PERIOD_S: Final = 15.0
 TAILS_MAX: Final = 32
+FIGURES_PER_FRAME: Final = 500
 _SPREAD_MS: Final = 1_000
 _PAUSE_MS_MAX: Final = 30_000
 
@@ -51,6 +56,7 @@ LEASE_TURNS: Final = 3
 
 Assigned = Callable[[Assignment], Awaitable[None]]
 Tail = Callable[[TailLogs], AsyncGenerator[TailLines, None]]
+Measure = Callable[[AppName | None, EnvironmentName | None], Awaitable[tuple[InstanceFigures, ...]]]
 
 
 class LeaseSide(Protocol):
@@ -96,12 +102,13 @@ class Dialer:
         rng: Random,
         on_assign: Assigned,
         tail: Tail,
+        measure: Measure | None = None,
         leases: LeaseSide | None = None,
         on_connected: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._coordinators = tuple(coordinators)
-        self._tls, self._hello, self._rng = tls, hello, rng
-        self._on_assign, self._tail, self._on_connected = on_assign, tail, on_connected
+        self._tls, self._hello, self._rng = tls, replace(hello, tells_figures=measure is not None), rng
+        self._on_assign, self._tail, self._measure, self._on_connected = on_assign, tail, measure, on_connected
         self._side, self._leases, self._lease_ms = AgentSide(), leases, 0
         self._apps: tuple[AppReport, ...] | None = None
         self._changed = anyio.Event()
@@ -231,6 +238,8 @@ class Dialer:
                 case AnswerLeases() as answer:
                     if self._leases is not None:
                         await self._leases.answered(answer)
+                case AskFigures() as wanted:
+                    group.start_soon(self._send_figures, channel, wanted)
                 case Welcome():
                     raise VerificationError("welcomed twice")
 
@@ -263,6 +272,12 @@ class Dialer:
                         await channel.send(messages.encode(part))
         del tails[ask.tail]
         await channel.send(messages.encode(TailEnd(tail=ask.tail)))
+
+    async def _send_figures(self, channel: Channel, wanted: AskFigures) -> None:
+        found = await self._measure(wanted.app, wanted.environment) if self._measure is not None else ()
+        for start in range(0, max(1, len(found)), FIGURES_PER_FRAME):
+            part, more = found[start : start + FIGURES_PER_FRAME], start + FIGURES_PER_FRAME < len(found)
+            await channel.send(messages.encode(FiguresTold(ask=wanted.ask, instances=part, more=more)))
 
 
 def cut(batch: TailLines) -> Iterator[TailLines]:

@@ -9,6 +9,9 @@ delegated to it: below its own, controllers that are on for them would keep syst
 
 import errno
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -16,7 +19,7 @@ AGENT_UNIT: Final = "rollway-agent.service"
 APPS_UNIT: Final = "rollway-apps.service"
 HOLDER: Final = "holder"
 """The leaf of the process that holds the unit of the apps up. No instance has this name: theirs have dots."""
-CONTROLLERS: Final = ("cpu", "memory", "pids")
+CONTROLLERS: Final = ("cpu", "io", "memory", "pids")
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
@@ -93,6 +96,22 @@ def create(root: Path, name: str) -> Path:
     return leaf
 
 
+def renew(root: Path, name: str) -> Path:
+    """Make the leaf `name` with nothing set and nothing counted; one in which something lives stays as it is."""
+    remove(root / name)
+    return create(root, name)
+
+
+@contextmanager
+def trial(root: Path) -> Iterator[Path]:
+    """A leaf for a moment, to find out what can be set in leaves of `root`."""
+    leaf = Path(tempfile.mkdtemp(prefix="trial-", dir=root))
+    try:
+        yield leaf
+    finally:
+        leaf.rmdir()
+
+
 def write(folder: Path, key: str, value: str) -> None:
     """Set a limit such as `memory.max`, or switch a controller on: OSError where the host cannot."""
     (folder / key).write_text(value, "ascii")
@@ -114,12 +133,29 @@ def oom_kills(leaf: Path) -> int:
     return next((int(value) for key, value in pairs if key == "oom_kill"), 0)
 
 
+def cpu_ms(leaf: Path) -> int | None:
+    """The processor time of all that ever ran in the leaf; None where it is gone."""
+    pairs = (line.split() for line in _read(leaf / "cpu.stat").splitlines())
+    return next((int(value) // 1_000 for key, value in pairs if key == "usage_usec"), None)
+
+
+def number(leaf: Path, key: str) -> int | None:
+    """A file of one number, such as `memory.current`; None where its controller is not on, or the leaf is gone."""
+    text = _read(leaf / key).strip()
+    return int(text) if text.isdigit() else None
+
+
 def kill(leaf: Path) -> None:
     """Send SIGKILL to everything in the leaf and below it, at once."""
     try:
         write(leaf, "cgroup.kill", "1")
     except FileNotFoundError:
         return  # nothing is left of it
+
+
+def leaves(folder: Path, prefix: str) -> list[Path]:
+    """The leaves below a folder whose paths in it begin so; none where it is gone."""
+    return sorted(folder.glob(f"{prefix}*/"))
 
 
 def remove(leaf: Path) -> bool:

@@ -14,11 +14,9 @@ from typing import Final
 PIPE_BYTES: Final = 256 * 1024
 
 
-def make(path: Path, owner: tuple[int, int] | None = None) -> None:
-    """Make a FIFO of mode 0600 for `owner` (uid, gid), so that the instance can open /dev/stdout again."""
+def make(path: Path) -> None:
+    """Make a FIFO of mode 0600, so that the instance whose own it is can open /dev/stdout again."""
     os.mkfifo(path, 0o600)
-    if owner is not None:
-        os.chown(path, *owner)
 
 
 def open_reader(path: Path) -> int:

@@ -2,7 +2,9 @@
 
 Rules: with a leaf of cgroup v2 by `cgroup.kill`, without by looking for members again and again until none is found
 (each look may race with a fork; what is new is found by the next). Every signal goes to a pidfd whose start time was
-compared. Who cannot be looked for, because no descriptor is left, is not gone: that is waited out.
+compared. Who cannot be looked for, because no descriptor is left, is not gone: that is waited out. What is run beside
+an instance, to probe it, ends with it at the latest, but is none of its processes: in a leaf below its leaf, or by the
+mark `APART` besides its own.
 Not handled here: the stop signal, which goes to the main process alone.
 """
 
@@ -22,6 +24,7 @@ from agent.model.units import Milliseconds
 
 NO_PID: Final = -1
 """Names no process and no session, whereas 0 would name everybody's."""
+APART: Final = "ROLLWAY_PROBE="
 LOOK_AGAIN_S: Final = 0.005
 LOOK_AGAIN_AT_MOST_S: Final = 0.2
 
@@ -38,14 +41,24 @@ class Tree(Struct, frozen=True, kw_only=True):
     """Of the main process; None where nobody knows, and then the number alone says who it is."""
     mark: str
     cgroup: Path | None = None
+    main: tuple[int, int] | None = None
+    """Number and start time of another process that has become the main one; it may lead a session of its own."""
 
 
 def members(tree: Tree) -> list[procfs.Process]:
-    """Who lives. A number is not given anew while a session has it: where somebody else has it, both are gone."""
+    """Who lives of the instance itself."""
+    return _found(tree, APART)
+
+
+def _found(tree: Tree, apart: str = "") -> list[procfs.Process]:
+    """A number is not given anew while a session has it: where somebody else has it, both are gone."""
     started = procfs.start_time(tree.pid)
     is_others = None not in (tree.start_time, started) and started != tree.start_time
     pid = NO_PID if is_others else tree.pid
-    return procfs.tree(pid, pid, tree.mark)
+    roots = [pid]
+    if tree.main is not None and procfs.start_time(tree.main[0]) == tree.main[1]:
+        roots.append(tree.main[0])
+    return procfs.tree(roots, pid, tree.mark, apart)
 
 
 async def end_tree(tree: Tree, deadline_ms: Milliseconds = 5_000) -> tuple[int, ...]:
@@ -83,7 +96,7 @@ def _kill_once(tree: Tree) -> bool:
     if tree.cgroup is not None and not cgroup.is_empty(tree.cgroup):
         cgroup.kill(tree.cgroup)
         return True
-    found = members(tree) if tree.cgroup is None else []
+    found = _found(tree) if tree.cgroup is None else []
     for member in found:
         handle = pidfd.open_pidfd(member.pid, member.start_time)
         if handle is not None:
@@ -93,7 +106,7 @@ def _kill_once(tree: Tree) -> bool:
 
 
 def pids(tree: Tree) -> tuple[int, ...]:
-    """Who lives of it now. Without cgroup v2 it walks /proc: call it in a thread."""
+    """Who lives of the instance itself now. Without cgroup v2 it walks /proc: call it in a thread."""
     if tree.cgroup is not None:
         return tuple(cgroup.pids(tree.cgroup))
     return tuple(member.pid for member in members(tree))

@@ -44,19 +44,30 @@ def is_notify_socket(fd: int) -> bool:
 
 
 def bind(path: Path) -> socket.socket:
-    """Hear at `path`, our own user alone; what was there is replaced. Raises OSError, naming it."""
+    """Hear at `path`, our own user alone; what was there is replaced, its owner kept. Raises OSError, naming it."""
     if not can_bind(path):
         raise OSError(errno.ENAMETOOLONG, "the path of a socket may have 107 bytes", str(path))
+    owner = _owner(path)
     path.unlink(missing_ok=True)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         made.bind(str(path))
         path.chmod(0o600)
+        os.chown(path, *owner)
     except OSError:
         made.close()
         raise
     return made
+
+
+def _owner(path: Path) -> tuple[int, int]:
+    """Of what is there; where nothing is, -1, which changes nothing."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return -1, -1
+    return found.st_uid, found.st_gid
 
 
 def look(sock: socket.socket) -> Said | None:

@@ -2,7 +2,8 @@
 
 Rules: nothing polls; whoever waits watches the fd. An exit is collected once, by the one who supervises: that reaps.
 A process that is not our child (adopted after the agent's restart) is reaped by its parent; then the kernel tells the
-status from 6.15 on, and before that it is unknown: a value of its own, never 0.
+status from 6.15 on, and before that it is unknown: a value of its own, never 0. What a process has used is known of a
+child only.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import resource
 import select
 import signal
 import struct
@@ -19,7 +21,8 @@ from typing import Final
 import anyio
 from msgspec import Struct
 
-from agent.linux import procfs
+from agent.linux import orphans, procfs
+from agent.model.units import Bytes, Milliseconds
 
 REAPED_WITHIN_S: Final = 1.0
 _PIDFD_GETFD: Final = 438
@@ -29,11 +32,22 @@ _PIDFD_INFO: Final = struct.Struct("=QQ11Ii")
 _PIDFD_INFO_EXIT: Final = 1 << 3
 
 
+class Used(Struct, frozen=True):
+    """What a process has used in its life, with those of its children that it has waited for."""
+
+    cpu_ms: Milliseconds
+    max_rss_bytes: Bytes | None
+    """None: no more than we have had ourselves, whose peak a process inherits until it executes another program."""
+
+
 class ExitStatus(Struct, frozen=True):
     """How a process ended: by exit `code`, by `signal`, or (both None) nobody can tell any more."""
 
     code: int | None = None
     signal: int | None = None
+    dumped_core: bool = False
+    used: Used | None = None
+    """None where it was not our child."""
 
 
 UNKNOWN_EXIT: Final = ExitStatus()
@@ -90,14 +104,14 @@ def send_signal(pidfd: int, number: int) -> bool:
 def collect(pidfd: int) -> ExitStatus | None:
     """Take the exit status without waiting: None where the process lives, or is a zombie that its parent must reap."""
     try:
-        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+        seen = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if seen is None:
+            return None
+        # The number is its own until it is reaped; only wait4(2), which knows no pidfd, tells what it has used.
+        _, status, usage = orphans.reap(seen.si_pid)
     except ChildProcessError:
         return _status_of_other(pidfd)
-    if result is None:
-        return None
-    if result.si_code == os.CLD_EXITED:
-        return ExitStatus(code=result.si_status)
-    return ExitStatus(signal=result.si_status)
+    return _status(status, _used(usage))
 
 
 async def exited(pidfd: int) -> None:
@@ -152,9 +166,19 @@ def _status_of_other(pidfd: int) -> ExitStatus | None:
     mask, *_, status = _PIDFD_INFO.unpack(request)
     if not mask & _PIDFD_INFO_EXIT:
         return UNKNOWN_EXIT
+    return _status(status)
+
+
+def _status(status: int, used: Used | None = None) -> ExitStatus:
     if os.WIFSIGNALED(status):
-        return ExitStatus(signal=os.WTERMSIG(status))
-    return ExitStatus(code=os.WEXITSTATUS(status))
+        return ExitStatus(signal=os.WTERMSIG(status), dumped_core=os.WCOREDUMP(status), used=used)
+    return ExitStatus(code=os.WEXITSTATUS(status), used=used)
+
+
+def _used(usage: resource.struct_rusage) -> Used:
+    is_its_own = usage.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cpu_ms = round((usage.ru_utime + usage.ru_stime) * 1_000)
+    return Used(cpu_ms=cpu_ms, max_rss_bytes=usage.ru_maxrss * 1_024 if is_its_own else None)
 
 
 def _is_gone(pidfd: int) -> bool:

@@ -8,11 +8,13 @@ event loop they are called through `anyio.to_thread`.
 
 import errno
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from msgspec import Struct
+
+K = TypeVar("K")
 
 _PROC: Final = Path("/proc")
 _COMMAND_CHARACTERS_MAX: Final = 200
@@ -28,6 +30,14 @@ class Process(Struct, frozen=True):
     start_time: int
 
 
+class Stat(Struct, frozen=True, kw_only=True):
+    """What one process uses; its time in ticks, that of children that it has waited for with it."""
+
+    cpu_ticks: int
+    threads: int
+    rss_pages: int
+
+
 class Owner(Struct, frozen=True):
     """A process that holds a socket, for people."""
 
@@ -37,11 +47,16 @@ class Owner(Struct, frozen=True):
 
 def process(pid: int) -> Process | None:
     """Give what /proc says of one process, zombies too, or None where there is none."""
-    if (stat := _read(pid, "stat")) is None:
+    if (fields := _stat_fields(pid)) is None:
         return None
-    text = stat.decode("latin-1")
-    fields = text[text.rindex(")") + 2 :].split()  # the name before may hold spaces and parentheses
     return Process(pid, fields[0], int(fields[1]), int(fields[3]), int(fields[19]))
+
+
+def stat(pid: int) -> Stat | None:
+    """What one process uses, or None where there is none."""
+    if (fields := _stat_fields(pid)) is None:
+        return None
+    return Stat(cpu_ticks=sum(map(int, fields[11:15])), threads=int(fields[17]), rss_pages=int(fields[21]))
 
 
 def start_time(pid: int) -> int | None:
@@ -54,20 +69,49 @@ def processes() -> dict[int, Process]:
     return {pid: found for pid in _pids() if (found := process(pid))}
 
 
-def tree(pid: int, session: int, mark: str) -> list[Process]:
-    """The living processes of one instance: descendants of `pid`, its session, and those that carry its mark.
+def tree(roots: Collection[int], session: int, mark: str, apart: str = "") -> list[Process]:
+    """The living processes of one instance: `roots` and their descendants, its session, those that carry its mark.
 
-    `mark` is an entry of their environment, NAME=VALUE. None of the three is enough: a daemon leaves the session and
-    loses its parents, a child may empty its environment. Their descendants belong to it too. The caller itself, and
-    what is above it, never does.
+    `mark` is an entry of their environment, NAME=VALUE; who has one that begins with `apart` does not carry it. None of
+    the three is enough: a daemon leaves the session and loses its parents, a child may empty its environment. Their
+    descendants belong to it too. The caller itself, and what is above it, never does.
     """
     found = processes()
-    members = {pid} | {one.pid for one in found.values() if one.session == session or _is_marked(one.pid, mark)}
+    carry = {one.pid for one in found.values() if one.session == session or _is_marked(one.pid, mark, apart)}
+    members = {*roots, *carry}
     kept = _ancestors(os.getpid(), found)
     members -= kept
     while grown := {one.pid for one in found.values() if one.parent in members} - members - kept:
         members |= grown
     return [found[member] for member in sorted(members) if member in found and found[member].state not in "ZX"]
+
+
+def trees(known: Mapping[K, tuple[int, str]]) -> dict[K, list[int]]:
+    """The same for many instances in one walk, as numbers: each by its main process, which leads its session, and mark.
+
+    For people: who seems to belong to two is counted with one of them.
+    """
+    found = processes() if known else {}
+    owners = {pid: key for key, (pid, _) in known.items() if pid in found}
+    sessions = {pid: key for key, (pid, _) in known.items()}
+    marks = {mark.encode(): key for key, (_, mark) in known.items()}
+    kept = _ancestors(os.getpid(), found)
+    for one in found.values():
+        if one.pid not in owners and one.pid not in kept:
+            owner = sessions[one.session] if one.session in sessions else _marked_as(one.pid, marks)
+            if owner is not None:
+                owners[one.pid] = owner
+    while grown := {
+        one.pid: owners[one.parent]
+        for one in found.values()
+        if one.pid not in owners and one.pid not in kept and one.parent in owners
+    }:
+        owners |= grown
+    members: dict[K, list[int]] = {key: [] for key in known}
+    for pid, key in owners.items():
+        if found[pid].state not in "ZX":
+            members[key].append(pid)
+    return members
 
 
 def marks(prefix: str) -> set[str]:
@@ -116,9 +160,24 @@ def _pids() -> Iterator[int]:
     return (int(name) for name in os.listdir(_PROC) if name.isdigit())  # noqa: PTH208 - Path.iterdir costs ten times as much
 
 
-def _is_marked(pid: int, mark: str) -> bool:
+def _stat_fields(pid: int) -> list[str] | None:
+    if (read := _read(pid, "stat")) is None:
+        return None
+    text = read.decode("latin-1")
+    return text[text.rindex(")") + 2 :].split()  # the name before may hold spaces and parentheses
+
+
+def _marked_as(pid: int, marks: Mapping[bytes, K]) -> K | None:
     environ = _read(pid, "environ")
-    return environ is not None and mark.encode() in environ.split(b"\0")
+    entries = environ.split(b"\0") if environ is not None else ()
+    return next((marks[entry] for entry in entries if entry in marks), None)
+
+
+def _is_marked(pid: int, mark: str, apart: str) -> bool:
+    environ = _read(pid, "environ")
+    if environ is None or mark.encode() not in (entries := environ.split(b"\0")):
+        return False
+    return not (apart and any(entry.startswith(apart.encode()) for entry in entries))
 
 
 def _read(pid: int, name: str) -> bytes | None:

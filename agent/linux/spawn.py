@@ -2,7 +2,8 @@
 
 `posix_spawn` starts a tiny `sh` (new session, default signals, empty mask, stdin a gate, listening sockets from fd 3
 on). It waits at the gate until limits are set from outside, joins its cgroup, sets umask, folder and LISTEN_PID, and
-execs the command, over `setpriv` where the user changes: one pid from the first to the last.
+execs the command, over `setpriv` where the user changes or no privilege may be gained: one pid from the first to the
+last.
 
 Rules: every own fd is CLOEXEC (Python's default; for inherited ones `keep_own_fds` at the agent's start), so that the
 process has 0, 1, 2, its sockets and nothing else. The environment is exactly the given one and LISTEN_PID. What can be
@@ -24,13 +25,17 @@ from typing import Final
 
 from msgspec import Struct
 
-from agent.linux import pidfd, procfs
+from agent.linux import orphans, pidfd, procfs
 from agent.linux.executable import ExecFailure, Identity, resolve
 
 SHELL: Final = "/bin/sh"
 SETPRIV: Final = "/usr/bin/setpriv"
 SHELL_FAILED: Final = 125
 OPEN_FILES: Final = 65_536
+_STATUS: Final = Path("/proc/self/status")
+_NR_OPEN: Final = Path("/proc/sys/fs/nr_open")
+_CAP_SYS_RESOURCE: Final = 24
+_OOM_SCORE: Final = Path("/proc/self/oom_score_adj")
 _SHELLS_OWN: Final = frozenset({"_", "IFS", "LINENO", "OLDPWD", "OPTIND", "PPID", "PWD", "SHLVL"})
 # Positional: cgroup or "", umask, folder, whether sockets are passed, then the command.
 _SCRIPT: Final = f"""
@@ -86,22 +91,22 @@ def spawn(launch: Launch, known: Callable[[Launched], None] = lambda _: None) ->
     gate, opener = os.pipe2(os.O_CLOEXEC)
     with _closing(gate, opener):
         try:
-            pid = _start_shell(launch, command, gate)
+            pid = orphans.start(lambda: _start_shell(launch, command, gate))
         except OSError as error:
             return ExecFailure(error.errno or errno.EIO, f"cannot start {SHELL}")
         try:
             handle = os.pidfd_open(pid)
         except OSError as error:
             os.kill(pid, signal.SIGKILL)  # our child, whose exit nobody has collected: the number is its own still
-            os.waitpid(pid, 0)
+            _reap(pid)
             return ExecFailure(error.errno or errno.EIO, "cannot watch the process")
-        if (refused := _limit(pid, launch.rlimits)) is not None:
-            _abandon(handle)
+        if (refused := _limit(pid, launch.rlimits) or _expose(pid)) is not None:
+            _abandon(pid, handle)
             return refused
         try:
             started = procfs.start_time(pid) or 0
         except OSError as error:
-            _abandon(handle)
+            _abandon(pid, handle)
             return ExecFailure(error.errno or errno.EIO, error.filename)
         launched = Launched(pid, handle, started)
         known(launched)
@@ -124,6 +129,14 @@ def raise_open_files() -> Rlimits:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, OPEN_FILES)), hard))
     return {resource.RLIMIT_NOFILE: (soft, hard)}
+
+
+def open_files_max() -> int:
+    """How many a process that we start may have. Root in a container often may not raise limits."""
+    status = dict(line.split(":\t", 1) for line in _STATUS.read_text().splitlines() if ":\t" in line)
+    if int(status["CapEff"], 16) >> _CAP_SYS_RESOURCE & 1:
+        return int(_NR_OPEN.read_text())
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 def can_pass(name: str) -> bool:
@@ -170,6 +183,16 @@ def _limit(pid: int, rlimits: Rlimits) -> ExecFailure | None:
     return None
 
 
+def _expose(pid: int) -> ExecFailure | None:
+    """What keeps us from being chosen when memory runs out is ours alone: whom nobody may kill no limit holds."""
+    try:
+        if int(_OOM_SCORE.read_text()) < 0:
+            Path(f"/proc/{pid}/oom_score_adj").write_text("0")
+    except OSError as error:
+        return ExecFailure(error.errno or errno.EIO, "cannot set oom_score_adj")
+    return None
+
+
 def _privileges(launch: Launch) -> list[str]:
     """The words of `setpriv` before the command, none where nothing changes."""
     words = ["--no-new-privs"] if launch.no_new_privs else []
@@ -200,8 +223,14 @@ def _closing(*fds: int) -> Iterator[None]:
             os.close(fd)
 
 
-def _abandon(handle: int) -> None:
+def _abandon(pid: int, handle: int) -> None:
     """End a sh that still waits at its gate."""
     pidfd.send_signal(handle, signal.SIGKILL)
-    os.waitid(os.P_PIDFD, handle, os.WEXITED)
+    _reap(pid)
     os.close(handle)
+
+
+def _reap(pid: int) -> None:
+    """Wait for the end of a child that was killed."""
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    orphans.reap(pid)

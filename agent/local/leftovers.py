@@ -37,12 +37,12 @@ def _pids() -> Iterator[int]:
 
 def _kill(pid: int, borne: bytes) -> bool:
     """Kill the process if it is marked: looked at again once it is held, for its number may mean another by then."""
-    if not _bears(pid, borne):
+    if not bears(pid, borne):
         return False
     with suppress(ProcessLookupError):
         held = os.pidfd_open(pid)
         try:
-            if _bears(pid, borne):
+            if bears(pid, borne):
                 signal.pidfd_send_signal(held, signal.SIGKILL)
                 return True
         finally:
@@ -50,7 +50,8 @@ def _kill(pid: int, borne: bytes) -> bool:
     return False
 
 
-def _bears(pid: int, borne: bytes) -> bool:
+def bears(pid: int, borne: bytes) -> bool:
+    """Whether an entry of its environment begins so; `borne` is a NUL and that beginning."""
     try:
         return borne in b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:

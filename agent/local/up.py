@@ -160,8 +160,9 @@ class _Up:
         async with anyio.create_task_group() as tasks:
             await tasks.start(stdout.run)
             async with anyio.create_task_group() as readers:
-                for child in (self._coordinator, *self._agents):
-                    readers.start_soon(_pass_on, child, stdout)
+                readers.start_soon(_pass_on, self._coordinator, stdout, None)
+                for child in self._agents:
+                    readers.start_soon(_pass_on, child, stdout, child.name)
             await stdout.flush()
             tasks.cancel_scope.cancel()
 
@@ -206,16 +207,23 @@ class _Up:
             _say(f"killed what an agent left behind: {', '.join(map(str, killed))}")
 
 
-async def _pass_on(child: Child, stdout: Stdout) -> None:
-    """Whole lines only: those of several children share one output."""
+async def _pass_on(child: Child, stdout: Stdout, host: str | None) -> None:
+    """Whole lines only: those of several children share one output. What an agent writes is marked with its host."""
     rest = b""
     await anyio.wait_readable(child.output)
     while chunk := os.read(child.output, _CHUNK_BYTES):
         lines, newline, rest = (rest + chunk).rpartition(b"\n")
-        await stdout.write(lines + newline)
+        await stdout.write(marked(lines + newline, host))
         await anyio.wait_readable(child.output)
-    await stdout.write(rest)
+    await stdout.write(marked(rest, host))
     os.close(child.output)
+
+
+def marked(lines: bytes, host: str | None) -> bytes:
+    """`lines` with the host's name in front in each JSON object, as journald adds it on a real host."""
+    if host is None:
+        return lines
+    return (b"\n" + lines).replace(b'\n{"', b'\n{"host":"%b","' % host.encode())[1:]
 
 
 async def _until_ready(child: Child) -> None:

@@ -5,7 +5,7 @@ or only the last of several, changes nothing. Assignments are ordered by (epoch,
 only.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -66,6 +66,10 @@ class Assignment(Struct, frozen=True, kw_only=True):
         return Overrides(counts=self.counts, listen=self.listen, linger_ms=self.linger_ms)
 
 
+SLOW_START_MS: Final = 30_000
+"""An instance that takes longer to become ready is not as disposable as it is to be: every swap waits for it."""
+
+
 class InstanceReport(Struct, frozen=True, kw_only=True):
     process: ProcessName
     slot: int
@@ -75,6 +79,8 @@ class InstanceReport(Struct, frozen=True, kw_only=True):
     since_ms: Milliseconds
     """Wall clock of the host when the instance entered `state`."""
     restarts: int
+    start_ms: Milliseconds | None = None
+    """From the launch of its present process until it was ready first."""
     detail: str = ""
     """Why it is not ready, in words for a person."""
 

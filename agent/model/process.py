@@ -8,7 +8,7 @@ from typing import Literal
 from msgspec import Struct
 
 from agent.model.ids import AppName, ProcessName
-from agent.model.units import Milliseconds
+from agent.model.units import Bytes, Milliseconds
 
 SwapOrder = Literal["start-first", "stop-first"]
 WhenNoneReady = Literal["wait", "refuse"]
@@ -23,7 +23,10 @@ class HttpCheck(Struct, frozen=True, kw_only=True, tag="http"):
     """GET `path` on the instance; ok when the status lies in `status_from..status_to`. The kubelet's semantics."""
 
     path: str
+    tls: bool = False
+    """Over TLS, whoever the certificate is for and whoever made it."""
     host: str | None = None
+    """The Host header, and with TLS the name that is asked for; None: the instance's address."""
     headers: tuple[tuple[str, str], ...] = ()
     status_from: int = 200
     status_to: int = 399
@@ -33,6 +36,12 @@ class TcpCheck(Struct, frozen=True, kw_only=True, tag="tcp"):
     """Ok when the instance accepts a connection (on its slot, or on `port` of the host's own address)."""
 
     port: int | None = None
+
+
+class ExecCheck(Struct, frozen=True, kw_only=True, tag="exec"):
+    """Run `command` beside the instance, as the type's own command is run; ok when it exits with code 0 in time."""
+
+    command: str
 
 
 class NotifyCheck(Struct, frozen=True, kw_only=True, tag="notify"):
@@ -46,7 +55,7 @@ class NotifyCheck(Struct, frozen=True, kw_only=True, tag="notify"):
 class Probe(Struct, frozen=True, kw_only=True):
     """One probe: what it asks, when it begins, how often, how long it waits, how many results in a row decide."""
 
-    check: HttpCheck | TcpCheck | NotifyCheck
+    check: HttpCheck | TcpCheck | ExecCheck | NotifyCheck
     initial_delay_ms: Milliseconds = 0
     period_ms: Milliseconds = 10_000
     timeout_ms: Milliseconds = 1_000
@@ -88,6 +97,32 @@ class RestartPolicy(Struct, frozen=True, kw_only=True):
     crash_loop: CrashLoop = CrashLoop()
 
 
+class Limits(Struct, frozen=True, kw_only=True):
+    """Bounds of each instance, with all that it starts; None: no bound. Of cgroup v2, but for `open_files` (rlimit)."""
+
+    memory_bytes: Bytes | None = None
+    """Beyond it the kernel ends the whole instance."""
+    memory_high_bytes: Bytes | None = None
+    """Beyond it the instance is slowed and its memory reclaimed."""
+    cpu_milli: int | None = None
+    """Thousandths of a processor."""
+    tasks: int | None = None
+    """Processes and threads."""
+    io_weight: int | None = None
+    """Its share of a busy disk, beside 100 of who says nothing."""
+    open_files: int | None = None
+    """Of each process."""
+    best_effort: bool = False
+    """Whether it runs where the host cannot keep a bound; otherwise it is refused there."""
+
+
+class Sandbox(Struct, frozen=True, kw_only=True):
+    """What an instance may not do. None of them ever gains privileges by what it executes."""
+
+    user: str | None = None
+    """Of the host, with its groups; None: the agent's own."""
+
+
 class ProcessType(Struct, frozen=True, kw_only=True):
     """A command with a count per host and the policies under which its instances live."""
 
@@ -114,6 +149,8 @@ class ProcessType(Struct, frozen=True, kw_only=True):
     stop: StopPolicy = StopPolicy()
     restart: RestartPolicy = RestartPolicy()
     probes: Probes = Probes()
+    limits: Limits = Limits()
+    sandbox: Sandbox = Sandbox()
 
 
 class ReleaseCommand(Struct, frozen=True, kw_only=True):

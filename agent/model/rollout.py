@@ -63,6 +63,8 @@ class HostStep(Struct, frozen=True, kw_only=True):
     before: Overrides | None = None
     """What it ran with when the rollout began: that stays until it moves, and comes back with stable."""
     reason: str = ""
+    slow_starts_ms: dict[str, Milliseconds] = {}
+    """By name the instances of the new release that took long to become ready, and how long: for people."""
     aside: str = ""
     """Why it takes no part: a person `pinned` a release there, or `drained` the host. It is neither moved nor waited
     for, and gets what the environment runs when it takes part again."""

@@ -18,6 +18,8 @@ _MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 _SIZE: Final = re.compile(r"(\d+)(B|KiB|MiB|GiB|TiB)")
 _BYTES: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _LARGEST: Final = 2**53
+_LARGER_FROM: Final = 2
+"""A larger unit is taken from so many of it on: 90 s, not 1.5 min."""
 
 
 class Instant(Struct, frozen=True, order=False):
@@ -58,8 +60,18 @@ def parse_size(text: str) -> Bytes:
 
 
 def show_duration(milliseconds: Milliseconds) -> str:
-    """The shortest exact spelling that `parse_duration` reads back."""
+    """The shortest exact spelling that `parse_duration` reads back: how a settings file has it."""
     for unit in ("h", "m", "s"):
         if milliseconds and milliseconds % _MS[unit] == 0:
             return f"{milliseconds // _MS[unit]}{unit}"
     return f"{milliseconds}ms"
+
+
+def say_duration(milliseconds: Milliseconds) -> str:
+    """How long, in a sentence for a person: `250 ms`, `4.4 s`, `10 min`. What must be exact is a number of its own."""
+    if 0 < milliseconds < _MS["s"]:
+        return f"{milliseconds} ms"
+    for unit, word in (("h", "h"), ("m", "min")):
+        if round(milliseconds / _MS[unit], 1) >= _LARGER_FROM:
+            return f"{round(milliseconds / _MS[unit], 1):g} {word}"
+    return f"{round(milliseconds / _MS['s'], 1):g} s"

@@ -9,7 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
 from agent.model.address import parse_address
-from agent.model.process import AppSpec, HttpCheck, Probe, ProcessType, TcpCheck
+from agent.model.process import AppSpec, ExecCheck, HttpCheck, Probe, ProcessType, TcpCheck
 from agent.settings.source import MISSING, Source, show_text, show_value
 
 FD: Final = "{fd}"
@@ -105,9 +105,12 @@ def _check_total(process: ProcessType, source: Source) -> None:
 
 def _check_probe(process: ProcessType, kind: str, probe: Probe, source: Source) -> None:
     at = ("process", process.name, "probe", kind)
+    if isinstance(probe.check, ExecCheck):
+        _check_command(probe.check.command, (*at, "exec"), source, shell=process.shell, has_fd=False)
     if not process.listen:
         if isinstance(probe.check, HttpCheck):
-            raise source.error((*at, "http"), f"process.{process.name}.listen, which an http probe asks", "no listen")
+            way = "https" if probe.check.tls else "http"
+            raise source.error((*at, way), f"process.{process.name}.listen, which an {way} probe asks", "no listen")
         if isinstance(probe.check, TcpCheck) and probe.check.port is None:
             raise source.error((*at, "tcp"), "a port, since the process type has no listen", "true")
     if kind != "readiness" and probe.successes != 1:

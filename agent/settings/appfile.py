@@ -9,7 +9,9 @@ from agent.model.process import (
     BuildSteps,
     ConfigKey,
     CrashLoop,
+    ExecCheck,
     HttpCheck,
+    Limits,
     NotifyCheck,
     OnPartition,
     Probe,
@@ -20,6 +22,7 @@ from agent.model.process import (
     RestartPolicy,
     RestartWhen,
     RollbackRule,
+    Sandbox,
     StopPolicy,
     SwapOrder,
     TcpCheck,
@@ -32,6 +35,7 @@ from agent.settings.kinds import (
     BOOLEAN,
     COMMAND,
     COUNT,
+    CPU,
     DURATION,
     HEADER_NAME,
     HEADER_VALUE,
@@ -42,11 +46,13 @@ from agent.settings.kinds import (
     TCP_PORT,
     TRUE,
     URL_PATH,
+    USER_NAME,
     Kind,
     duration,
     integer,
     list_of,
     one_of,
+    size,
     text_where,
 )
 from agent.settings.source import MISSING
@@ -58,11 +64,13 @@ SCHEMA: Final = Schema(
         "build": "run exclude",
         "release": "command timeout rollback",
         "process.*": "command shell count listen bind surge swap when_none_ready after total singleton on_partition",
+        "process.*.limits": "memory memory_high cpu tasks io_weight open_files enforce",
+        "process.*.sandbox": "user",
         "process.*.stop": "linger signal grace",
         "process.*.restart": "policy first_delay base_delay max_delay reset_after",
         "process.*.restart.crash_loop": "restarts within",
         "process.*.probe.startup|readiness|liveness": (
-            "http host status tcp notify initial_delay period timeout successes failures"
+            "http https host status tcp exec notify initial_delay period timeout successes failures"
         ),
         "process.*.probe.startup|readiness|liveness.headers": "*",
         "process.*.probe.liveness": "grace",
@@ -71,9 +79,8 @@ SCHEMA: Final = Schema(
     planned={
         "": "verify",
         "build": "assets",
-        "process.*": "limits sandbox",
+        "process.*.sandbox": "writable",
         "process.*.stop": "notice",
-        "process.*.probe.startup|readiness|liveness": "https exec",
     },
 )
 
@@ -83,6 +90,8 @@ _UNASKED: Final[dict[ProbeKind, str]] = {
     "liveness": "timeout successes initial_delay",
 }
 """Keys that mean nothing where a process speaks by itself."""
+_MEMORY: Final = size("1MiB", "64TiB")
+_ENFORCE: Final = one_of("required", "best-effort")
 _BIND: Final[Kind[Bind]] = one_of("fd", "port")
 _SWAP: Final[Kind[SwapOrder]] = one_of("start-first", "stop-first")
 _WHEN_NONE_READY: Final[Kind[WhenNoneReady]] = one_of("wait", "refuse")
@@ -150,6 +159,8 @@ def _process(name: ProcessName, table: Table) -> ProcessType:
         stop=_stop(table.table("stop")),
         restart=_restart(table.table("restart")),
         probes=_probes(table.table("probe")),
+        limits=_limits(table.table("limits")),
+        sandbox=Sandbox(user=table.table("sandbox").find("user", USER_NAME)),
     )
 
 
@@ -161,6 +172,21 @@ def _check_singleton(table: Table, *, singleton: bool) -> None:
     for key in ("count", "surge", "total"):
         if singleton and key in table:
             raise table.error(key, "nothing beside singleton = true: there is one in the whole environment", f'"{key}"')
+
+
+def _limits(table: Table) -> Limits:
+    limits = Limits(
+        memory_bytes=table.find("memory", _MEMORY),
+        memory_high_bytes=table.find("memory_high", _MEMORY),
+        cpu_milli=table.find("cpu", CPU),
+        tasks=table.find("tasks", POSITIVE),
+        io_weight=table.find("io_weight", integer(1, 10_000)),
+        open_files=table.find("open_files", integer(16)),
+        best_effort=table.get("enforce", _ENFORCE, "required") == "best-effort",
+    )
+    if limits.memory_bytes is not None and (limits.memory_high_bytes or 0) > limits.memory_bytes:
+        raise table.error("memory_high", "no more than memory", "more")
+    return limits
 
 
 def _stop(table: Table) -> StopPolicy:
@@ -209,14 +235,16 @@ def _probe(table: Table, kind: ProbeKind) -> Probe:
     )
 
 
-def _check(table: Table, kind: ProbeKind) -> HttpCheck | TcpCheck | NotifyCheck:
-    ways = [way for way in ("http", "tcp", "notify") if way in table]
+def _check(table: Table, kind: ProbeKind) -> HttpCheck | TcpCheck | ExecCheck | NotifyCheck:
+    ways = [way for way in ("http", "https", "tcp", "exec", "notify") if way in table]
     if len(ways) > 1:
-        raise table.error(ways[1], "one of http, tcp and notify", " and ".join(ways))
-    if "http" not in ways:
+        raise table.error(ways[1], "one of http, https, tcp, exec and notify", " and ".join(ways))
+    if not {"http", "https"}.intersection(ways):
         for key in ("host", "headers", "status"):
             if ways and key in table:
-                raise table.error(key, f"nothing beside {ways[0]}: only an http probe has it", f'"{key}"')
+                raise table.error(key, f"nothing beside {ways[0]}: only an http or https probe has it", f'"{key}"')
+    if "exec" in ways:
+        return ExecCheck(command=table.need("exec", COMMAND))
     if "tcp" in ways:
         return TcpCheck(port=table.need("tcp", TCP_PORT))
     if "notify" in ways:
@@ -225,12 +253,13 @@ def _check(table: Table, kind: ProbeKind) -> HttpCheck | TcpCheck | NotifyCheck:
                 raise table.error(key, f"nothing beside notify in a {kind} probe: nobody is asked", f'"{key}"')
         table.need("notify", TRUE)
         return NotifyCheck()
-    if "http" not in table:
-        raise table.error("http", f"{URL_PATH.expected}, tcp = true or notify = true", MISSING)
+    if not ways:
+        raise table.error("http", f"{URL_PATH.expected}, tcp = true, exec or notify = true", MISSING)
     default = HttpCheck(path="/")
     low, high = table.get("status", STATUS_RANGE, (default.status_from, default.status_to))
     return HttpCheck(
-        path=table.need("http", URL_PATH),
+        path=table.need(ways[0], URL_PATH),
+        tls="https" in ways,
         host=table.find("host", HEADER_VALUE),
         headers=tuple(table.table("headers").items(HEADER_NAME, HEADER_VALUE)),
         status_from=low,

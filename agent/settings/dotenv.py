@@ -6,6 +6,7 @@ secret.
 """
 
 import re
+from collections.abc import Collection
 from typing import Final
 
 from agent.errors import SettingsError
@@ -19,8 +20,8 @@ _ESCAPE: Final = re.compile(r"\\(.)")
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "$": "$", "'": "'"}
 
 
-def load_dotenv(text: str, file: str) -> dict[str, str]:
-    """The variables that `text` sets, in its order. Raises SettingsError."""
+def load_dotenv(text: str, file: str, beside: Collection[str] = ()) -> dict[str, str]:
+    """The variables that `text` sets, in its order. A name of `beside` may be none of config. Raises SettingsError."""
     variables: dict[str, str] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -29,7 +30,7 @@ def load_dotenv(text: str, file: str) -> dict[str, str]:
         if match is None or "\0" in line:
             raise SettingsError(file, "", "a line such as KEY=value", "another one", number)
         key = match[1]
-        if not is_config_key(key):
+        if not is_config_key(key) and key not in beside:
             raise SettingsError(file, key, CONFIG_KEY_EXPECTED, "a name that config cannot have", number)
         if key in variables:
             raise SettingsError(file, key, "each key once", "a second value", number)

@@ -23,6 +23,7 @@ MAX_COUNT: Final = 500
 _PERCENT: Final = re.compile(r"(100|[1-9][0-9]?)%")
 _URL_PATH: Final = re.compile(r"/[!-~]*")
 _FILE_PATH: Final = re.compile(r"/(?!(?:.*/)?\.\.(?:/|$))[^\n]*")
+_USER_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?")  # as useradd(8) takes it
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _STATUS: Final = re.compile(r"[1-5][0-9]{2}(-[1-5][0-9]{2})?")
@@ -147,6 +148,13 @@ def _boolean(value: object) -> bool:
     raise ValueError
 
 
+def _cpu(value: object) -> int:
+    """Thousandths of a processor."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.01 <= value <= 1_024:  # noqa: PLR2004
+        raise ValueError
+    return round(value * 1_000)
+
+
 def _share(value: object) -> Share:
     if isinstance(value, str) and (percent := _PERCENT.fullmatch(value)):
         return Share(percent=int(percent[1]))
@@ -195,8 +203,10 @@ ADDRESS: Final = text(ADDRESS_EXPECTED, lambda value: str(parse_address(value)))
 IP: Final = text('an IP address such as "10.0.0.5"', _ip)
 HEADER_NAME: Final = text_where("the name of an HTTP header", _HEADER_NAME.fullmatch)
 URL_PATH: Final = text_where('a path such as "/ready"', _URL_PATH.fullmatch)
+USER_NAME: Final = text_where("the name of a user of the hosts", _USER_NAME.fullmatch)
 FILE_PATH: Final = text_where('an absolute path such as "/var/lib/rollway"', _FILE_PATH.fullmatch)
 COORDINATOR_URL: Final = text_where('a URL such as "https://rollway.example:7070"', _is_coordinator_url)
 SHARE: Final = Kind('a number of hosts from 1, or "1%" to "100%"', _share)
+CPU: Final = Kind("processors, from 0.01 to 1024", _cpu)
 TCP_PORT: Final = Kind("true, or a port from 1 to 65535", _tcp_port)
 STATUS_RANGE: Final = text('a range of HTTP statuses such as "200-399"', _status_range)

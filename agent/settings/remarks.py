@@ -41,5 +41,10 @@ def _of_config(spec: AppSpec) -> Iterator[str]:
     for name, key in spec.config.items():
         if not key.required:
             yield f"config.{name}: declared without required = true, so a release that lacks it is not refused"
-        if _SECRET.search(name) and not key.secret:
+        if is_secret(name) and not key.secret:
             yield f"config.{name}: looks like a secret and is not declared secret = true, so it is stored readable"
+
+
+def is_secret(name: str) -> bool:
+    """Whether a config key of that name looks like one that nobody may read."""
+    return _SECRET.search(name) is not None

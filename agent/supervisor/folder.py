@@ -5,6 +5,7 @@ may block the loop, so callers run these in a thread.
 """
 
 import contextlib
+import os
 import secrets
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,12 @@ class Folder:
         for folder in (self.path, self.path.parent):
             folder.chmod(_THROUGH)
         self.tmp.mkdir(mode=0o700)
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """Let another user write what is there by now: its TMPDIR, its output opened again, its notices."""
+        for path in (self.tmp, self.notify, *(self.path / stream for stream in STREAMS)):
+            with contextlib.suppress(FileNotFoundError):  # not every process has notices
+                os.chown(path, uid, gid, follow_symlinks=False)
 
     def show_notice(self) -> None:
         """Raises OSError."""

@@ -110,7 +110,9 @@ class Guards:
                     await to_thread.run_sync(self._remove, name)
 
     async def admit(self, name: LeaseName, process: ProcessType) -> str:
-        """Why nothing of it may be started now; empty when it may, and then it is guarded."""
+        """Why nothing of it may be started now; empty when it may, and then a singleton is guarded."""
+        if not process.singleton:
+            return ""
         until = self.until(name)
         if until is None or keeps_ms(until, process.stop.grace_ms, clock.now()) <= 0:
             return "no lease"

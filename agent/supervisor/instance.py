@@ -6,7 +6,7 @@ The inbox is bounded: probes and watches wait for room, a wish to stop always ha
 
 import errno
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, Literal
 
 import anyio
@@ -14,23 +14,21 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from agent.decisions.process.instance import new, step
+from agent.decisions.process.probe import rhythm
 from agent.decisions.process.state import (
     AcceptLeft,
     Action,
     Adopted,
     CloseProcess,
-    Condition,
     DropNotice,
     Emit,
     Event,
-    Exited,
+    FollowMain,
     KillTree,
     Launched,
     LaunchFailed,
     LaunchNow,
     LaunchWithheld,
-    Level,
-    Noticed,
     Probed,
     ShowNotice,
     Signal,
@@ -47,13 +45,18 @@ from agent.decisions.swap.state import InstanceView
 from agent.errors import RollwayError, unreachable
 from agent.linux import clock
 from agent.linux.executable import ExecFailure
-from agent.model.process import ProbeKind
+from agent.model.process import ExecCheck, ProbeKind
 from agent.model.units import Instant, Milliseconds
+from agent.supervisor.commands import Commands
+from agent.supervisor.exits import exited
+from agent.supervisor.finding import Finding
+from agent.supervisor.gauge import Measured
+from agent.supervisor.hearing import Hearing, Tell
 from agent.supervisor.launchable import Launchable
-from agent.supervisor.prober import Prober, connections_left, whereabouts
+from agent.supervisor.mainprocess import see_off
+from agent.supervisor.prober import Prober, ask_on, connections_left, whereabouts
 from agent.supervisor.process import Plan, Process, Surroundings, resume, start
 from agent.supervisor.records import Kept, Record
-from agent.wire.sdnotify import Notice
 
 INBOX_EVENTS_MAX: Final = 16
 WATCH_S: Final = 0.25
@@ -61,13 +64,8 @@ RECORD_AGAIN_S: Final = 1.0  # a next agent ends what is on no record
 STRANDED: Final = "stranded connections were closed"
 """Told with their number, `connections`; the agent counts them by it."""
 
-STATUS_S: Final = 1.0
-"""So often at most others are told of a new status."""
-STATUS_CHARACTERS_MAX: Final = 200
-
-EXTENSION_MS_MAX: Final = 24 * 3_600_000
+KINDS: Final[tuple[ProbeKind, ...]] = ("startup", "readiness", "liveness")
 Observer = ProbeKind | Literal["connections", "notices"]
-Tell = Callable[[str, Mapping[str, str | int], Level], None]
 
 
 class Instance:
@@ -91,23 +89,30 @@ class Instance:
         self._tell = tell
         self._record = left
         self._unrecorded = False
+        self._unkept: tuple[str, ...] = ()
         kept = left.instance if left else None
         self._machine = kept.machine if kept else new(launchable.terms, clock.now())
-        self._status = ""
-        self._shown = self._seen()
         self._send, self._inbox = anyio.create_memory_object_stream[Event](INBOX_EVENTS_MAX)
+        self._hearing = Hearing(self._send.send, tell, self._publish)
+        self._shown = self._seen()
         self._stop: StopAsked | None = None
         self._wake: Instant | None = None
         self._process: Process | None = None
         self._observers: dict[Observer, anyio.CancelScope] = {}
-        self._dealt_with = anyio.Event()
-        """The last notice is decided upon."""
-        self._shows_status = False
+        self._plan: Plan | None = None
+        """By which the present process was started; read again where an earlier agent has started it."""
+        self._remarks: dict[ProbeKind, str] = {}
         self._prober = Prober(launchable)
+        self._commands = Commands(around, self._planned)
 
     @property
     def view(self) -> InstanceView:
         return self._shown
+
+    @property
+    def measured(self) -> Measured | None:
+        """How what runs of it can be measured; None where nothing does."""
+        return Measured(self._process.tree, self._machine.launched) if self._process is not None else None
 
     def stop(self, linger_ms: Milliseconds | None) -> None:
         """Ask for the drain. Asking again changes nothing."""
@@ -137,7 +142,7 @@ class Instance:
         if self._process is None:
             return Adopted(pid=None)
         self._attend(self._process, tasks)
-        return Adopted(pid=self._process.pid, signalled=kept.signalled)
+        return Adopted(pid=self._process.main.pid, signalled=kept.signalled)
 
     async def _next(self) -> Event:
         if self._stop is not None:
@@ -190,6 +195,8 @@ class Instance:
             mark=tree.mark,
             pid=process.pid if process else None,
             start_time=process.start_time if process else None,
+            main_pid=process.tree.main[0] if process and process.tree.main else None,
+            main_start_time=process.tree.main[1] if process and process.tree.main else None,
             cgroup=str(tree.cgroup) if tree.cgroup else None,
             instance=Kept(
                 release=given.release,
@@ -221,8 +228,9 @@ class Instance:
             launched=machine.launched,
             pid=machine.pid,
             restarts=machine.restarts,
+            start_ms=machine.start_ms,
             crash_looping=machine.history.crash_looping,
-            detail=machine.detail or (self._status if machine.pid is not None else ""),
+            detail=machine.why(self._hearing.status),
             type=self.launchable.type,
         )
 
@@ -239,7 +247,10 @@ class Instance:
                 self._observe(action, tasks)
             case DropNotice():
                 if action.launch == self._machine.launch:
-                    self._dealt_with.set()
+                    self._hearing.dealt_with()
+            case FollowMain():
+                for before in self._process.follow(action.pid) if self._process else ():
+                    tasks.start_soon(see_off, before)
             case AcceptLeft():
                 self._accept_left()
             case Emit():
@@ -249,34 +260,46 @@ class Instance:
         return ()
 
     async def _launch(self, tasks: TaskGroup) -> tuple[Event, ...]:
-        given = self.launchable
+        self._plan = None
         try:
-            config = await given.config() if callable(given.config) else given.config
+            plan = await self._planned()
         except RollwayError as error:
             return (LaunchFailed(errno=errno.EKEYREJECTED, what=str(error), jitter=self._around.jitter()),)
-        plan = Plan(
-            key=given.key,
-            release=given.release.name,
-            command=given.type.command,
-            shell=given.type.shell,
-            cwd=given.cwd,
-            probes=given.type.probes,
-            config=config,
-            listeners=given.listeners,
-            port=given.port,
-        )
         async with self._around.launches:
             if self._stop is not None:
                 stop, self._stop = self._stop, None
                 return stop, LaunchWithheld()
-            if given.type.singleton and (why := await self._around.guards.admit(given.key.lease, given.type)):
+            if why := await self._around.guards.admit(self.launchable.key.lease, self.launchable.type):
                 return (LaunchFailed(errno=errno.EAGAIN, what=why, jitter=self._around.jitter()),)
             process = await start(self._around, plan, tasks)
         if isinstance(process, ExecFailure):
             return (LaunchFailed(errno=process.errno, what=str(process), jitter=self._around.jitter()),)
+        if process.unkept not in ((), self._unkept):  # told once, not at every start
+            unkept = {"limits": " ".join(process.unkept)}
+            self._tell("runs without limits that this host cannot keep", unkept, "warning")
+        self._unkept = process.unkept
         self._process = process
         self._attend(process, tasks)
         return (Launched(pid=process.pid),)
+
+    async def _planned(self) -> Plan:
+        """Raises RollwayError where the config cannot be opened."""
+        if self._plan is None:
+            given = self.launchable
+            self._plan = Plan(
+                key=given.key,
+                release=given.release.name,
+                command=given.type.command,
+                shell=given.type.shell,
+                cwd=given.cwd,
+                limits=given.type.limits,
+                sandbox=given.type.sandbox,
+                probes=given.type.probes,
+                config=await given.config() if callable(given.config) else given.config,
+                listeners=given.listeners,
+                port=given.port,
+            )
+        return self._plan
 
     async def _end(self, action: Signal | ShowNotice | KillTree | CloseProcess) -> None:
         process = self._process
@@ -284,10 +307,11 @@ class Instance:
             unreachable(action)
         match action:
             case Signal():
-                process.signal(action.name)
+                process.main.signal(action.name)
             case ShowNotice():
                 await process.show_notice()
             case KillTree():
+                await self._stop_asking()  # what a probe starts anew would be looked for, and found, for ever
                 if survivors := await process.kill():
                     self._tell("processes survive SIGKILL", {"pids": " ".join(map(str, survivors))}, "warning")
             case CloseProcess():
@@ -297,11 +321,18 @@ class Instance:
                 if not await process.close():
                     self._tell("output is lost: nobody took it", {"pid": process.pid}, "warning")
 
+    async def _stop_asking(self) -> None:
+        """Until nothing is left that asks how the process is."""
+        for kind in KINDS:
+            if kind in self._observers:
+                self._observers.pop(kind).cancel()
+        await self._commands.ended()
+
     def _observe(self, action: StartProbe | StopProbe | WatchConnections, tasks: TaskGroup) -> None:
         match action:
             case StartProbe(kind=kind):
                 self._observers[kind] = anyio.CancelScope()
-                tasks.start_soon(self._probe, kind, self._machine.launch, self._observers[kind])
+                tasks.start_soon(self._probe, action, self._machine.launch, self._observers[kind])
             case StopProbe(kind=kind):
                 if kind in self._observers:
                     self._observers.pop(kind).cancel()
@@ -317,58 +348,41 @@ class Instance:
 
     def _attend(self, process: Process, tasks: TaskGroup) -> None:
         """Wait for its end, and hear what it says."""
-        self._status = ""
+        self._hearing.status = ""
         tasks.start_soon(self._await_exit, process)
         if process.notices is not None:
-            self._observers["notices"] = anyio.CancelScope()
-            tasks.start_soon(self._hear, process, self._machine.launch, self._observers["notices"], tasks)
-
-    async def _hear(self, process: Process, launch: int, scope: anyio.CancelScope, tasks: TaskGroup) -> None:
-        """A notice stays where it is until it is decided upon, and that is on record: a next agent finds it there."""
-        notices = process.notices
-        if notices is None:
-            return
-        with scope:
-            while True:
-                notice = await notices.next(process.tree)
-                if notice.status is not None:
-                    self._show_status(notice.status, tasks)
-                self._dealt_with = anyio.Event()
-                await self._send.send(_noticed(notice, launch))
-                await self._dealt_with.wait()
-                notices.drop()
-
-    def _show_status(self, status: str, tasks: TaskGroup) -> None:
-        self._status = "".join(c if c.isprintable() else " " for c in status[:STATUS_CHARACTERS_MAX]).strip()
-        if not self._shows_status:
-            self._shows_status = True
-            tasks.start_soon(self._publish_soon)
-
-    async def _publish_soon(self) -> None:
-        await anyio.sleep(STATUS_S)
-        self._shows_status = False
-        self._publish()
+            scope = self._observers["notices"] = anyio.CancelScope()
+            tasks.start_soon(self._hearing.hear, process, process.notices, self._machine.launch, scope, tasks)
 
     async def _await_exit(self, process: Process) -> None:
-        status = await process.wait()
-        await self._send.send(Exited(code=status.code, signal=status.signal, jitter=self._around.jitter()))
+        await self._send.send(exited(await process.wait(), process, self._around.jitter()))
 
-    async def _probe(self, kind: ProbeKind, launch: int, scope: anyio.CancelScope) -> None:
-        probes = self._machine.terms.probes
+    async def _probe(self, begin: StartProbe, launch: int, scope: anyio.CancelScope) -> None:
+        kind, probes, process = begin.kind, self._machine.terms.probes, self._process
         declared = {"startup": probes.startup, "readiness": probes.readiness, "liveness": probes.liveness}[kind]
-        process = self._process
         if declared is None or process is None:
             return
+
+        async def found(finding: Finding, early: bool) -> None:  # noqa: FBT001 - as the prober tells it
+            detail = finding.detail
+            if finding.silent and self._machine.state == "starting":
+                detail = await whereabouts(self.launchable, process.tree) or detail
+            if finding.remark not in ("", self._remarks.get(kind)):  # told once, not at each period
+                self._remarks[kind] = finding.remark
+                self._tell(f"its {kind} probe passes by a redirect", {"reason": finding.remark}, "warning")
+            await self._send.send(Probed(kind=kind, launch=launch, ok=finding.ok, detail=detail, early=early))
+
+        async def ask() -> Finding | None:
+            if isinstance(declared.check, ExecCheck):
+                return await self._commands.ask(kind, declared.check.command, declared.timeout_ms)
+            return await self._prober.check(declared)
+
+        when = rhythm(begin, declared.period_ms, self._around.jitter())
         with scope:
-            await anyio.sleep(declared.initial_delay_ms / 1_000)
-            while True:
-                due = anyio.current_time() + declared.period_ms / 1_000
-                if (found := await self._prober.check(declared)) is not None:
-                    detail = found.detail
-                    if found.silent and self._machine.state == "starting":
-                        detail = await whereabouts(self.launchable, process.tree) or detail
-                    await self._send.send(Probed(kind=kind, launch=launch, ok=found.ok, detail=detail))
-                await anyio.sleep_until(due)
+            try:
+                await ask_on(ask, declared.period_ms, when, found)
+            except RollwayError as error:  # what an earlier agent has started, without a config to run commands with
+                self._tell(f"its {kind} probe cannot be run", {"reason": str(error)}, "warning")
 
     async def _watch(self, scope: anyio.CancelScope) -> None:
         process = self._process
@@ -381,16 +395,3 @@ class Instance:
                     await anyio.sleep(WATCH_S)
             except OSError as error:
                 self._tell("its connections cannot be seen: it has its whole linger", {"reason": str(error)}, "warning")
-
-
-def _noticed(notice: Notice, launch: int) -> Noticed:
-    condition: Condition | None = None
-    if notice.stopping:
-        condition = "stopping"
-    elif notice.reloading:
-        condition = "reloading"
-    elif notice.ready:
-        condition = "ready"
-    more_us = notice.extend_timeout_us
-    more_ms = None if more_us is None else min(more_us // 1_000, EXTENSION_MS_MAX)
-    return Noticed(launch=launch, condition=condition, watchdog=notice.watchdog, more_ms=more_ms)

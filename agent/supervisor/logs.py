@@ -22,11 +22,11 @@ from msgspec import Struct
 from agent.linux import clock
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.journal import KEPT_BYTES, Journal
-from agent.model.ids import AppName, EnvironmentName
+from agent.model.ids import AppName, EnvironmentName, ReleaseName
 from agent.supervisor.folder import STREAMS
 from agent.supervisor.launchable import InstanceKey
 from agent.supervisor.pipes import Pipe
-from agent.wire.logline import LogLines
+from agent.wire.logline import LogLines, Source
 
 FOLLOWER_BYTES_MAX: Final = 1024 * 1024
 ENDED_JOURNALS_MAX: Final = 64
@@ -48,6 +48,29 @@ class Outlet(Protocol):
 
     async def room(self, journal: Journal) -> None:
         """Wait until the journal may be added to."""
+
+
+class Lines(Protocol):
+    """Cuts one stream into records, each of them a whole line; `LogLines` says what each is for."""
+
+    inside: bool
+
+    @property
+    def rest_bytes(self) -> int: ...
+
+    def feed(self, chunk: bytes, ts: str) -> list[bytes]: ...
+
+    def end(self, ts: str) -> list[bytes]: ...
+
+    def gap(self, dropped: int, ts: str) -> bytes: ...
+
+
+LinesOf = Callable[[Source, bool], Lines]
+"""Gives what cuts the stream of that source; whether its first byte continues a line of which a part is out."""
+
+
+def as_json(source: Source, inside: bool) -> Lines:  # noqa: FBT001 - as `LinesOf` says
+    return LogLines(source, inside=inside)
 
 
 class Mark(Struct, frozen=True, kw_only=True):
@@ -133,7 +156,10 @@ class Logs:
         *,
         drops: bool = False,
         kept_bytes: int = KEPT_BYTES,
+        lines: LinesOf = as_json,
     ) -> None:
+        self.lines: Final = lines
+        """In which form records are."""
         self.drops: Final = drops
         """Whether what finds no room is dropped and counted, instead of keeping its writer waiting."""
         self._kept_bytes: Final = kept_bytes
@@ -236,7 +262,7 @@ class Stream:
     """Reads one FIFO, for one process, in a task of its own. The FIFO never ends by itself: `finish` ends it."""
 
     def __init__(
-        self, logs: Logs, key: InstanceKey, pipe: Pipe, *, marks: Marks, lines: LogLines, tap: Callable[[bytes], None]
+        self, logs: Logs, key: InstanceKey, pipe: Pipe, *, marks: Marks, lines: Lines, tap: Callable[[bytes], None]
     ) -> None:
         self._logs = logs
         self._key = key
@@ -313,3 +339,15 @@ class Stream:
     def abandon(self) -> None:
         """Nobody takes the output: leave the rest unread. Does nothing once all was read."""
         self._life.cancel()
+
+
+def source_of(key: InstanceKey, release: ReleaseName, pid: int, stream: str) -> Source:
+    return Source(
+        app=key.app,
+        env=key.environment,
+        release=release,
+        process=key.process,
+        instance=key.name,
+        pid=pid,
+        stream=stream,
+    )

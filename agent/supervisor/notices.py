@@ -6,6 +6,7 @@ is heard some hundred times a second and waits in its own send.
 """
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ import anyio
 import structlog
 from anyio import to_thread
 
+from agent.decisions.process.state import Condition, Noticed
 from agent.linux import notifysocket
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.killtree import Tree, pids
@@ -20,6 +22,9 @@ from agent.wire.sdnotify import Notice, parse
 
 AT_ONCE: Final = 50
 PAUSE_S: Final = 0.1
+HEARD_OUT_S: Final = 1.0
+"""So long an end waits for what was said before it."""
+EXTENSION_MS_MAX: Final = 24 * 3_600_000
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -29,6 +34,7 @@ class Notices:
         self.path: Final = path
         self._socket: Final = sock
         self._strangers = False
+        self._dropped = anyio.Event()
         self._heard = 0
         self._since_s = 0.0
         self._members: frozenset[int] = frozenset()
@@ -53,15 +59,15 @@ class Notices:
         except OSError:
             return None
 
-    async def next(self, tree: Tree) -> Notice:
-        """Wait for the next word of a process of `tree`."""
+    async def next(self, tree: Callable[[], Tree]) -> Notice:
+        """Wait for the next word of a process of the tree that there is by then."""
         while True:
             said = notifysocket.look(self._socket)
             if said is None:
                 await anyio.wait_readable(self._socket)
                 continue
             await self._take_turn()
-            if await self._is_ours(said.pid, tree):
+            if await self._is_ours(said.pid, tree()):
                 return parse(said.datagram)
             if not self._strangers:
                 self._strangers = True
@@ -86,10 +92,34 @@ class Notices:
     def drop(self) -> None:
         """The word that `next` gave is dealt with."""
         notifysocket.drop(self._socket)
+        self._dropped.set()
+        self._dropped = anyio.Event()
+
+    async def heard_out(self) -> None:
+        """Wait until nothing waits to be heard, while somebody hears; who speaks without end is not waited for."""
+        with anyio.move_on_after(HEARD_OUT_S):
+            while notifysocket.look(self._socket) is not None:
+                await self._dropped.wait()
 
     def close(self, store: FdStore, key: str) -> None:
         store.drop(heard_as(key))
         self._socket.close()
+
+
+def said(notice: Notice, launch: int) -> Noticed:
+    """What a word means for the process of this number."""
+    condition: Condition | None = None
+    if notice.stopping:
+        condition = "stopping"
+    elif notice.reloading:
+        condition = "reloading"
+    elif notice.ready:
+        condition = "ready"
+    more_us = notice.extend_timeout_us
+    more_ms = None if more_us is None else min(more_us // 1_000, EXTENSION_MS_MAX)
+    return Noticed(
+        launch=launch, condition=condition, watchdog=notice.watchdog, more_ms=more_ms, main_pid=notice.main_pid
+    )
 
 
 def heard_as(key: str) -> str:

@@ -1,30 +1,34 @@
 """Asks an instance how it is, over its own slot, and what it still has in hand; answers are findings, never errors.
 
 Rules: every question is bounded by the probe's timeout, and its answer in bytes. HTTP as the kubelet does it: no
-keep-alive, no proxy, redirects followed on the same host only. A listening socket accepts in the kernel, whether or not
-anybody serves it: on a slot a connection counts only once a process has taken it. That we have no descriptor to ask
-with is no finding: no app is ended for what its agent lacks.
+keep-alive, no proxy, any certificate will do, redirects followed on the same host only. A listening socket accepts in
+the kernel, whether or not anybody serves it: on a slot a connection counts only once a process has taken it. That we
+have no descriptor to ask with is no finding: no app is ended for what its agent lacks.
 """
 
 import asyncio
 import contextlib
 import errno
 import os
+import ssl
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final
 
 import aiohttp
 import anyio
 from anyio import to_thread
-from msgspec import Struct
 from yarl import URL
 
+from agent.decisions.process.probe import Rhythm, next_ms
 from agent.decisions.process.state import ConnectionsLeft
 from agent.errors import unreachable
 from agent.linux import inetdiag, procfs, sockets
 from agent.linux.killtree import Tree, members
 from agent.model.address import Address
-from agent.model.process import HttpCheck, NotifyCheck, Probe, TcpCheck
+from agent.model.process import ExecCheck, HttpCheck, NotifyCheck, Probe, TcpCheck
+from agent.model.units import Milliseconds, say_duration
+from agent.supervisor.finding import Finding
 from agent.supervisor.launchable import Launchable, Target
 
 USER_AGENT: Final = "rollway-probe/1"
@@ -34,14 +38,9 @@ LOOK_AGAIN_S: Final = 0.02
 PLACES_MAX: Final = 4
 LOOPBACK: Final = "127.0.0.1"
 CONNECTED: Final = (inetdiag.ESTABLISHED, inetdiag.CLOSE_WAIT)
+Ask = Callable[[], Awaitable[Finding | None]]
+Found = Callable[[Finding, bool], Awaitable[None]]
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-
-
-class Finding(Struct, frozen=True, kw_only=True):
-    ok: bool
-    detail: str = ""
-    silent: bool = False
-    """Nobody answered at all."""
 
 
 class Prober:
@@ -73,7 +72,7 @@ class Prober:
             with anyio.fail_after(probe.timeout_ms / 1_000):
                 return await self._ask(probe.check)
         except TimeoutError:
-            return Finding(ok=False, detail=f"no answer within {probe.timeout_ms} ms", silent=True)
+            return Finding(ok=False, detail=f"no answer within {say_duration(probe.timeout_ms)}", silent=True)
         except aiohttp.ClientConnectorError as error:
             return _cannot_connect(error.os_error)
         except (aiohttp.ClientError, ValueError) as error:
@@ -81,7 +80,7 @@ class Prober:
         except OSError as error:
             return _cannot_connect(error)
 
-    async def _ask(self, check: HttpCheck | TcpCheck | NotifyCheck) -> Finding:
+    async def _ask(self, check: HttpCheck | TcpCheck | ExecCheck | NotifyCheck) -> Finding:
         target = self._launchable.target
         if isinstance(check, TcpCheck) and check.port is not None:
             return await _connect(Target(target.host if target else LOOPBACK, check.port))
@@ -89,7 +88,7 @@ class Prober:
             return Finding(ok=False, detail="it listens nowhere")
         if isinstance(check, HttpCheck):
             return await _get(self._session, check, target)
-        if isinstance(check, NotifyCheck):
+        if isinstance(check, NotifyCheck | ExecCheck):
             unreachable(check)
         return await self._accepts(target)
 
@@ -109,9 +108,26 @@ class Prober:
         return Finding(ok=True)
 
 
+async def ask_on(
+    ask: Ask, period_ms: Milliseconds, when: Rhythm, found: Callable[[Finding, bool], Awaitable[None]]
+) -> None:
+    """Ask until cancelled, one question at a time; `found` hears each finding, and whether it came early."""
+    await anyio.sleep(when.wait_ms / 1_000)
+    due_ms, gap_ms, early = anyio.current_time() * 1_000, when.gap_ms, False
+    while True:
+        if (finding := await ask()) is not None:
+            await found(finding, early)
+        early = gap_ms < period_ms
+        due_ms = due_ms + gap_ms if early else next_ms(due_ms, period_ms, anyio.current_time() * 1_000)
+        gap_ms = period_ms
+        await anyio.sleep_until(due_ms / 1_000)
+
+
 def _cannot_connect(error: OSError) -> Finding | None:
     if procfs.is_shortage(error):
         return None
+    if isinstance(error, ssl.SSLError):
+        return Finding(ok=False, detail=f"no answer over TLS: {(error.reason or 'it ends').replace('_', ' ').lower()}")
     return Finding(ok=False, detail=f"cannot connect: {os.strerror(error.errno or errno.EIO)}", silent=True)
 
 
@@ -122,13 +138,16 @@ async def _connect(target: Target) -> Finding:
 
 
 async def _get(session: aiohttp.ClientSession, check: HttpCheck, target: Target) -> Finding:
-    url = URL.build(scheme="http", host=target.host, port=target.port).join(URL(check.path))
+    url = URL.build(scheme="https" if check.tls else "http", host=target.host, port=target.port).join(URL(check.path))
     headers = {"User-Agent": USER_AGENT, "Accept": "*/*", **dict(check.headers)}
+    name = None
     if check.host is not None:
         headers["Host"] = check.host
+        name = URL.build(scheme="https", authority=check.host).host if check.tls else None
     status = 0
     for _ in range(REDIRECTS_MAX + 1):
-        async with session.get(url, headers=headers, allow_redirects=False) as response:
+        asked = session.get(url, headers=headers, allow_redirects=False, ssl=False, server_hostname=name)
+        async with asked as response:
             await _read_some(response.content)
             status, location = response.status, response.headers.get("Location")
         onward = url.join(URL(location)) if status in _REDIRECTS and location else None
@@ -136,7 +155,9 @@ async def _get(session: aiohttp.ClientSession, check: HttpCheck, target: Target)
         if onward is None or onward.origin() != url.origin():
             break
         url = onward
-    return Finding(ok=check.status_from <= status <= check.status_to, detail=f"{check.path} answered {status}")
+    ok = check.status_from <= status <= check.status_to
+    remark = f"{check.path} answered {status}: a redirect that is not followed" if ok and status in _REDIRECTS else ""
+    return Finding(ok=ok, detail=f"{check.path} answered {status}", remark=remark)
 
 
 async def _read_some(body: aiohttp.StreamReader) -> None:

@@ -8,7 +8,6 @@ it is in the FD store before it runs (`pipes`, `logs`) or right after (its pidfd
 import contextlib
 import errno
 import os
-import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -23,25 +22,30 @@ from agent.decisions.process.probe import is_told, watchdog_ms
 from agent.linux import cgroup, pidfd, procfs
 from agent.linux.executable import ExecFailure
 from agent.linux.fdstore import FdStore, Inherited
-from agent.linux.killtree import NO_PID, Tree, end_tree
+from agent.linux.killtree import APART, NO_PID, Tree, end_tree
 from agent.linux.notifysocket import can_bind
 from agent.linux.pidfd import ExitStatus
-from agent.linux.spawn import Launch, Rlimits, spawn
+from agent.linux.spawn import Launch, Launched, Rlimits, spawn
+from agent.linux.users import User
 from agent.model.ids import ReleaseName
-from agent.model.process import Probes
+from agent.model.process import Limits, ProbeKind, Probes, Sandbox
+from agent.supervisor import limits
 from agent.supervisor.folder import STREAMS, Folder
 from agent.supervisor.guards import Guards
 from agent.supervisor.launchable import InstanceKey, Listener, environment_of, sockets_named, words_of
-from agent.supervisor.logs import Logs, Marks, Stream
+from agent.supervisor.logs import Logs, Marks, Stream, source_of
+from agent.supervisor.mainprocess import MainProcess
 from agent.supervisor.notices import Notices, heard_as
 from agent.supervisor.pipes import Pipe, kept_as
+from agent.supervisor.preflight import user_of
 from agent.supervisor.records import Record, Records
-from agent.wire.logline import LogLines, Source
 
 READ_OUT_S: Final = 5.0
 """So long the output of a process that is gone may wait for its reader."""
 ROOM_S: Final = 10.0
 """So long a start waits for the unit of all instances, which at boot systemd starts right after the agent."""
+PROBES: Final = "probe."
+"""What the leaves of the commands of probes, below the instance's, begin with."""
 NO_ROOM: Final = f"{cgroup.APPS_UNIT} is not started on this host (systemctl enable --now rollway-apps)"
 ROOM_AGAIN_S: Final = 0.05
 
@@ -74,6 +78,18 @@ class Surroundings(Struct, frozen=True, kw_only=True):
         mark = f"ROLLWAY_DRAIN_FILE={self.folder(key).notice}"
         return Tree(pid=pid, start_time=start_time, mark=mark, cgroup=leaf)
 
+    def beside(self, key: InstanceKey, kind: ProbeKind) -> Tree:
+        """How the processes of a probe's command are known, which are none of the instance's."""
+        leaf = self.cgroup_root / str(key) / f"{PROBES}{kind}" if self.cgroup_root else None
+        return Tree(pid=NO_PID, mark=f"{APART}{self.folder(key).path}/{kind}", cgroup=leaf)
+
+    def left_beside(self) -> list[Tree]:
+        """What is left of such commands of an earlier agent. Walks /proc: call it in a thread."""
+        marks = procfs.marks(f"{APART}{self.run_dir}/i/")
+        leaves = cgroup.leaves(self.cgroup_root, f"*/{PROBES}") if self.cgroup_root else []
+        marked = [Tree(pid=NO_PID, mark=mark) for mark in sorted(marks)]
+        return marked + [Tree(pid=NO_PID, mark="", cgroup=leaf) for leaf in leaves]
+
     def marked(self) -> set[InstanceKey]:
         """Of whom processes live, whatever is on record. Walks /proc: call it in a thread."""
         above = f"ROLLWAY_DRAIN_FILE={self.run_dir}/i/"
@@ -92,6 +108,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     config: Mapping[str, str]
     listeners: tuple[Listener, ...] = ()
     port: int | None = None
+    limits: Limits = Limits()
+    sandbox: Sandbox = Sandbox()
     probes: Probes | None = None
     """What it may have to say by sd_notify(3); None: nobody hears it."""
     tap: Callable[[bytes], None] = lambda _chunk: None
@@ -123,17 +141,24 @@ class Process:
         handle: int | None,
         start_time: int | None,
         ways: Ways,
+        unkept: tuple[str, ...] = (),
     ) -> None:
-        self.tree: Final = tree
         self.start_time: Final = start_time
+        self.unkept: Final = unkept
+        """Limits that it has to do without."""
+        self.main: Final = MainProcess(tree, handle)
         self._around = around
         self._key = key
-        self._handle = handle
         self._ways = ways
         self._streams: list[Stream] = []
 
     @property
+    def tree(self) -> Tree:
+        return self.main.tree
+
+    @property
     def pid(self) -> int:
+        """Of the process that was started."""
         return self.tree.pid
 
     def read(self, tasks: TaskGroup, release: ReleaseName, tap: Callable[[bytes], None] = lambda _chunk: None) -> None:
@@ -142,7 +167,7 @@ class Process:
         marks = Marks(logs.journal(self._key))
         for pipe in self._ways.pipes:
             source = source_of(self._key, release, self.pid, pipe.name)
-            lines = LogLines(source, inside=marks[pipe.name].inside)
+            lines = logs.lines(source, marks[pipe.name].inside)
             stream = Stream(logs, self._key, pipe, marks=marks, lines=lines, tap=tap)
             self._streams.append(stream)
             tasks.start_soon(stream.run)
@@ -152,10 +177,13 @@ class Process:
         """What it says of itself; None where nobody hears it."""
         return self._ways.notices
 
-    def signal(self, name: str) -> None:
-        """To the main process alone; if it is gone, nothing."""
-        if self._handle is not None:
-            pidfd.send_signal(self._handle, signal.Signals[name])
+    def follow(self, pid: int) -> tuple[int, ...]:
+        """That is its main process, now and for a next agent. Gives the handle of the one before, to be seen off."""
+        before = self.main.follow(pid)
+        if before is not None and self.main.handle is not None:
+            self._around.store.drop(_pidfd_name(self._key))
+            self._around.store.put(_pidfd_name(self._key), self.main.handle)
+        return before or ()
 
     async def show_notice(self) -> None:
         """Let the drain notice appear; a disk that is full takes the notice away from the app, not the drain."""
@@ -163,7 +191,14 @@ class Process:
             await to_thread.run_sync(self._around.folder(self._key).show_notice)
 
     async def wait(self) -> ExitStatus:
-        return await pidfd.wait_exit(self._handle) if self._handle is not None else pidfd.UNKNOWN_EXIT
+        """Wait for the end of the main process."""
+        return await self.main.wait(self.notices)
+
+    def ran_out_of_memory(self) -> bool:
+        """Whether the kernel killed a part of it, and so all of it, for that: known until it is closed."""
+        with contextlib.suppress(OSError):  # for want of a descriptor nobody can tell
+            return self.tree.cgroup is not None and cgroup.oom_kills(self.tree.cgroup) > 0
+        return False
 
     async def kill(self) -> tuple[int, ...]:
         """SIGKILL to the whole tree; the pids that are still there afterwards."""
@@ -176,32 +211,22 @@ class Process:
                 await stream.finish()
         for stream in self._streams:
             stream.abandon()
-        if self._handle is not None:
-            pidfd.collect(self._handle)  # reaps it where nobody has waited for it
         await to_thread.run_sync(self._leave)
         return not patience.cancelled_caught
 
     def _leave(self) -> None:
         self._ways.close(self._around.store, self._key)
-        if self._handle is not None:
+        if self.main.handle is not None:
             self._around.store.drop(_pidfd_name(self._key))
-            os.close(self._handle)
-        if self.tree.cgroup is not None:
-            with contextlib.suppress(OSError):  # an empty leaf that stays is used again
-                cgroup.remove(self.tree.cgroup)
+        self.main.close()
+        _remove_leaf(self.tree)
         self._around.folder(self._key).remove()
 
 
-def source_of(key: InstanceKey, release: ReleaseName, pid: int, stream: str) -> Source:
-    return Source(
-        app=key.app,
-        env=key.environment,
-        release=release,
-        process=key.process,
-        instance=key.name,
-        pid=pid,
-        stream=stream,
-    )
+def _remove_leaf(tree: Tree) -> None:
+    if tree.cgroup is not None:
+        with contextlib.suppress(OSError):  # an empty leaf that stays is used again
+            cgroup.remove(tree.cgroup)
 
 
 async def start(around: Surroundings, plan: Plan, tasks: TaskGroup) -> Process | ExecFailure:
@@ -242,13 +267,19 @@ def _start(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailur
     for name in STREAMS:
         ways.pipes.append(Pipe.make(folder, around.store, str(key), name))
     ways.notices = _notices(around, plan)
-    leaf = cgroup.create(around.cgroup_root, str(key)) if around.cgroup_root else None
-    launch = _launch(around, plan, ways, leaf)
-    launched = spawn(launch, lambda process: around.store.put(_pidfd_name(key), process.pidfd))
+    leaf = cgroup.renew(around.cgroup_root, str(key)) if around.cgroup_root else None
+    user, unkept = user_of(plan.sandbox), limits.put(leaf, plan.limits)
+    if isinstance(user, str) or limits.refusal(unkept, plan.limits):
+        return ExecFailure(errno=errno.ENOTSUP, what=limits.refusal(unkept, plan.limits) or str(user))
+    if user is not None and user.identity is not None:
+        folder.give_to(user.identity.uid, user.identity.gid)
+    launch = _launch(around, plan, ways, user, (ways.pipes[0].writer, ways.pipes[1].writer))
+    launched = spawn(replace(launch, cgroup=leaf), lambda process: around.store.put(_pidfd_name(key), process.pidfd))
     if isinstance(launched, ExecFailure):
         return launched
     tree = around.tree(key, launched.pid, launched.start_time)
-    return Process(around, key, tree, handle=launched.pidfd, start_time=launched.start_time, ways=ways)
+    start_time = launched.start_time
+    return Process(around, key, tree, handle=launched.pidfd, start_time=start_time, ways=ways, unkept=unkept)
 
 
 def _notices(around: Surroundings, plan: Plan) -> Notices | None:
@@ -263,19 +294,32 @@ def _give_up(around: Surroundings, key: InstanceKey, ways: Ways) -> None:
     for pipe in ways.pipes:
         pipe.close_reader()
     ways.close(around.store, key)
+    _remove_leaf(around.tree(key))
     around.folder(key).remove()
 
 
-def _launch(around: Surroundings, plan: Plan, ways: Ways, leaf: Path | None) -> Launch:
+def start_beside(around: Surroundings, plan: Plan, command: str, tree: Tree, output: int) -> Launched | ExecFailure:
+    """Start a command in the identical surroundings of an instance, but for its sockets and its voice. Blocking."""
+    user = user_of(plan.sandbox)
+    if isinstance(user, str):
+        return ExecFailure(errno=errno.ENOTSUP, what=user)
+    leaf = cgroup.create(tree.cgroup.parent, tree.cgroup.name) if tree.cgroup else None
+    silent = replace(plan, command=command, listeners=(), probes=None)
+    launch = _launch(around, silent, Ways(), user, (output, output))
+    mark, _, value = tree.mark.partition("=")
+    return spawn(replace(launch, cgroup=leaf, env={**launch.env, mark: value}))
+
+
+def _launch(around: Surroundings, plan: Plan, ways: Ways, user: User | None, output: tuple[int, int]) -> Launch:
     folder = around.folder(plan.key)
-    stdout, stderr = (pipe.writer for pipe in ways.pipes)
+    stdout, stderr = output
     hears = {"NOTIFY_SOCKET": str(ways.notices.path)} if ways.notices else {}
     if plan.probes is not None and (within_ms := watchdog_ms(plan.probes)) is not None:
         hears["WATCHDOG_USEC"] = str(within_ms * 1_000)
     return Launch(
         argv=words_of(plan.command, shell=plan.shell, port=plan.port),
         env={
-            **environment_of(plan.key, plan.release, plan.config, plan.port),
+            **environment_of(plan.key, plan.release, {**(user.environment if user else {}), **plan.config}, plan.port),
             **sockets_named(plan.key, len(plan.listeners)),
             "ROLLWAY_DRAIN_FILE": str(folder.notice),
             "TMPDIR": str(folder.tmp),
@@ -285,8 +329,9 @@ def _launch(around: Surroundings, plan: Plan, ways: Ways, leaf: Path | None) -> 
         stdout=stdout,
         stderr=stderr,
         listen=tuple(listener.socket.fileno() for listener in plan.listeners),
-        cgroup=leaf,
-        rlimits=around.rlimits,
+        identity=user.identity if user else None,
+        no_new_privs=True,
+        rlimits=limits.rlimits(plan.limits, around.rlimits),
     )
 
 
@@ -314,11 +359,12 @@ def _resume(around: Surroundings, record: Record) -> Process:
     held = pidfd.pid_of(handle) if handle is not None else None
     if pid is None and held is not None:
         pid, start_time = held
-    elif handle is not None and held is not None and held != (pid, start_time):
-        os.close(handle)  # of an earlier process of this slot
+    main = record.main or ((pid, start_time) if pid is not None and start_time is not None else None)
+    if handle is not None and held is not None and held != main:
+        os.close(handle)  # of an earlier process of this slot, or an earlier main process of this one
         handle = None
-    if handle is None and pid is not None and start_time is not None:
-        handle = pidfd.open_pidfd(pid, start_time)
+    if handle is None and main is not None:
+        handle = pidfd.open_pidfd(*main)
         if handle is not None:
             around.store.drop(_pidfd_name(key))  # of what came back and was not it
             around.store.put(_pidfd_name(key), handle)

@@ -41,13 +41,18 @@ class Kept(Struct, frozen=True, kw_only=True):
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """`pid` is None from the decision to launch until the process is known; then only its mark can find it."""
+    """`pid` is None from the decision to launch until the process is known; then only its mark can find it.
+
+    It is that of the process that was launched; `main_pid` that of another one which has become the main one since.
+    """
 
     key: InstanceKey
     boot_id: str
     mark: str
     pid: int | None = None
     start_time: int | None = None
+    main_pid: int | None = None
+    main_start_time: int | None = None
     cgroup: str | None = None
     instance: Kept | None = None
     """None: an admin process, which does not outlive its agent."""
@@ -56,7 +61,13 @@ class Record(Struct, frozen=True, kw_only=True):
     def tree(self) -> Tree:
         pid = NO_PID if self.pid is None else self.pid
         leaf = Path(self.cgroup) if self.cgroup else None
-        return Tree(pid=pid, start_time=self.start_time, mark=self.mark, cgroup=leaf)
+        return Tree(pid=pid, start_time=self.start_time, mark=self.mark, cgroup=leaf, main=self.main)
+
+    @property
+    def main(self) -> tuple[int, int] | None:
+        if self.main_pid is None or self.main_start_time is None:
+            return None
+        return self.main_pid, self.main_start_time
 
 
 class Unreadable(Struct, frozen=True):

@@ -9,7 +9,7 @@ handled here: which release, and traffic.
 import itertools
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -25,13 +25,17 @@ from agent.linux import cgroup, clock, journal
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.killtree import Tree, end_tree
 from agent.linux.spawn import Rlimits
+from agent.model.figures import InstanceFigures
 from agent.model.ids import AppName, EnvironmentName
+from agent.model.process import ProcessType
 from agent.model.units import Milliseconds
 from agent.supervisor import oneoff
+from agent.supervisor.gauge import Gauge
 from agent.supervisor.guards import Guards
 from agent.supervisor.instance import Instance
 from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey, Launchable
-from agent.supervisor.logs import Follower, Logs, Outlet, matching
+from agent.supervisor.logs import Follower, LinesOf, Logs, Outlet, as_json, matching
+from agent.supervisor.preflight import refusal
 from agent.supervisor.process import NO_ROOM, Surroundings, kept_names, wait_for_room
 from agent.supervisor.records import Record, Records, Unreadable
 
@@ -60,6 +64,7 @@ class Supervisor:
         inherited: Inherited | None = None,
         drops_logs: bool = False,
         ring_bytes: int = journal.KEPT_BYTES,
+        lines: LinesOf = as_json,
         cgroup_root: Path | None = None,
         has_room: Callable[[], bool] = lambda: True,
         rlimits: Rlimits | None = None,
@@ -70,7 +75,7 @@ class Supervisor:
         self._around: Final = Surroundings(
             run_dir=run_dir,
             records=Records(run_dir / "records"),
-            logs=Logs(outlet, store, inherited, drops=drops_logs, kept_bytes=ring_bytes),
+            logs=Logs(outlet, store, inherited, drops=drops_logs, kept_bytes=ring_bytes, lines=lines),
             store=store,
             inherited=inherited,
             guards=Guards(run_dir, cgroup_root),
@@ -88,6 +93,7 @@ class Supervisor:
         self._left: dict[InstanceKey, Record] = {}
         self._tasks: TaskGroup | None = None
         self._numbers = itertools.count(1)
+        self._gauge = Gauge()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """The owner of all that is started; ready once it is known what an earlier agent has left."""
@@ -150,6 +156,7 @@ class Supervisor:
         if key in self._instances:
             invariant(self._instances[key].view.state == "stopped", f"{key} has not stopped")
             del self._instances[key]
+            self._gauge.forget(key)
             self._around.records.remove(key)
             self._around.logs.end(key)
             self._on_change(key.app, key.environment)
@@ -175,15 +182,42 @@ class Supervisor:
         """Read along from now on; `Follower.take` waits for the next records."""
         return self._around.logs.follow(matching(app, environment, process, slot))
 
-    async def no_room(self) -> str:
-        """Why no instance can be started on this host at all, or nothing; waits as long as a boot may need."""
-        return "" if await wait_for_room(self._around) else NO_ROOM
+    async def refusal(self, processes: Iterable[ProcessType]) -> str:
+        """Why instances of these cannot be started on this host, or nothing; waits as long as a boot may need."""
+        if not await wait_for_room(self._around):
+            return NO_ROOM
+        try:
+            return await to_thread.run_sync(refusal, self._around.cgroup_root, processes)
+        except OSError as error:
+            return f"this host cannot tell whether it can start them: {error}"
+
+    async def figures(
+        self, app: AppName | None = None, environment: EnvironmentName | None = None
+    ) -> tuple[InstanceFigures, ...]:
+        """What the instances that run use of the host; none where there is no descriptor left to look with."""
+        running = {
+            key: measured
+            for key, one in self._instances.items()
+            if app in (None, key.app) and environment in (None, key.environment)
+            if (measured := one.measured) is not None
+        }
+        try:
+            found = await self._gauge.read(running)
+        except OSError:
+            return ()
+        return tuple(
+            InstanceFigures(
+                app=key.app, environment=key.environment, process=key.process, slot=key.slot, figures=figures
+            )
+            for key, figures in found.items()
+        )
 
     async def run_once(self, command: AdminCommand) -> AdminExit:
         """Run an admin process to its end; cancelling ends it."""
         return await oneoff.run_once(self._around, command, next(self._numbers))
 
     async def _find_left(self) -> None:
+        await self._end_probes()
         came_back = frozenset(self._around.inherited.names())
         for record in await to_thread.run_sync(lambda: list(self._around.records.left(clock.boot_id()))):
             if isinstance(record, Unreadable):
@@ -200,6 +234,11 @@ class Supervisor:
             if key not in self._left:
                 self._on_event(key, "it runs without a record: it is ended", {}, "warning")
                 await self._ended(self._around.tree(key), key)
+
+    async def _end_probes(self) -> None:
+        """Whom an earlier agent asked by a command hears no answer any more."""
+        for tree in await to_thread.run_sync(self._around.left_beside):
+            await end_tree(tree)
 
     async def _set_aside(self, unreadable: Unreadable) -> None:
         """Nobody can tell what it is to be: end what bears its mark. The host starts anew what is wanted."""

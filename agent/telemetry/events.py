@@ -15,15 +15,15 @@ from structlog.typing import EventDict, WrappedLogger
 Put = Callable[[bytes], None]
 
 
-def configure(put: Put) -> None:
-    """Send every event of this process through `put`, one line each."""
+def configure(put: Put, form: Callable[[EventDict], bytes] | None = None) -> None:
+    """Send every event of this process through `put`, one line each; `form` makes it in the place of JSON."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
             structlog.processors.format_exc_info,
-            _line,
+            _line if form is None else lambda _logger, _method, event: form(event),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=lambda *_: _Sink(put),

@@ -4,12 +4,15 @@ Rules: both ends are of one installation, but perhaps not of one age while it is
 what is not known is passed over.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from msgspec import Struct
 
-from agent.model.assignment import InstanceState
+from agent.model.assignment import AppReport, InstanceState
+from agent.model.figures import Figures, InstanceFigures
 from agent.model.ids import AppName, EnvironmentName, HostName, ProcessName, ReleaseName
+from agent.model.units import iso
 
 SOCKET: Final = "agent.sock"
 """Its name in the agent's run folder."""
@@ -33,6 +36,34 @@ class Row(Struct, frozen=True, kw_only=True):
     since: str
     restarts: int
     detail: str = ""
+    start_ms: int | None = None
+    figures: Figures | None = None
+    """Told where they are asked for and known."""
+
+
+def rows(host: HostName, told: AppReport, known: Iterable[InstanceFigures] = ()) -> Iterator[Row]:
+    """The instances of one app and environment on one host, with what is known of their use."""
+    figures = {
+        (one.process, one.slot): one.figures
+        for one in known
+        if (one.app, one.environment) == (told.app, told.environment)
+    }
+    for one in told.instances:
+        yield Row(
+            host=host,
+            app=told.app,
+            environment=told.environment,
+            release=one.release,
+            process=one.process,
+            instance=one.name,
+            pid=one.pid,
+            state=one.state,
+            since=iso(one.since_ms),
+            restarts=one.restarts,
+            detail=one.detail,
+            start_ms=one.start_ms,
+            figures=figures.get((one.process, one.slot)) if one.pid is not None else None,
+        )
 
 
 class Link(Struct, frozen=True):

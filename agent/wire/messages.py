@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from agent.errors import VerificationError
 from agent.model.assignment import Assignment, HostReport
+from agent.model.figures import InstanceFigures
 from agent.model.ids import AppName, EnvironmentName, HostName, ProcessName
 from agent.model.lease import LeaseAnswer, LeaseAsk
 from agent.model.units import Milliseconds
@@ -31,6 +32,9 @@ class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
     labels: dict[str, str] = {}
     environments: tuple[EnvironmentName, ...] = ()
     address: str = ""
+    """By its settings; where they name none, a coordinator notes the one that the link comes from."""
+    tells_figures: bool = False
+    """Whether it knows `AskFigures`: an older agent would take it for the word of a stranger."""
     leases: bool = False
     """Whether it asks for leases; one that does not would start a singleton like any other type."""
 
@@ -57,6 +61,15 @@ class AskLeases(Struct, frozen=True, kw_only=True, tag="ask_leases"):
 
     number: int
     asks: tuple[LeaseAsk, ...] = ()
+
+
+class FiguresTold(Struct, frozen=True, kw_only=True, tag="figures"):
+    """A part of what was asked for by `AskFigures`."""
+
+    ask: int
+    instances: tuple[InstanceFigures, ...] = ()
+    more: bool = False
+    """Whether another part follows."""
 
 
 class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
@@ -96,8 +109,16 @@ class AnswerLeases(Struct, frozen=True, kw_only=True, tag="answer_leases"):
     answers: tuple[LeaseAnswer, ...] = ()
 
 
-FromAgent = Hello | Report | TailLines | TailEnd | AskLeases
-FromCoordinator = Welcome | Assign | TailLogs | StopTail | AnswerLeases
+class AskFigures(Struct, frozen=True, kw_only=True, tag="ask_figures"):
+    """Tell once what the instances that run use of the host, of one app or environment or of all."""
+
+    ask: int
+    app: AppName | None = None
+    environment: EnvironmentName | None = None
+
+
+FromAgent = Hello | Report | TailLines | TailEnd | FiguresTold | AskLeases
+FromCoordinator = Welcome | Assign | TailLogs | StopTail | AskFigures | AnswerLeases
 
 Message = TypeVar("Message")
 

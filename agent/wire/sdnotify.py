@@ -29,6 +29,7 @@ class Notice(Struct, frozen=True, kw_only=True, omit_defaults=True):
     extend_timeout_us: int | None = None
     monotonic_us: int | None = None
     main_pid: int | None = None
+    """0 where what was said is no number: who sends it has to be told that it counts for nothing."""
     errno: int | None = None
     exit_status: int | None = None
     fd_store: bool = False
@@ -68,6 +69,8 @@ def parse(datagram: bytes) -> Notice:
             said[_FLAG_OF[key]] = True
         elif key in _NUMBER_OF and (number := _number(value)) is not None:
             said[_NUMBER_OF[key]] = number
+        elif key == "MAINPID":
+            said["main_pid"] = 0
         elif key == "STATUS":
             said["status"] = value
         elif key == "WATCHDOG" and value in _WATCHDOG:

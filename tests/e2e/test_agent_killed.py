@@ -154,7 +154,7 @@ def check_lines(one: Mortal) -> None:
     """Of each process of the counter every line came once and in order; nobody was restarted, nothing was lost."""
     lines: dict[object, list[str]] = defaultdict(list)
     for record in one.records():
-        assert record.get("event") != "descriptors did not come back", record
+        assert record.get("event") != "descriptors did not come back", f"{record}"
         if record.get("process") == "counter":
             lines[record["pid"]].append(str(record["message"]))
     # One that was launched without being on record is ended and launched again by the next agent, unheard.

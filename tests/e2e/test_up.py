@@ -1,5 +1,6 @@
 """`rollway up`: several side by side, one per folder, and what was wanted comes back."""
 
+import json
 import os
 import signal
 import subprocess
@@ -104,3 +105,10 @@ def test_state_survives(tmp_path: Path) -> None:
         assert one.releases("lasting") == {"v2"}
     finally:
         one.stop()
+    assert _hosts_of_records(tmp_path / "apps.log") == {"h1", "h2"}
+
+
+def _hosts_of_records(file: Path) -> set[str]:
+    """Which hosts the records of instances name, in what `up` has written; a record without one is an error."""
+    records = [json.loads(line) for line in file.read_text().splitlines() if '"instance":' in line]
+    return {str(record["host"]) for record in records}

@@ -14,7 +14,7 @@ from tests.e2e.load import Load
 from tests.e2e.repositories import repository
 from tests.hosts.machines import OUTSIDE, Done, Host, Net, wait_for
 
-SERVER: Final = Path(__file__).parent / "apps" / "server.py"
+APPS: Final = Path(__file__).parent / "apps"
 PORT: Final = 8080
 VERSIONS: Final = ("v1.0.0", "v2.0.0")
 ROLLWAY_TOML: Final = """
@@ -29,6 +29,17 @@ grace = "10s"
 [process.web.probe.readiness]
 http = "/"
 period = "200ms"
+[process.limited]
+command = "python3 limited.py"
+[process.limited.limits]
+memory = "64MiB"
+tasks = 20
+cpu = 0.5
+enforce = "best-effort"
+[process.limited.sandbox]
+user = "daemon"
+[process.limited.probe.startup]
+notify = true
 """
 LEASE_S: Final = 6
 QUICK: Final = '[rolling]\nmin_ready = "500ms"\ndeadline = "60s"\n'
@@ -111,7 +122,9 @@ class Fleet:
 
     def open_app(self) -> None:
         """Make the app, and let all hosts serve its first version."""
-        text = {"server.py": SERVER.read_text(), "rollway.toml": ROLLWAY_TOML}
+        text = {name: (APPS / name).read_text() for name in ("server.py", "limited.py")} | {
+            "rollway.toml": ROLLWAY_TOML
+        }
         repository(self._folder / "hello", {version: {**text, "VERSION": version} for version in VERSIONS})
         (self._folder / "production.toml").write_text(QUICK)
         app = self._folder / "hello"

@@ -1,5 +1,7 @@
 """Real hosts as a person runs them: installed, joined, swapped, shut down, without power, without a network."""
 
+import json
+
 import pytest
 
 from tests.hosts.fleet import VERSIONS, Fleet, instances
@@ -21,6 +23,12 @@ def test_an_agent_needs_no_database_and_no_command_line_library(fleet: Fleet) ->
     assert "rollway==" in listed
     assert [name for name in ("click", "rich", "sqlalchemy", "alembic") if name in listed] == []
     assert host.show("rollway-agent", "ActiveState") == "active"
+
+
+def test_a_host_is_listed_with_the_address_that_it_has(fleet: Fleet) -> None:
+    """Though nobody has written one into agent.toml: a person sees where the host is."""
+    listed = {row["host"]: row["address"] for row in json.loads(fleet.rollway("host", "list", "--json").stdout)}
+    assert listed == {host.name: host.address for host in fleet.hosts}
 
 
 def test_instances_live_in_the_unit_of_the_apps(fleet: Fleet) -> None:

@@ -29,8 +29,9 @@ def test_three_debian_hosts(wheels: Path, installed: str) -> None:
             said = here.run(*SHELL, token).stdout.strip()
             host.run(*SHELL, f"TOKEN={said}\n{join}")
         here.run(*SHELL, tutorial)
-        swapped = here.run(*SHELL, swap).stdout
-        assert swapped.count("hello from v1.0.0") == 3, swapped
+        swapped = here.run(*SHELL, swap)
+        assert swapped.stdout.count("hello from v1.0.0") == 3, swapped
+        assert "uncommitted" not in swapped.stdout + swapped.stderr
         before = agent_and_app(hosts[0])
         hosts[0].run(*SHELL, upgrade)
         after = agent_and_app(hosts[0])

@@ -9,8 +9,10 @@ from tests.hosts.vm import run_as_vm
 
 SCRIPT = """
 until_so() {
-    for _ in $(seq 300); do if "$@"; then return; fi; sleep 0.2; done
-    echo "not so: $*"; journalctl -b -n 40; exit 1
+    until "$@"; do
+        if [ $SECONDS -ge 150 ]; then echo "not so: $*"; journalctl -b -n 40; exit 1; fi
+        sleep 0.2
+    done
 }
 serves() { curl -sm 5 http://127.0.0.1:8080/ | grep -q version; }
 pid() { systemctl show -P MainPID rollway-agent; }
@@ -24,6 +26,22 @@ echo "bounded: $(ls hello.production.web.*/memory.max hello.production.web.*/pid
 echo "before: $(instances)"
 was=$(pid); kill -KILL $was; until_so runs_anew; echo "killed: $(instances)"
 serves && echo "serves: yes"
+leaf=$(ls -d hello.production.limited.*)
+main() { cat $leaf/cgroup.procs; }
+wants() { install -o daemon /dev/null /tmp/.wish; mv /tmp/.wish /tmp/$1; }
+tells() { journalctl -b --no-pager -o cat -u rollway-agent | grep -q "$1"; }
+restarted() { now=$(main 2>/dev/null); test -n "$now" -a "$now" != "$was"; }
+bounds() { (cd $leaf; cat memory.max memory.swap.max memory.oom.group pids.max cpu.max) | tr '\\n' ' '; }
+echo "user: $(stat -c %U /proc/$(main))"
+echo "limits: $(bounds)"
+wants fork; until_so tells '"message":"fork: 19"'; echo "forks: under the limit"
+echo -500 >/proc/$(pid)/oom_score_adj
+was=$(main); wants eat; until_so tells 'how":"ran out of memory","reason":"oom"'; until_so restarted
+echo "spared: $(cat /proc/$(main)/oom_score_adj)"
+was=$(main); wants eat; until_so tells 'how":"ran out of memory and was ended by SIGKILL","reason":"oom"'
+until_so restarted; echo "oom: told twice"
+echo "again: $(bounds)"
+serves && echo "beside: served"
 echo "failed: $(journalctl -b --no-pager | grep -c -e 219/CGROUP -e 'Failed with result .resources' || true)"
 """
 
@@ -33,7 +51,10 @@ echo "failed: $(journalctl -b --no-pager | grep -c -e 219/CGROUP -e 'Failed with
 def test_an_agent_comes_back_where_controllers_are_on(fleet: Fleet, tmp_path: Path) -> None:
     """With memory and pids controllers on for the instances, a killed agent starts again and they live on.
 
-    The disk of a host that serves is booted without a network: what ran comes back without the coordinator.
+    The disk of a host that serves is booted without a network: what ran comes back without the coordinator. An instance
+    that starts more processes than it may gets none. One of which a process eats more memory than it may ends as a
+    whole, which is told, also by an agent that did not start it; it comes back with its limits, and is not spared
+    where memory runs out, though its agent is.
     """
     host = fleet.hosts[1]
     host.stop()
@@ -47,5 +68,10 @@ def test_an_agent_comes_back_where_controllers_are_on(fleet: Fleet, tmp_path: Pa
     assert len(said["before"].split()) == 2, printed
     assert said["before"] == said["killed"], printed
     assert (said["serves"], said["failed"]) == ("yes", "0"), printed
+    assert said["limits"].split() == [str(64 << 20), "0", "1", "20", "50000", "100000"], printed
+    assert said["spared"] == "0", printed
+    assert said["again"] == said["limits"], printed
+    assert said["user"] == "daemon", printed
+    assert (said["forks"], said["oom"], said["beside"]) == ("under the limit", "told twice", "served"), printed
     fleet.serves(host)
     fleet.connects(host)

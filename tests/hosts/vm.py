@@ -45,7 +45,7 @@ def run_as_vm(host: Host, script: str, folder: Path) -> str:
     (kernel,), (initrd,) = (list((image() / "boot").glob(name)) for name in ("vmlinuz-*", "initrd.img-*"))
     words = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024", "-nographic",
              "-no-reboot", "-monitor", "none", "-net", "none", "-kernel", str(kernel), "-initrd", str(initrd),
-             "-append", "root=/dev/vda rw console=ttyS0 quiet systemd.show_status=no",
+             "-append", "root=/dev/vda rw console=ttyS0 quiet loglevel=1 systemd.show_status=no",
              "-drive", f"file={disk},if=virtio,format=raw"]  # fmt: skip
     try:
         done = subprocess.run(

@@ -1,6 +1,7 @@
 """`/v1/status`, `/v1/ps`, `/v1/hosts`, `…/logs`, and the link: what hosts say, and how they say it."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TypeGuard
 
 import anyio
@@ -18,9 +19,11 @@ from agent.errors import UsageError
 from agent.link.tls import peer_of
 from agent.linux import clock
 from agent.model.assignment import Assignment
-from agent.model.ids import HostName, ProcessName
+from agent.model.figures import InstanceFigures
+from agent.model.ids import AppName, EnvironmentName, HostName, ProcessName
 from agent.model.rollout import Rollout
 from agent.model.units import iso
+from agent.wire.control import rows
 from agent.wire.messages import TailLogs
 
 LINES_MAX = 10_000
@@ -62,26 +65,34 @@ async def status(call: Call) -> web.StreamResponse:
 async def ps(call: Call) -> web.StreamResponse:
     app, environment = call.where
     await call.server.environments.check(app, environment)
+    hosts = [hello.host for hello in call.server.hosts.hellos]
+    figures: dict[HostName, tuple[InstanceFigures, ...]] = {}
+    if call.number("figures", 0, 1):
+        await _ask(call.server.hosts, hosts, (app, environment), figures)
     shown = [
-        {
-            "host": hello.host,
-            "app": report.app,
-            "environment": report.environment,
-            "release": instance.release,
-            "process": instance.process,
-            "instance": instance.name,
-            "pid": instance.pid,
-            "state": instance.state,
-            "since": iso(instance.since_ms),
-            "restarts": instance.restarts,
-            "detail": instance.detail,
-        }
-        for hello in call.server.hosts.hellos
-        for report in call.server.hosts.reports(hello.host)
-        for instance in report.instances
+        row
+        for host in hosts
+        for report in call.server.hosts.reports(host)
         if app in (None, report.app) and environment in (None, report.environment)
+        for row in rows(host, report, figures.get(host, ()))
     ]
     return answer(shown)
+
+
+async def _ask(
+    hosts: Hosts,
+    names: Iterable[HostName],
+    where: tuple[AppName | None, EnvironmentName | None],
+    found: dict[HostName, tuple[InstanceFigures, ...]],
+) -> None:
+    """Ask all hosts at once what their instances use; one that does not answer leaves its own out."""
+
+    async def of_host(host: HostName) -> None:
+        found[host] = await hosts.links.figures(host, *where)
+
+    async with anyio.create_task_group() as asked:
+        for name in names:
+            asked.start_soon(of_host, name)
 
 
 async def stream_logs(call: Call) -> web.StreamResponse:

@@ -107,4 +107,5 @@ def _host(rollout: Rollout, step: HostStep) -> dict[str, object]:
         "state": view.word(rollout, step),
         "reason": view.reason(rollout, step),
         "release": told.name if told is not None else None,
+        "slow_starts_ms": step.slow_starts_ms,
     }

@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from agent.coordinator.api import apps, builds, fleet, hosts, leases, releases, rollouts
+from agent.coordinator.api import apps, builds, fleet, hosts, leases, releases, rollouts, scale
 from agent.coordinator.api.call import Call
 from agent.coordinator.server import Server
 from agent.coordinator.tokens import Caller, Role
@@ -46,6 +46,8 @@ ROUTES: Final = (
     Route("GET", f"{ENVIRONMENT}/releases/{{release}}", "viewer", releases.get_release),
     Route("GET", f"{ENVIRONMENT}/state", "viewer", apps.get_state),
     Route("POST", f"{ENVIRONMENT}/rollouts", "operator", rollouts.create_rollout),
+    Route("GET", f"{ENVIRONMENT}/scale", "viewer", scale.get_counts),
+    Route("POST", f"{ENVIRONMENT}/scale", "operator", scale.set_counts),
     Route("GET", f"{ENVIRONMENT}/logs", "viewer", fleet.stream_logs),
     Route("GET", "/v1/rollouts", "viewer", rollouts.list_rollouts),
     Route("GET", "/v1/rollouts/{rollout}", "viewer", rollouts.get_rollout),

@@ -21,13 +21,17 @@ from agent.decisions.process.state import (
     entered,
 )
 from agent.model.process import Probe, ProbeKind
-from agent.model.units import Instant, show_duration
+from agent.model.units import Instant, say_duration
 
 
-def asked(state: InstanceMachine, kind: ProbeKind) -> tuple[Action, ...]:
-    """Begin the probe, if there is one and it asks anything."""
+def asked(state: InstanceMachine, kind: ProbeKind, now: Instant, *, spread: bool = False) -> tuple[Action, ...]:
+    """Begin the probe, if there is one and it asks anything, after what is left of its initial delay."""
     declared = _declared(state, kind)
-    return () if declared is None or probe.is_told(declared) else (StartProbe(kind=kind),)
+    if declared is None or probe.is_told(declared):
+        return ()
+    since = (state.launched if kind == "startup" else state.started_at) or now
+    left_ms = since.boottime_ms + declared.initial_delay_ms - now.boottime_ms
+    return (StartProbe(kind=kind, wait_ms=max(0, left_ms), spread=spread),)
 
 
 def begun(state: InstanceMachine, now: Instant) -> Turn:
@@ -37,14 +41,14 @@ def begun(state: InstanceMachine, now: Instant) -> Turn:
         return started(state, now)
     if probe.is_told(declared):
         state = replace(state, detail=probe.describe("startup", "it has not said READY=1 yet"))
-    return state, asked(state, "startup")
+    return state, asked(state, "startup", now)
 
 
 def started(state: InstanceMachine, now: Instant) -> Turn:
     """Nothing gates readiness and liveness any more."""
-    state = replace(state, started=True, alive=now)
+    state = replace(state, started=True, started_at=now, alive=now)
     state, told = _heard(state, now)
-    return state, (*asked(state, "readiness"), *asked(state, "liveness"), *told)
+    return state, (*asked(state, "readiness", now), *asked(state, "liveness", now), *told)
 
 
 def noticed(state: InstanceMachine, event: Noticed, now: Instant) -> Turn:
@@ -69,6 +73,8 @@ def probed(state: InstanceMachine, event: Probed, now: Instant) -> Turn:
     declared = _declared(state, event.kind)
     # Startup speaks until it has passed, liveness from then on; neither once the process is to end.
     if declared is None or _is_ending(state) or state.started != (event.kind == "liveness"):
+        return state, ()
+    if not probe.counts(event):
         return state, ()
     if event.kind == "startup":
         tally = probe.tallied(state.startup, ok=event.ok)
@@ -105,7 +111,7 @@ def silent(state: InstanceMachine, now: Instant) -> Turn:
     kind: ProbeKind = "liveness" if state.started else "startup"
     word = "WATCHDOG=1" if state.started else "READY=1"
     since = (state.alive if state.started else None) or state.launched
-    waited = show_duration(now.boottime_ms - since.boottime_ms)
+    waited = say_duration(now.boottime_ms - since.boottime_ms)
     return _ended(state, kind, f"it did not say {word} for {waited}", now)
 
 
@@ -155,6 +161,8 @@ def _probed_readiness(state: InstanceMachine, event: Probed, now: Instant) -> Tu
     declared = state.terms.probes.readiness
     if declared is None or not state.started or (state.ending and not state.stop_asked):
         return state, ()
+    if not probe.counts(event, successes=declared.successes):
+        return state, ()
     tally = probe.tallied(state.readiness, ok=event.ok)
     state = replace(state, readiness=tally)
     match probe.verdict(tally, declared, successes=declared.successes):
@@ -168,9 +176,9 @@ def _probed_readiness(state: InstanceMachine, event: Probed, now: Instant) -> Tu
 
 
 def _readied(state: InstanceMachine, now: Instant) -> Turn:
-    state = replace(state, ready=True)
-    shown = state if state.stop_asked else entered(state, "ready", now)
     after_ms = now.boottime_ms - state.launched.boottime_ms
+    state = replace(state, ready=True, start_ms=after_ms if state.start_ms is None else state.start_ms)
+    shown = state if state.stop_asked else entered(state, "ready", now)
     return shown, (Emit(text="ready", fields={"after_ms": after_ms}),)
 
 

@@ -22,6 +22,7 @@ from agent.decisions.process.state import (
     Ending,
     Event,
     Exited,
+    FollowMain,
     History,
     InstanceMachine,
     KillTree,
@@ -29,6 +30,7 @@ from agent.decisions.process.state import (
     LaunchFailed,
     LaunchNow,
     LaunchWithheld,
+    Level,
     Noticed,
     Probed,
     ShowNotice,
@@ -45,7 +47,7 @@ from agent.decisions.process.state import (
     entered,
 )
 from agent.errors import invariant
-from agent.model.units import Instant, Milliseconds, show_duration
+from agent.model.units import Instant, Milliseconds, say_duration
 
 WAIT_ON_SLOT_MS: Final = 10_000
 """So long connections wait on a slot for its next process; if that takes longer, they are closed and counted."""
@@ -81,8 +83,9 @@ def _take(state: InstanceMachine, event: Event, now: Instant) -> Turn:
         case Probed():
             return health.probed(state, event, now)
         case Noticed():
+            state, follows = _followed(state, event)
             state, actions = health.noticed(state, event, now)
-            return state, (*actions, DropNotice(launch=event.launch))
+            return state, (*follows, *actions, DropNotice(launch=event.launch))
         case StopAsked():
             return _stop_asked(state, event, now)
         case ConnectionsLeft():
@@ -100,12 +103,14 @@ def _launch(state: InstanceMachine, now: Instant) -> Turn:
     invariant(not state.stop_asked, "the instance is to stop")
     launch = state.launch + 1
     fresh = replace(
-        entered(state, "starting", now, state.detail),
+        entered(state, "starting", now, state.last_end if state.state == "backoff" else state.detail),
         launch=launch,
         launching=True,
         retry_at=None,
         started=False,
+        started_at=None,
         ready=False,
+        start_ms=None,
         startup=Tally(),
         readiness=Tally(),
         liveness=Tally(),
@@ -139,6 +144,14 @@ def _launch_failed(state: InstanceMachine, event: LaunchFailed, now: Instant) ->
     return state, (told, *_give_up_queue(state, delay))
 
 
+def _followed(state: InstanceMachine, event: Noticed) -> Turn:
+    """It names another process its main one, as after a fork into the background or an upgrade of itself."""
+    if event.main_pid is None or event.launch != state.launch or state.pid in (None, event.main_pid):
+        return state, ()
+    told = Emit(text="has another main process", fields={"pid": event.main_pid, "was": state.pid or 0})
+    return replace(state, pid=event.main_pid), (told, FollowMain(pid=event.main_pid))
+
+
 # After the agent's own death
 
 
@@ -152,12 +165,12 @@ def _adopted(state: InstanceMachine, event: Adopted, now: Instant) -> Turn:
     if state.launching:
         return _launched(state, Launched(pid=event.pid), now)
     told = Emit(text="adopted", fields={"pid": event.pid, "launch": state.launch})
-    state = health.taken_up(state, now)
+    state = replace(health.taken_up(state, now), pid=event.pid)
     if not state.started and state.ending is None:
-        return state, (told, *health.asked(state, "startup"))
-    readiness = health.asked(state, "readiness") if state.started else ()
+        return state, (told, *health.asked(state, "startup", now, spread=True))
+    readiness = health.asked(state, "readiness", now, spread=True) if state.started else ()
     if state.ending is None:
-        return state, (told, *readiness, *health.asked(state, "liveness"))
+        return state, (told, *readiness, *health.asked(state, "liveness", now, spread=True))
     return state, (told, *_end_on(state, event), *(readiness if state.stop_asked else ()))
 
 
@@ -219,15 +232,12 @@ def _stopped(state: InstanceMachine, now: Instant, detail: str) -> Turn:
 
 
 def _exited(state: InstanceMachine, event: Exited, now: Instant) -> Turn:
+    if event.pid is not None and event.pid != state.pid:
+        return state, ()  # it was the main process, and is not any more
     invariant(state.pid is not None, "a process ended that was not there")
     by_probe = state.ending is not None and not state.stop_asked
-    how = restart.describe(event)
-    detail = state.detail if by_probe else how
-    gone: tuple[Action, ...] = (
-        KillTree(),
-        CloseProcess(),
-        Emit(text="ended", fields={"pid": state.pid or 0, "how": how}),
-    )
+    detail = state.detail if by_probe else restart.describe(event)
+    gone: tuple[Action, ...] = (KillTree(), CloseProcess(), _told_of(state, event, now))
     state = replace(_healed(state, now), pid=None, ending=None, started=False, ready=False)
     if state.stop_asked:
         state, actions = _stopped(state, now, "")
@@ -236,6 +246,27 @@ def _exited(state: InstanceMachine, event: Exited, now: Instant) -> Turn:
     else:
         state, actions = _stopped(state, now, detail)
     return state, (*gone, *actions)
+
+
+def _told_of(state: InstanceMachine, event: Exited, now: Instant) -> Emit:
+    """All that is known of an end. It is `expected` where we asked for it: by a stop (`ordered`), or for a probe."""
+    how: dict[str, str | int] = {"pid": state.pid or 0, "how": restart.describe(event)}
+    if event.code is not None:
+        how["code"] = event.code
+    elif event.signal is not None:
+        how |= {"signal": restart.signal_name(event.signal), "core": event.dumped_core}
+    else:
+        how["code"] = "unknown"
+    weighed: dict[str, str | int] = {
+        "clean": restart.is_clean(event),
+        "expected": state.ending is not None or state.stop_asked,
+        "ordered": state.stop_asked,
+        "uptime_ms": now.boottime_ms - state.launched.boottime_ms,
+    }
+    if for_memory := restart.is_for_memory(event):
+        weighed["reason"] = "oom"
+    level: Level = "warning" if for_memory else "info"
+    return Emit(text="exited", fields={**how, **weighed, **event.used}, level=level)
 
 
 def _restart(state: InstanceMachine, detail: str, jitter: float, now: Instant) -> Turn:
@@ -247,11 +278,11 @@ def _restart(state: InstanceMachine, detail: str, jitter: float, now: Instant) -
     if history.crash_looping and not state.history.crash_looping:
         fields: dict[str, str | int] = {"restarts": history.attempts, "reason": detail}
         told = (Emit(text="is in a crash loop", fields=fields, level="warning"),)
-    state = replace(state, restarts=state.restarts + 1, history=history, detail=detail)
+    state = replace(state, restarts=state.restarts + 1, history=history, detail=detail, last_end=detail)
     if delay == 0:
         state, actions = _launch(state, now)
         return state, (*told, *actions)
-    again = f"{detail}; starts again after {show_duration(delay)}"
+    again = f"{detail}; starts again after {say_duration(delay)}"
     state = replace(entered(state, "backoff", now, again), retry_at=now.after(delay))
     return state, (*told, *_give_up_queue(state, delay))
 

@@ -7,8 +7,9 @@ Startup gates the other two. Readiness runs all life long and never restarts. Li
 from typing import Final, Literal
 
 import msgspec
+from msgspec import Struct
 
-from agent.decisions.process.state import Tally
+from agent.decisions.process.state import Probed, StartProbe, Tally
 from agent.model.process import NotifyCheck, Probe, Probes, TcpCheck
 from agent.model.units import Milliseconds
 
@@ -25,8 +26,42 @@ def effective(declared: Probes, *, listens: bool) -> Probes:
     return declared
 
 
+class Rhythm(Struct, frozen=True):
+    """When a probe asks: at first after `wait_ms`, then after `gap_ms`, from then on at each period."""
+
+    wait_ms: Milliseconds
+    gap_ms: Milliseconds
+
+
+def rhythm(begin: StartProbe, period_ms: Milliseconds, jitter: float) -> Rhythm:
+    """With probes that begin together no period is asked at the same time; `jitter` in 0..1 draws the moment in it.
+
+    Where an agent takes up what another left, which is when hundreds begin at once, the first question waits a part of
+    a period, as the kubelet's do after its restart. A new process is asked at once, so that its start takes no longer
+    for the sake of others, and finds its own moment by asking the second time early.
+    """
+    part_ms = int(period_ms * jitter)
+    if begin.spread:
+        return Rhythm(begin.wait_ms + part_ms, period_ms)
+    return Rhythm(begin.wait_ms, max(period_ms - part_ms, 1))
+
+
+def next_ms(due_ms: float, period_ms: Milliseconds, now_ms: float) -> float:
+    """The next moment of a rhythm after one that was due.
+
+    Those that a slow answer, or a slow agent, missed are left out: who was late together is not so from then on.
+    """
+    missed = max(0, (now_ms - due_ms) // period_ms)
+    return due_ms + (missed + 1) * period_ms
+
+
 def tallied(tally: Tally, *, ok: bool) -> Tally:
     return Tally(successes=tally.successes + 1) if ok else Tally(failures=tally.failures + 1)
+
+
+def counts(event: Probed, *, successes: int = 1) -> bool:
+    """Whether a result is one of those in a row: good news that needs no other is taken whenever it comes."""
+    return not event.early or (event.ok and successes == 1)
 
 
 def verdict(tally: Tally, probe: Probe, *, successes: int = 1) -> Verdict:

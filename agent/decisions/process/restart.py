@@ -28,14 +28,26 @@ def is_clean(exited: Exited) -> bool:
 
 def describe(exited: Exited) -> str:
     """An end in words for a person."""
+    if not is_for_memory(exited):
+        return _how(exited)
+    is_told = (exited.code, exited.signal) != (None, None)
+    return f"ran out of memory and {_how(exited)}" if is_told else "ran out of memory"
+
+
+def is_for_memory(exited: Exited) -> bool:
+    """Whether it ended for want of memory: killed, or quicker than that, as a shell around what was killed."""
+    return exited.oom and not is_clean(exited)
+
+
+def _how(exited: Exited) -> str:
     if exited.code is not None:
         return f"exited with code {exited.code}"
     if exited.signal is not None:
-        return f"was ended by {_signal_name(exited.signal)}"
+        return f"was ended by {signal_name(exited.signal)}"
     return "ended, nobody could tell how"
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:

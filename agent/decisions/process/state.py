@@ -75,8 +75,12 @@ class InstanceMachine(Struct, frozen=True, kw_only=True):
     """When the next launch is due, while no process lives."""
     started: bool = False
     """The startup probe has passed, or there is none."""
+    started_at: Instant | None = None
+    """When: from then on the initial delays of the other two probes count."""
     ready: bool = False
     """What readiness says; while draining it is only reported."""
+    start_ms: Milliseconds | None = None
+    """From the launch of the present process until it was ready first."""
     startup: Tally = Tally()
     readiness: Tally = Tally()
     liveness: Tally = Tally()
@@ -91,6 +95,15 @@ class InstanceMachine(Struct, frozen=True, kw_only=True):
     linger_ms: Milliseconds | None = None
     """The linger that came with the wish to stop, while there was no process yet to drain."""
     detail: str = ""
+    """Why it is in its state, as long as it is."""
+    last_end: str = ""
+    """Why the process before this one came to its end, unasked: as true as the count of restarts."""
+
+    def why(self, said: str) -> str:
+        """Why it is as it is, for a person; all being well, why it was restarted, and what the process says itself."""
+        if self.detail or self.pid is None:
+            return self.detail
+        return "; ".join(words for words in (self.last_end and f"restarted: {self.last_end}", said) if words)
 
 
 # Events
@@ -130,6 +143,13 @@ class Exited(Struct, frozen=True, kw_only=True):
 
     code: int | None
     signal: int | None
+    oom: bool = False
+    """The kernel has killed a part of its tree for want of memory, with which all of it goes."""
+    pid: int | None = None
+    """Whose end it is, where the shell can tell: the main process may have become another meanwhile."""
+    dumped_core: bool = False
+    used: dict[str, int] = {}
+    """What is known of what it has used, under the names by which it is told."""
     jitter: float
     """In 0..1, drawn by the shell."""
 
@@ -139,6 +159,8 @@ class Probed(Struct, frozen=True, kw_only=True):
     launch: int
     ok: bool
     detail: str = ""
+    early: bool = False
+    """Asked within less than a period of the question before: it counts in no row of results."""
 
 
 class Noticed(Struct, frozen=True, kw_only=True):
@@ -149,6 +171,8 @@ class Noticed(Struct, frozen=True, kw_only=True):
     watchdog: Literal["ping", "trigger"] | None = None
     more_ms: Milliseconds | None = None
     """It asks for so much more time from now, for its start or its end."""
+    main_pid: int | None = None
+    """Which process of the instance is the main one from now on; the shell has seen that it is of the instance."""
 
 
 class StopAsked(Struct, frozen=True, kw_only=True):
@@ -196,6 +220,10 @@ class StartProbe(Struct, frozen=True, kw_only=True):
     """Probe on the probe's own schedule, one at a time, until `StopProbe` or the process's end; answer `Probed`."""
 
     kind: ProbeKind
+    wait_ms: Milliseconds = 0
+    """What is left of the initial delay."""
+    spread: bool = False
+    """Many begin in this very moment: begin at any moment of the first period."""
 
 
 class StopProbe(Struct, frozen=True, kw_only=True):
@@ -206,6 +234,12 @@ class DropNotice(Struct, frozen=True, kw_only=True):
     """What the process of this number said is decided upon, and on record: nobody needs it any more."""
 
     launch: int
+
+
+class FollowMain(Struct, frozen=True, kw_only=True):
+    """That process is the main one: wait for its end, send it the signals, have a next agent do so."""
+
+    pid: int
 
 
 class ShowNotice(Struct, frozen=True):
@@ -253,6 +287,7 @@ Action = (
     | StartProbe
     | StopProbe
     | DropNotice
+    | FollowMain
     | ShowNotice
     | WatchConnections
     | Signal

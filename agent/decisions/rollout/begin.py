@@ -7,7 +7,7 @@ from agent.model.ids import HostName, RolloutId
 from agent.model.process import AppSpec
 from agent.model.release import Order
 from agent.model.rollout import HostStep, Rollout
-from agent.model.units import Milliseconds, show_duration
+from agent.model.units import Milliseconds, say_duration
 
 
 def plan(
@@ -69,18 +69,18 @@ def lines(rollout: Rollout) -> tuple[str, ...]:
         out.append("run the release command once, on one host; its failure swaps nothing")
     size = pace.batch if rollout.gapless else max(1, min(pace.batch, pace.max_unavailable))
     for start in range(0, len(names), size):
-        out.append(f"swap {_list(names[start : start + size])}; ready for {show_duration(pace.min_ready_ms)} each")
+        out.append(f"swap {_list(names[start : start + size])}; ready for {say_duration(pace.min_ready_ms)} each")
         if pace.pause_between_ms and start + size < len(names):
-            out.append(f"wait {show_duration(pace.pause_between_ms)}")
+            out.append(f"wait {say_duration(pace.pause_between_ms)}")
     out.append(_on_failure(rollout))
     if away:
-        patience = show_duration(patience_ms(pace))
+        patience = say_duration(patience_ms(pace))
         out.append(f"cannot be reached now: {_list(away)}; waited for {patience}, then left behind")
     return tuple(out)
 
 
 def _on_failure(rollout: Rollout) -> str:
-    deadline = show_duration(rollout.pace.deadline_ms)
+    deadline = say_duration(rollout.pace.deadline_ms)
     if rollout.kind == "rollback":
         return f"a host that is not ready within {deadline}: stop and say so"
     if rollout.on_failure == "pause":

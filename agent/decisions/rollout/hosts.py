@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from agent.model.assignment import AppReport, Overrides
+from agent.model.assignment import SLOW_START_MS, AppReport, Overrides
 from agent.model.ids import HostName
 from agent.model.rollout import HostStep, Pace, Rollout
 from agent.model.units import Milliseconds
@@ -35,6 +35,7 @@ def reported(rollout: Rollout, host: HostName, report: AppReport) -> Rollout:
             step,
             state=report.state,
             reason=report.reason,
+            slow_starts_ms=step.slow_starts_ms | _slow_starts_ms(rollout, report),
             prepared=step.prepared or ready,
             unprepared=unprepared,
             reachable=True,
@@ -43,6 +44,14 @@ def reported(rollout: Rollout, host: HostName, report: AppReport) -> Rollout:
             since_ms=rollout.clock_ms if changed else step.since_ms,
         ),
     )
+
+
+def _slow_starts_ms(rollout: Rollout, report: AppReport) -> dict[str, Milliseconds]:
+    return {
+        one.name: one.start_ms
+        for one in report.instances
+        if one.release == rollout.release.name and one.start_ms is not None and one.start_ms > SLOW_START_MS
+    }
 
 
 def connected(rollout: Rollout, host: HostName, reachable: bool) -> Rollout:  # noqa: FBT001 - one fact

@@ -26,7 +26,7 @@ from agent.decisions.swap.state import (
 )
 from agent.model.assignment import Assignment, PreparedReport, ReleaseRef
 from agent.model.ids import ProcessName
-from agent.model.units import Instant, Milliseconds, elapsed_ms, show_duration
+from agent.model.units import Instant, Milliseconds, elapsed_ms, say_duration
 
 Place = tuple[ProcessName, int]
 
@@ -82,7 +82,7 @@ def refusal(state: SwapState, event: ByHand) -> str:
         return "the host is drained: `rollway agent undrain` starts everything"
     if assignment.release is None:
         return "nothing is to run"
-    if isinstance(event, RestartAsked) and state.phase == "failed" and state.pin is None:
+    if isinstance(event, RestartAsked) and state.phase == "failed" and state.pin is None and not state.scaling:
         return f"the swap to {assignment.release.name} failed here: {state.reason}; {_WAIT}"
     if isinstance(event, RestartAsked) and state.spec is None:
         return f"release {assignment.release.name} is not on this host yet; {_WAIT}"
@@ -168,7 +168,9 @@ def _pin(state: SwapState, event: PinAsked, now: Instant) -> SwapState:
 
 def _anew(state: SwapState, now: Instant) -> SwapState:
     """As after an assignment of another release."""
-    return replace(state, reason="", armed=now, done_instances=0, all_ready_since=None, halts=(), renewal=None)
+    return replace(
+        state, reason="", armed=now, done_instances=0, all_ready_since=None, halts=(), renewal=None, scaling=None
+    )
 
 
 def _means(event: RestartAsked | StopAsked, process: ProcessName, slot: int) -> bool:
@@ -233,7 +235,7 @@ def judged(state: SwapState, now: Instant) -> SwapState:
         return state
     failure = next(_failures(state, renewal), "")
     if not failure and elapsed_ms(renewal.armed, now) >= assignment.deadline_ms:
-        failure = f"no instance was replaced within {show_duration(assignment.deadline_ms)}"
+        failure = f"no instance was replaced within {say_duration(assignment.deadline_ms)}"
     if not failure:
         return state
     kept = ", ".join(f"{name}.{slot}" for name, slot in renewal.slots)

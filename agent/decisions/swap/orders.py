@@ -50,8 +50,8 @@ def _allowed(order: Order) -> Iterator[ReleaseRef]:
 
 
 def returns_to_stable(state: SwapState) -> bool:
-    """Whether this is the way back to stable, or to what a person pinned, which is never given up."""
-    if state.pin is not None:
+    """Whether this is the way back to stable, or what a person pinned, or what runs already: that is never given up."""
+    if state.pin is not None or state.scaling:
         return True
     order, assignment = state.order, state.assignment
     if order is None or assignment is None:

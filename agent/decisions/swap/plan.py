@@ -12,10 +12,10 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from agent.decisions.swap import hand, lease, ranks
+from agent.decisions.swap import hand, lease, ranks, scale
 from agent.decisions.swap.hand import Place, aim
 from agent.decisions.swap.orders import refusal, returns_to_stable
-from agent.decisions.swap.slots import LIVE, TypePlan, has_ended, plan_type
+from agent.decisions.swap.slots import LIVE, TypePlan, has_ended, plan_type, why_never_ready
 from agent.decisions.swap.state import (
     AdminEnded,
     Assigned,
@@ -47,7 +47,7 @@ from agent.decisions.swap.state import (
 from agent.model.assignment import AdminReport, Assignment, PreparedReport, ReleaseRef
 from agent.model.ids import ProcessName
 from agent.model.process import AppSpec, ProcessType
-from agent.model.units import Instant, Milliseconds, elapsed_ms
+from agent.model.units import Instant, Milliseconds, elapsed_ms, say_duration
 
 WAIT_FOR_STARTING_MS: Final = 10_000
 """How long connections wait on the slot of an instance that is starting before they are answered 503 instead."""
@@ -76,7 +76,7 @@ def _refusal(state: SwapState, event: SwapEvent) -> str:
 def _begins_anew(state: SwapState, event: SwapEvent) -> bool:
     """Whether what is to run is to be brought here and looked at as if for the first time."""
     if isinstance(event, Assigned):
-        return state.pin is None and not _same_wish(state, event.assignment)
+        return state.pin is None and not (_same_wish(state, event.assignment) or scale.types(state, event.assignment))
     return isinstance(event, Restarted | PinAsked | UnpinAsked)
 
 
@@ -122,6 +122,8 @@ def _assigned(state: SwapState, event: Assigned, now: Instant) -> SwapState:
     sequence = max(state.sequence, event.order.sequence if event.order else 0)
     if state.pin is not None:
         return replace(state, assignment=assignment, order=event.order, sequence=sequence)
+    if names := scale.types(state, assignment):
+        return scale.taken(state, assignment, names, now)
     same_release = held is not None and held.release == assignment.release
     return replace(
         state,
@@ -137,6 +139,7 @@ def _assigned(state: SwapState, event: Assigned, now: Instant) -> SwapState:
         prepared=(),
         halts=state.halts if same_release else (),
         renewal=state.renewal if same_release else None,
+        scaling=None,
     )
 
 
@@ -155,9 +158,14 @@ def _prepared(state: SwapState, event: Prepared) -> SwapState:
 
 
 def _same_wish(state: SwapState, assignment: Assignment) -> bool:
-    """Whether it is the one that is held, from a coordinator that has perhaps started anew."""
+    """Whether it is the one that is held, from a coordinator that has perhaps started anew.
+
+    The environment's key is encrypted anew each time it is sent: it says nothing but whether it is there.
+    """
     held = state.assignment
-    return held is not None and replace(assignment, epoch=held.epoch) == held
+    if held is None or (held.environment_key is None) != (assignment.environment_key is None):
+        return False
+    return replace(assignment, epoch=held.epoch, environment_key=held.environment_key) == held
 
 
 def releases(assignment: Assignment | None) -> tuple[ReleaseRef, ...]:
@@ -190,6 +198,7 @@ def _forget(state: SwapState, now: Instant, *, ended_too: bool) -> tuple[SwapSta
     assignment = aim(state)
     release = assignment.release if assignment else None
     stopping = state.draining or release is None
+    surplus = scale.surplus_ended(state, assignment) if assignment is not None and state.spec is not None else set()
     gone = [
         view
         for view in state.instances
@@ -200,6 +209,7 @@ def _forget(state: SwapState, now: Instant, *, ended_too: bool) -> tuple[SwapSta
             or not has_ended(view)
             or (release and view.release != release.name)
             or hand.is_over(state, view)
+            or (view.process, view.slot) in surplus
         )
     ]
     actions: list[SwapAction] = [Forget(process=view.process, slot=view.slot) for view in gone]
@@ -216,10 +226,12 @@ def _converge(state: SwapState, now: Instant) -> tuple[SwapState, list[SwapActio
         if assignment.release is None and not state.instances:
             state = replace(state, phase="done", reason="")
         return state, actions
-    if state.spec is None:
+    spec = state.spec
+    if spec is None:
         return _with_wake(*_perform(state, ranks.in_turn(state, ranks.halted(state)), [], now), now)
-    plans = _plans(state, state.spec, assignment, now)
-    state = _judge(state, plans, assignment, now)
+    state = scale.without_surplus_halts(state, assignment)
+    plans = _plans(state, spec, assignment, now)
+    state = (scale.judged if state.scaling else _judge)(state, plans, assignment, now)
     stops, launches = _moves(state, plans, assignment)
     state, actions = _perform(state, stops, launches, now)
     return _with_wake(state, actions, now)
@@ -279,19 +291,13 @@ def _judge(state: SwapState, plans: dict[ProcessName, TypePlan], assignment: Ass
 
 def _failure(new: list[InstanceView], state: SwapState, assignment: Assignment, now: Instant) -> str:
     new = [view for view in new if view.state != "draining"]  # of an earlier try, which does not count any more
-    for view in new:
-        name = f"{view.process}.{view.slot}"
-        if view.state == "exec_failed":
-            return f"{name} cannot start: {view.detail}"
-        if has_ended(view):
-            return f"{name} has ended, and its restart policy leaves it so: {view.detail}"
-        if view.crash_looping:
-            return f"{name} keeps crashing ({view.restarts} restarts): {view.detail}"
+    if failure := why_never_ready(new):
+        return failure
     if state.armed is not None and elapsed_ms(state.armed, now) >= assignment.deadline_ms:
         late = [view for view in new if view.state != "ready"]
         undecided = next((f"{name}: {why}" for name, why in lease.without(state)), "old instances remain")
         who = f"{late[0].process}.{late[0].slot} is {late[0].state}: {late[0].detail}" if late else undecided
-        return f"not ready within {assignment.deadline_ms / 1000:g} s: {who}"
+        return f"not ready within {say_duration(assignment.deadline_ms)}: {who}"
     return ""
 
 

@@ -39,6 +39,7 @@ def _shown(view: InstanceView) -> InstanceReport:
         pid=view.pid,
         since_ms=view.since.wall_ms,
         restarts=view.restarts,
+        start_ms=view.start_ms,
         detail=view.detail,
     )
 

@@ -4,7 +4,7 @@ Pure functions of what is wanted and what the supervisor sees. "New" is an insta
 side of a swap that is: going back to stable keeps every instance of stable that still runs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -99,6 +99,19 @@ def leave_first(after: Mapping[ProcessName, tuple[ProcessName, ...]]) -> frozens
 def has_ended(view: InstanceView) -> bool:
     """Whether it ended by itself and its restart policy leaves it so: nothing takes its place until it is forgotten."""
     return view.state == "stopped" and view.detail != ""
+
+
+def why_never_ready(views: Iterable[InstanceView]) -> str:
+    """Of the first for which waiting is in vain, why; empty where all may become ready, or are."""
+    for view in views:
+        name = f"{view.process}.{view.slot}"
+        if view.state == "exec_failed":
+            return f"{name} cannot start: {view.detail}"
+        if has_ended(view):
+            return f"{name} has ended, and its restart policy leaves it so: {view.detail}"
+        if view.crash_looping:
+            return f"{name} keeps crashing ({view.restarts} restarts): {view.detail}"
+    return ""
 
 
 def _best_first(views: list[InstanceView]) -> list[InstanceView]:

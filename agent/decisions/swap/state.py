@@ -36,6 +36,8 @@ class InstanceView(Struct, frozen=True, kw_only=True):
     launched: Instant
     pid: int | None = None
     restarts: int = 0
+    start_ms: Milliseconds | None = None
+    """From the launch of its present process until it was ready first."""
     crash_looping: bool = False
     detail: str = ""
     type: ProcessType | None = None
@@ -83,6 +85,13 @@ class Lease(Struct, frozen=True, kw_only=True):
     """Why nobody is known to have it, in words for a person."""
 
 
+class Scaling(Struct, frozen=True, kw_only=True):
+    """New counts of what runs already: of which types, and since when."""
+
+    types: tuple[ProcessName, ...]
+    asked: Instant
+
+
 class SwapState(Struct, frozen=True, kw_only=True):
     """Stored per app and environment on the host, as JSON, before anything is done about it."""
 
@@ -114,6 +123,8 @@ class SwapState(Struct, frozen=True, kw_only=True):
     """At its start an agent sets them anew, from what guards have."""
     shares: dict[ProcessName, int] = {}
     """How many of each type with a total this host is to run, as a coordinator last said."""
+    scaling: Scaling | None = None
+    """Counts that were changed over what ran already, until so many run."""
 
 
 def durable(state: SwapState) -> SwapState:

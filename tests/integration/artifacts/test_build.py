@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import select
 import subprocess
 import tarfile
 import tempfile
@@ -20,6 +19,7 @@ from agent.artifacts.manifest import read_manifest
 from agent.artifacts.zstd import decompressor
 from agent.errors import FailedError, RollwayError, SettingsError, UsageError
 from agent.wire.canonical import digest_of
+from tests.integration.ready import is_readable
 
 WEB = '[process.web]\ncommand = "bin/web"\n'
 DEADLINE_MS = 10_000
@@ -314,7 +314,7 @@ def test_an_interrupt_ends_everything_and_leaves_nothing(tmp_path: Path, scratch
     with pytest.raises(KeyboardInterrupt):
         build_ref(repo, "HEAD", None, tmp_path / "out", interrupt)
     (pidfd,) = pidfds
-    ended, _, _ = select.select([pidfd], [], [], DEADLINE_MS / 1000)
+    ended = is_readable(pidfd, DEADLINE_MS / 1000)
     os.close(pidfd)
     assert ended
     assert list(scratch.iterdir()) == []

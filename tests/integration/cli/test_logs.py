@@ -8,7 +8,12 @@ from agent.artifacts.sign import payload_digest
 from tests.integration.cli.coordinator import FakeCoordinator
 from tests.integration.cli.story import ENVELOPE, LOCAL, ready_to_swap, rollout, rollway
 
-HOSTS = {"apps": [], "hosts": [{"host": h, "address": "127.0.0.1", "connected": True} for h in ("h1", "h2")]}
+SERVES = {"h1": ["local"], "h2": ["local"], "h4": ["staging"]}
+HOSTS = {
+    "apps": [],
+    "hosts": [{"host": h, "address": "", "connected": True, "environments": e} for h, e in SERVES.items()],
+}
+AWAY = b'{"host":"h3","error":"is not connected"}\n'
 
 
 def record(host: str, message: str, *, release: str = "v2", stream: str = "stdout") -> bytes:
@@ -23,7 +28,7 @@ RECORDS = b"".join(
         record("h2", "listening"),
         record("h1", "Error: no database", stream="stderr"),
         record("h2", "GET /healthz HTTP/1.1 503", stream="stderr"),
-        b'{"host":"h3","error":"is not connected"}\n',
+        AWAY,
     )
 )
 
@@ -50,7 +55,8 @@ KNOWN = {
     "a type that nobody has": (["nope.1"], 5, "It has web."),
     "a slot that nobody has": (["web.9"], 5, "It has web.1, web.2, web.3, web.4, web.5, web.6."),
     "slot nought": (["web.0"], 5, "no web.0"),
-    "a host that never was": (["--host", "h9"], 5, "There are h1, h2."),
+    "a host that never was": (["--host", "h9"], 5, "There are h1, h2, h4."),
+    "a host of another environment": (["--host", "h4"], 5, "h4 does not serve local"),
     "a release that never was": (["--release", "v9"], 5, "releases/v9"),
     "a pattern that is none": (["--grep", "("], 2, "regular expression"),
 }
@@ -86,7 +92,55 @@ def test_logs_can_be_narrowed(
     streams = capsys.readouterr()
     lines = streams.out.splitlines()
     assert [line.endswith(end) for line, end in zip(lines, ends, strict=True)] == [True] * len(ends)
-    assert streams.err == "rollway: no logs of h3: is not connected\n"
+    assert streams.err == ("" if "--host" in words else "rollway: no logs of h3: is not connected\n")
+
+
+ALL_HOSTS = {
+    "apps": [],
+    "hosts": [
+        {"host": h, "address": "", "connected": h != "h3", "environments": ["local"]} for h in ("h1", "h2", "h3")
+    ],
+}
+SLOW = b'{"host":"h1","error":"did not answer within 3 s"}\n{"host":"h2","error":"did not answer within 3 s"}\n'
+NO_H3 = "rollway: no logs of h3: is not connected\n"
+SILENT = {
+    "the only host that was asked for": (["--host", "h3"], RECORDS, 6, 0, NO_H3),
+    "the only host that is followed, while others go on": (["--host", "h3", "-f"], AWAY + RECORDS, 6, 0, NO_H3),
+    "another than the one that was asked for": (["--host", "h2"], RECORDS, 0, 2, ""),
+    "one of several": ([], RECORDS, 0, 5, NO_H3),
+    "one of several, where all must answer": (["--strict"], RECORDS, 6, 5, "not every host gives its logs: h3\n"),
+    "one, and the others have nothing to give": ([], AWAY, 0, 0, NO_H3),
+    "every host": ([], AWAY + SLOW, 6, 0, "rollway: no host gives its logs: h3, h1, h2\n"),
+    "the last host that was followed": (["-f"], RECORDS, 6, 5, "rollway: no host gives its logs: h3\n"),
+}
+
+
+@pytest.mark.parametrize("case", SILENT)
+def test_a_host_without_an_answer_is_named_and_not_taken_for_silence(
+    case: str, fake: FakeCoordinator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script sees by the exit code that what it asked for was not answered; what did come is shown all the same."""
+    words, records, code, lines, said = SILENT[case]
+    with_logs(fake)
+    fake.answers |= {("GET", "/v1/status"): (200, ALL_HOSTS), ("GET", f"{LOCAL}/logs"): (200, records)}
+    assert rollway(monkeypatch, "logs", "shop", "local", *words) == code
+    streams = capsys.readouterr()
+    assert len(streams.out.splitlines()) == lines
+    assert said in streams.err if said else streams.err == ""
+    assert streams.err.count("h3") <= 2
+
+
+def test_a_host_without_an_answer_is_an_error_in_json(
+    fake: FakeCoordinator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its record on stdout says why there are no others, and the error is the last line of stderr."""
+    with_logs(fake)
+    fake.answers["GET", "/v1/status"] = (200, ALL_HOSTS)
+    assert rollway(monkeypatch, "logs", "shop", "local", "--host", "h3", "--json") == 6
+    streams = capsys.readouterr()
+    assert streams.out.encode() == AWAY
+    error = json.loads(streams.err)
+    assert (error["error"], error["code"]) == ("no logs of h3: is not connected", 6)
 
 
 def test_json_logs_are_the_records_as_they_came(

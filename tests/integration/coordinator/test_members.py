@@ -112,6 +112,7 @@ async def test_a_host_is_what_its_token_says_and_not_what_it_says(fleet: Fleet, 
             while not shown.connected:
                 shown = next(host for host in await client.hosts() if host.host == "m1")
         assert (shown.environments, shown.labels) == (("local",), {"zone": "a"})
+        assert (waiting.address, shown.address) == ("", "127.0.0.1"), "where its link comes from"
         changed = await client.label_host(HostName("m1"), {"zone": None, "role": "web"})
         assert changed.labels == {"role": "web"}
         assert next(host for host in await client.hosts() if host.host == "m1").labels == {"role": "web"}

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from agent.artifacts.build import build_ref
 from agent.artifacts.unpack import unpack, verify
+from agent.cli import main as cli
 from agent.coordinator import context, identity
 from agent.coordinator.builds import Builds
 from agent.coordinator.db import fleet
@@ -199,6 +200,9 @@ PLACES: Final = {
     "a file that is new": Place(
         covers=("agent/linux/atomic.py",), **file("new", lambda path: atomic.create_exclusive(path, BIG))
     ),
+    "a first rollway.toml": Place(
+        covers=("agent/cli/init.py",), **file("rollway.toml", lambda path: cli.run(["init", str(path.parent)]))
+    ),
     "a download": Place(
         covers=("agent/linux/receive.py", "agent/link/fetch.py"),
         **file("archive", download),
@@ -289,6 +293,7 @@ ELSEWHERE: Final = {
     "agent/cli/agent_drain.py": "makes the folder that host/drained then writes to",
     "agent/cli/build.py": "makes the folder that artifacts/build then writes to",
     "agent/local/layout.py": "`rollway up` tells every error of the disk by itself, before anything runs",
+    "agent/local/dev/run.py": "makes its temporary folder, or tells why not, before anything runs",
     "agent/local/demo.py": "a demonstration in a folder of its own",
     "agent/local/stage.py": "a demonstration in a folder of its own",
 }

@@ -72,6 +72,25 @@ def states(report: AppReport) -> dict[str, str]:
     return {view.name: view.state for view in report.instances}
 
 
+async def test_what_instances_use_is_shown_to_who_asks(tmp_path: Path, source: FolderSource, port: int) -> None:
+    """Always for scripts, with the units in the names, and in a wide table for people."""
+    async with served(tmp_path, source) as rig:
+        await rig.until_done(Wish().for_(source.add("v1", app(port, count=1))))
+        web_row, worker_row = json.loads((await by_hand(tmp_path, "ps", "--json")).stdout)
+        for row in (web_row, worker_row):
+            assert 0 <= row["start_ms"] < 30_000
+            assert row["figures"]["memory_bytes"] > 100_000
+            assert row["figures"]["memory_kind"] == "pss"
+            assert row["figures"]["threads"] >= 1
+            assert row["figures"]["open_files"] >= 3
+            assert row["figures"]["cpu_ms"] >= 0
+        assert web_row["figures"]["cpu_ms"] > 0
+        head, web_line, *_ = (await by_hand(tmp_path, "ps", "--wide")).stdout.splitlines()
+        assert [word for word in ("START", "CPU TIME", "MEMORY", "THREADS", "FILES") if word not in head] == []
+        assert "MiB PSS" in web_line
+        assert "MEMORY" not in (await by_hand(tmp_path, "ps")).stdout
+
+
 async def test_a_restart_drops_no_request_and_replaces_every_instance(
     tmp_path: Path, source: FolderSource, port: int
 ) -> None:

@@ -1,11 +1,15 @@
 """Who may speak with an agent over its socket, and who is told why not."""
 
+import json
+import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +20,12 @@ from agent.client.agent import Agent, AgentGoneError
 from agent.errors import RefusedError
 from agent.host.control import Control
 from agent.linux import unixsocket
+from agent.model.roles import AgentSettings
 from tests.integration.host.rig import running
 from tests.integration.host.source import FolderSource
+from tests.integration.host.test_process import agent, chosen
+
+__all__ = ["chosen"]
 
 pytestmark = pytest.mark.anyio
 NOBODY, GROUP = 65534, 54321
@@ -111,3 +119,24 @@ async def test_who_asks_where_no_agent_runs_is_told_so(tmp_path: Path) -> None:
     """The error is of its own kind, and names the path and what to look at."""
     with pytest.raises(AgentGoneError, match=r"no agent answers at .*agent.sock: nobody listens there"):
         Agent(tmp_path / "agent.sock").ask("POST", "/v1/undrain", dict[str, object])
+
+
+def test_who_waits_for_an_agent_that_hangs_is_told_so(chosen: AgentSettings) -> None:
+    """After a few seconds that it does not answer, and after ten that it is waited for no longer, with exit code 6."""
+    socket = f"{chosen.run_dir}/agent.sock"
+    with agent(chosen) as stopped:
+        stopped.until("agent started")
+        os.kill(stopped.process.pid, signal.SIGSTOP)
+        begun_s = time.monotonic()
+        words = [sys.executable, "-m", "agent", "ps", "--host-socket", socket, "--json"]
+        with subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
+        ) as asking:
+            assert asking.stderr is not None
+            first, first_s = asking.stderr.readline(), time.monotonic() - begun_s
+            shown, rest = asking.communicate(timeout=30)
+            took_s = time.monotonic() - begun_s
+    assert first == f"rollway: the agent at {socket} has not answered yet; waiting up to 10 s\n"
+    assert (asking.returncode, shown) == (6, "")
+    assert json.loads(rest)["error"] == f"the agent at {socket} does not answer, though it runs"
+    assert first_s < took_s - 5 < 10

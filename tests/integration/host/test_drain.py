@@ -232,7 +232,7 @@ def test_each_instance_has_the_drain_that_its_agent_would_have_given_it(life: Li
     with orphan(life.script, tmp_path) as process:
         found = orphans.find(tmp_path / "run")
         assert anyio.run(orphans.drain, found, tmp_path / "run", told.append) == ()
-        assert procfs.tree(process.pid, process.pid, found[0].tree.mark) == []
+        assert procfs.tree([process.pid], process.pid, found[0].tree.mark) == []
         assert process.stdout is not None
         assert process.stdout.read() == life.says
         assert (process.wait(DEADLINE_S) == -signal.SIGKILL) is life.by_sigkill

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import select
 import signal
 import threading
 import time
@@ -21,6 +20,7 @@ from agent.model.roles import AgentSettings
 from tests.integration.host.rig import running
 from tests.integration.host.source import APP, PYTHON, FolderSource, Wish, free_port, web
 from tests.integration.host.test_process import DEADLINE_S, HOST, Agent, agent, chosen
+from tests.integration.ready import is_writable
 
 __all__ = ["chosen"]
 
@@ -174,7 +174,7 @@ def is_full(started: Agent) -> bool:
     """Whether nothing more can be written to its stdout."""
     writing = os.open(f"/proc/{started.process.pid}/fd/1", os.O_WRONLY | os.O_NONBLOCK)
     try:
-        return not select.select([], [writing], [], 0)[1]
+        return not is_writable(writing)
     finally:
         os.close(writing)
 

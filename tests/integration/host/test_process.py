@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -29,6 +28,7 @@ from agent.model.process import AppSpec, ProcessType
 from agent.model.roles import AgentSettings, TlsFiles
 from tests.integration.host.rig import running, settings
 from tests.integration.host.source import APP, FolderSource, Wish, free_port, web
+from tests.integration.ready import is_readable
 
 DEADLINE_S = 30
 HOST = "127.0.0.1"
@@ -240,7 +240,7 @@ def test_a_drain_says_how_far_it_is(chosen: AgentSettings, deployed: int, tmp_pa
         def hear_until(word: bytes) -> None:
             nonlocal said
             while word not in said:
-                assert select.select([manager], [], [], DEADLINE_S)[0]
+                assert is_readable(manager.fileno(), DEADLINE_S)
                 data, fds, _, _ = socket.recv_fds(manager, 4096, 4)
                 said += data + b"\n"
                 for fd in fds:

@@ -16,6 +16,7 @@ from agent.link.accept import Links
 from agent.link.dial import Dialer
 from agent.link.tls import client_context, peer_of, server_context
 from agent.model.assignment import AppReport, Assignment, HostReport
+from agent.model.figures import InstanceFigures
 from agent.model.ids import AppName, EnvironmentName, HostName
 from agent.model.lease import LeaseAnswer, LeaseAsk
 from agent.model.roles import TlsFiles
@@ -131,9 +132,16 @@ class Agent:
     """A dialer, and what it was told."""
 
     def __init__(
-        self, url: str, tls: ssl.SSLContext, host: str = "h1", lines: tuple[tuple[str, ...], ...] = ()
+        self,
+        url: str,
+        tls: ssl.SSLContext,
+        host: str = "h1",
+        lines: tuple[tuple[str, ...], ...] = (),
+        uses: tuple[InstanceFigures, ...] | None = (),
     ) -> None:
+        """`uses`: what it tells of its instances; None: it is of a version that cannot be asked."""
         self.seen = Seen()
+        self._uses = uses or ()
         self._lines = lines
         self.dialer = Dialer(
             coordinators=[url],
@@ -142,8 +150,12 @@ class Agent:
             rng=random.Random(0),  # noqa: S311 - spreads reconnects
             on_assign=self._assigned,
             tail=self._tail,
+            measure=None if uses is None else self._measure,
             on_connected=lambda connected: self.seen.add("up" if connected else "down"),
         )
+
+    async def _measure(self, app: AppName | None, environment: EnvironmentName | None) -> tuple[InstanceFigures, ...]:
+        return tuple(one for one in self._uses if app in (None, one.app) and environment in (None, one.environment))
 
     async def _assigned(self, assignment: Assignment) -> None:
         self.seen.add(assignment)
@@ -163,11 +175,13 @@ class Agent:
 
 
 @asynccontextmanager
-async def connected(folder: Path, lines: tuple[tuple[str, ...], ...] = ()) -> AsyncIterator[tuple[Server, Agent]]:
+async def connected(
+    folder: Path, lines: tuple[tuple[str, ...], ...] = (), uses: tuple[InstanceFigures, ...] | None = ()
+) -> AsyncIterator[tuple[Server, Agent]]:
     """Both ends, the agent being h1."""
     server = Server(folder)
     async with server.serving() as url, anyio.create_task_group() as tasks:
-        agent = Agent(url, client_context(identity(folder, "h1", "agent")), lines=lines)
+        agent = Agent(url, client_context(identity(folder, "h1", "agent")), lines=lines, uses=uses)
         tasks.start_soon(agent.dialer.run)
         await server.seen.until(lambda events: ("connected", "h1") in events)
         yield server, agent

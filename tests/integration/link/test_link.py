@@ -5,6 +5,7 @@ from pathlib import Path
 
 import aiohttp
 import anyio
+import msgspec
 import pytest
 from aiohttp import WSMsgType
 from msgspec.structs import replace
@@ -14,7 +15,8 @@ from agent.link.accept import Tail
 from agent.link.dial import cut
 from agent.link.tls import cli_context, client_context
 from agent.model.assignment import AdminReport
-from agent.model.ids import AppName, EnvironmentName, RolloutId
+from agent.model.figures import Figures, InstanceFigures
+from agent.model.ids import AppName, EnvironmentName, ProcessName, RolloutId
 from agent.wire import messages
 from agent.wire.messages import FRAME_BYTES_MAX, TailLines, TailLogs
 from tests.integration.link.ends import (
@@ -53,6 +55,31 @@ async def test_a_burst_of_reports_arrives_as_its_newest(tmp_path: Path) -> None:
             agent.dialer.report((app_report(generation),))
         await server.seen.until(lambda _: bool(server.reports) and server.reports[-1].apps[0].generation == 99)
         assert len(server.reports) == 1
+
+
+def uses(count: int, app: str = "shop") -> tuple[InstanceFigures, ...]:
+    where = {"app": AppName(app), "environment": EnvironmentName("local"), "process": ProcessName("web")}
+    figures = Figures(cpu_ms=1_500, cpu_percent=2.5, memory_bytes=1 << 25, memory_kind="pss", threads=4, open_files=9)
+    return tuple(msgspec.convert({**where, "slot": n, "figures": figures}, InstanceFigures) for n in range(count))
+
+
+async def test_what_instances_use_is_told_to_who_asks(tmp_path: Path) -> None:
+    """However many there are, and of one app only where one is meant."""
+    told = (*uses(1_200), *uses(2, "blog"))
+    async with connected(tmp_path, uses=told) as (server, _):
+        assert await server.links.figures(hello("h1").host, None, None) == told
+        assert await server.links.figures(hello("h1").host, AppName("blog"), None) == uses(2, "blog")
+        assert not server.reports, "a report carries none of it"
+
+
+async def test_an_agent_of_an_older_version_is_not_asked_what_instances_use(tmp_path: Path) -> None:
+    """It would take the question for the word of a stranger and hang up; nor is one that is not there."""
+    async with connected(tmp_path, uses=None) as (server, agent):
+        assert await server.links.figures(hello("h1").host, None, None) == ()
+        assert await server.links.figures(hello("h9").host, None, None) == ()
+        agent.dialer.report((app_report(1),))
+        await server.seen.until(lambda _: bool(server.reports))
+        assert agent.seen.events == ["up"]
 
 
 async def test_a_lost_link_comes_back_with_the_truth(tmp_path: Path) -> None:

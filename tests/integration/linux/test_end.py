@@ -1,6 +1,7 @@
 """How the end of a process is seen, and how nothing of a tree survives it."""
 
 import os
+import resource
 import signal
 from pathlib import Path
 from uuid import uuid4
@@ -32,21 +33,48 @@ os.wait()
 import signal; signal.pause()
 """
 ENDS = {
-    "exit code": ("import sys; sys.exit(7)", ExitStatus(code=7)),
-    "no error": ("pass", ExitStatus(code=0)),
-    "signal": ("import os; os.kill(os.getpid(), 15)", ExitStatus(signal=15)),
-    "signal with a core": ("import os; os.kill(os.getpid(), 11)", ExitStatus(signal=11)),
+    "exit code": ("import sys; sys.exit(7)", (7, None)),
+    "no error": ("pass", (0, None)),
+    "signal": ("import os; os.kill(os.getpid(), 15)", (None, 15)),
+    "signal with a core": ("import os; os.kill(os.getpid(), 11)", (None, 11)),
 }
+MIB = 1 << 20
+
+
+def how(status: ExitStatus) -> tuple[int | None, int | None]:
+    return status.code, status.signal
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("code", "expected"), ENDS.values(), ids=ENDS)
-async def test_the_exit_of_a_child_is_seen(code: str, expected: ExitStatus, start: Start) -> None:
+async def test_the_exit_of_a_child_is_seen(code: str, expected: tuple[int | None, int | None], start: Start) -> None:
     """A process that ends by itself is reported with its own code or signal."""
     process = start(PYTHON, "-c", code)
     with anyio.fail_after(10):
         await pidfd.exited(process.pidfd)
-        assert await pidfd.wait_exit(process.pidfd) == expected
+        assert how(await pidfd.wait_exit(process.pidfd)) == expected
+
+
+def test_what_a_child_has_used_is_known_at_its_end(start: Start) -> None:
+    """Its processor time and its most memory; where that is no more than our own ever was, nobody can tell."""
+    own_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1_024
+    code = f"import time; bytearray({own_bytes + 64 * MIB})\nwhile time.process_time() < 0.2: pass"
+    used = start(PYTHON, "-c", code).exit().used
+    assert used is not None
+    assert 200 <= used.cpu_ms < 5_000
+    assert used.max_rss_bytes is not None
+    assert own_bytes + 64 * MIB <= used.max_rss_bytes < own_bytes + 128 * MIB
+    small = start("/bin/true").exit().used
+    assert small is not None
+    assert small.max_rss_bytes is None, "what it has inherited of us is not its own"
+
+
+@pytest.mark.parametrize("limit_bytes", [resource.RLIM_INFINITY, 1], ids=["allowed", "not allowed"])
+def test_whether_a_core_was_dumped_is_known(limit_bytes: int, start: Start) -> None:
+    """A crash is told with whether there is something to look into."""
+    crashed = start("/bin/sh", "-c", "kill -ABRT $$", rlimits={resource.RLIMIT_CORE: (limit_bytes, limit_bytes)}).exit()
+    assert how(crashed) == (None, 6)
+    assert crashed.dumped_core is (limit_bytes != 1)
 
 
 @pytest.mark.anyio
@@ -106,7 +134,7 @@ async def test_a_daemon_does_not_escape_a_cgroup(start: Start) -> None:
     assert not cgroup.remove(leaf)
     assert await end_tree(Tree(pid=process.pid, mark=mark, cgroup=leaf)) == ()
     assert not is_alive(daemon)
-    assert process.exit() == ExitStatus(signal=9)
+    assert how(process.exit()) == (None, 9)
     assert cgroup.is_empty(leaf)
     assert cgroup.remove(leaf)
     assert cgroup.remove(leaf), "twice is once"
@@ -119,7 +147,7 @@ async def test_a_daemon_does_not_escape_the_walk(start: Start) -> None:
     assert procfs.process(daemon) != procfs.process(process.pid)
     assert await end_tree(Tree(pid=process.pid, mark=mark)) == ()
     assert not is_alive(daemon)
-    assert process.exit() == ExitStatus(signal=9)
+    assert how(process.exit()) == (None, 9)
 
 
 @pytest.mark.anyio
@@ -140,7 +168,7 @@ async def test_a_tree_is_ended_once_there_are_descriptors_to_find_it(start: Star
             assert is_alive(daemon)
             assert not ended
     assert told[0]["log_level"] == "warning"
-    assert process.exit() == ExitStatus(signal=9)
+    assert how(process.exit()) == (None, 9)
     assert not is_alive(daemon)
 
 

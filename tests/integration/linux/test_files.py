@@ -88,7 +88,7 @@ def test_a_tree_is_removed_though_it_is_closed_and_nothing_is_that_it_leads_to(t
 
 def test_an_instance_outlives_the_reader_of_its_log(tmp_path: Path, start: Start) -> None:
     """An app writes on while nobody reads, is not ended by it, and the next reader gets every line."""
-    fifo.make(tmp_path / "log", owner=(0, 0))
+    fifo.make(tmp_path / "log")
     assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
     first = fifo.open_reader(tmp_path / "log")
     writer = fifo.open_for_child(tmp_path / "log")

@@ -16,6 +16,7 @@ import pytest
 from agent.errors import RefusedError
 from agent.local import layout, leftovers, net
 from agent.local.children import Child
+from agent.local.up import marked
 
 pytestmark = pytest.mark.anyio
 DEADLINE_S: Final = 30
@@ -178,6 +179,22 @@ async def test_a_killed_child_comes_back_until_it_is_told_to_end(tmp_path: Path,
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     lock.socket.close()
+
+
+MARKED: Final = {
+    "records": (b'{"ts":"1"}\n{"ts":"2"}\n', b'{"host":"h2","ts":"1"}\n{"host":"h2","ts":"2"}\n'),
+    "what is no record": (b"Traceback:\n  {x}\n\n{}\n", b"Traceback:\n  {x}\n\n{}\n"),
+    "an object within a record": (b'{"a":{"b":1}}\n', b'{"host":"h2","a":{"b":1}}\n'),
+    "a last line that was cut off": (b'{"ts":"1"}\n{"ts', b'{"host":"h2","ts":"1"}\n{"host":"h2","ts'),
+    "nothing": (b"", b""),
+}
+
+
+@pytest.mark.parametrize(("lines", "said"), MARKED.values(), ids=MARKED)
+def test_each_record_that_up_shows_names_its_host(lines: bytes, said: bytes) -> None:
+    """What several agents write to one output can be told apart; what is no JSON object is left as it is."""
+    assert marked(lines, "h2") == said
+    assert marked(lines, None) == lines
 
 
 async def test_what_is_kept_for_one_child_is_given_to_no_other(tmp_path: Path, pipes: Pipes) -> None:

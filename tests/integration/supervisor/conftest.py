@@ -1,20 +1,24 @@
 """A host with nothing but a supervisor: real processes, and one place to wait for what becomes of them."""
 
+import contextlib
+import os
 import select
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 from msgspec import structs
 
 from agent.decisions.process.state import Level
 from agent.decisions.swap.state import InstanceView
-from agent.linux import procfs, sockets
+from agent.linux import cgroup, procfs, sockets
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.journal import Journal
 from agent.model.address import Address
@@ -127,6 +131,15 @@ class House:
     def texts(self) -> list[str]:
         return [text for text, _ in self.told]
 
+    async def exit_of(self, pid: int | None) -> dict[str, str | int]:
+        """Wait for what is told of the end of a process."""
+
+        def exits() -> list[dict[str, str | int]]:
+            return [fields for text, fields in self.told if text == "exited" and fields["pid"] == pid]
+
+        await self.until(lambda: bool(exits()))
+        return exits()[0]
+
     def launch(self, process: ProcessType, slot: int = 1, **more: object) -> InstanceKey:
         key = InstanceKey(SHOP, TEST, process.name, slot)
         given = {"key": key, "release": V1, "type": process, "cwd": str(self.folder), "config": {}}
@@ -155,6 +168,55 @@ def script(command: str, *, restart: RestartPolicy = QUICK, stop: StopPolicy = S
 def lives(pid: int | None) -> bool:
     found = procfs.process(pid) if pid else None
     return found is not None and found.state not in "ZX"
+
+
+class Notes:
+    """A FIFO to which programs write words: the test waits for them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        os.mkfifo(path)
+        self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        self._read = b""
+
+    def words(self) -> list[str]:
+        """What is written by now."""
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self._fd, 4096):
+                self._read += chunk
+        return self._read.decode().split()
+
+    async def until(self, count: int) -> list[str]:
+        """Wait for so many words in all."""
+        with anyio.fail_after(DEADLINE_S):
+            while len(self.words()) < count:
+                await anyio.wait_readable(self._fd)
+        return self.words()
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Iterator[Notes]:
+    made = Notes(tmp_path / "notes")
+    yield made
+    made.close()
+
+
+async def ended(pid: int) -> None:
+    """Wait for the end of a process, whether or not somebody reaps it."""
+    with anyio.fail_after(DEADLINE_S), contextlib.suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        await anyio.wait_readable(handle)
+        os.close(handle)
+
+
+async def reaped(pid: int) -> None:
+    await ended(pid)
+    with anyio.fail_after(DEADLINE_S):
+        while procfs.process(pid) is not None:
+            await anyio.lowlevel.checkpoint()
 
 
 class Slot:
@@ -208,11 +270,27 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     async with anyio.create_task_group() as tasks:
         await tasks.start(house.supervisor.run)
         yield house
-        await _emptied(house)
+        await emptied(house)
         tasks.cancel_scope.cancel()
 
 
-async def _emptied(house: House) -> None:
+@pytest.fixture
+async def in_leaves(tmp_path: Path) -> AsyncIterator[House]:
+    """The same where each instance has a leaf of cgroup v2."""
+    root = cgroup.detect()
+    if root is None:
+        pytest.skip("this machine has no writable cgroup v2")
+    above = cgroup.create(root, f"rollway-test-{uuid4()}")
+    house = House(tmp_path, cgroup_root=above)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(house.supervisor.run)
+        yield house
+        await emptied(house)
+        tasks.cancel_scope.cancel()
+    assert cgroup.remove(above)
+
+
+async def emptied(house: House) -> None:
     house.stalled = False
     house.take()
     for view in house.views():

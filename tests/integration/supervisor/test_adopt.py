@@ -92,7 +92,7 @@ async def test_one_that_ends_while_there_is_no_agent_has_its_last_words(house: H
     await to_thread.run_sync((house.folder / "go").write_text, "go\n")
     await to_thread.run_sync(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     async with an_agent(house, keeper.inherited()):
-        await house.until(lambda: ("ended", {"pid": pid, "how": "exited with code 3"}) in house.told)
+        assert (await house.exit_of(pid))["how"] == "exited with code 3"
         assert house.view().restarts == 1
         await house.end(InstanceKey(SHOP, TEST, house.view().process, 1))
     assert house.messages()[:2] == ["first", "last words"]
@@ -106,7 +106,8 @@ async def test_one_whose_end_nobody_saw_counts_as_a_failure(house: House) -> Non
     os.kill(pid, signal.SIGTERM)
     await to_thread.run_sync(os.waitpid, pid, 0)
     async with an_agent(house):
-        await house.until(lambda: ("ended", {"pid": pid, "how": "ended, nobody could tell how"}) in house.told)
+        told = await house.exit_of(pid)
+        assert (told["how"], told["code"], told["clean"]) == ("ended, nobody could tell how", "unknown", False)
         assert house.view().restarts == 1
         await house.end(InstanceKey(SHOP, TEST, house.view().process, 1))
 

@@ -53,7 +53,7 @@ async def test_what_ignores_its_signal_is_killed_after_the_grace(house: House) -
     pid = house.view().pid
     ended = await house.end(key)
     assert "outlived its grace" in house.texts()
-    assert ("ended", {"pid": pid, "how": "was ended by SIGKILL"}) in house.told
+    assert (await house.exit_of(pid))["how"] == "was ended by SIGKILL"
     assert (ended.pid, lives(pid)) == (None, False)
 
 
@@ -124,6 +124,17 @@ async def test_whatever_an_app_makes_of_its_folder_it_starts_again(house: House,
     await house.until(lambda: house.view().restarts >= 2)
     assert "exited with code 7" in house.view().detail
     await house.end(key)
+
+
+async def test_an_instance_that_runs_again_says_how_it_ended(house: House) -> None:
+    """Long after the restart a person sees in `rollway ps` why there was one."""
+    key = house.launch(worker("sleep 60"))
+    first = await house.state("ready")
+    assert (first.pid is not None, first.detail) == (True, "")
+    os.kill(first.pid or 0, signal.SIGKILL)
+    await house.until(lambda: house.view().restarts == 1 and house.view().state == "ready")
+    assert house.view().detail == "restarted: was ended by SIGKILL"
+    assert (await house.end(key)).detail == ""
 
 
 async def test_a_stop_in_backoff_does_not_hang(house: House) -> None:
@@ -227,6 +238,20 @@ def web(*words: object, stop: StopPolicy = SOON, probes: Probes | None = None, r
 
 def probe(path: str, failures: int = 1) -> Probe:
     return Probe(check=HttpCheck(path=path), period_ms=100, timeout_ms=1_000, failures=failures)
+
+
+async def test_a_probe_that_passes_by_a_redirect_is_told_of(house: House, slot: Slot) -> None:
+    """Who is ready only because it redirects to another host is ready, and it is said once."""
+    key = house.launch(web(probes=Probes(readiness=probe("/away"), liveness=probe("/live"))), **slot.given)
+    await house.state("ready")
+    told = "its readiness probe passes by a redirect"
+    reason = {"reason": "/away answered 302: a redirect that is not followed"}
+    assert [fields for text, fields in house.told if text == told] == [reason]
+    (house.folder / "sick").touch()
+    await house.until(lambda: house.view().restarts > 0)
+    assert house.texts().count(told) == 1
+    (house.folder / "sick").unlink()
+    await house.end(key)
 
 
 async def test_sockets_are_handed_over_by_number_and_by_name(house: House, slot: Slot) -> None:

@@ -1,7 +1,6 @@
 """Which instance real connections reach: by weight, alone, while nobody is ready, and after an app broke the order."""
 
 import os
-import select
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from agent.linux.sockets import PortInUse
 from agent.model.address import Address
 from agent.traffic.reuseport import PARKED, Group, Traffic
 from agent.wire.bpf import alone_address
+from tests.integration.ready import is_readable
 from tests.integration.traffic.conftest import answered, client, outlived
 
 
@@ -159,10 +159,10 @@ def test_an_app_that_shuts_its_listener_down_moves_nobody(group: Group, admitted
         for slot in sorted(set(range(4)) - set(admitted)):
             group.slot_socket(slot).shutdown(socket.SHUT_RDWR)
             assert set(answered(group, 30)) == set(admitted), "before anybody has noticed"
-            assert select.select([group.ends], [], [], 5)[0]
+            assert is_readable(group.ends, 5)
             assert group.settle() == (slot,)
             assert group.settle() == ()
-            assert not select.select([group.ends], [], [], 0)[0]
+            assert not is_readable(group.ends)
             assert set(answered(group, 30)) == set(admitted)
         group.mend()
         for slot in range(4):

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.errors import SettingsError
-from agent.model.process import AppSpec, HttpCheck, NotifyCheck, ProcessType, TcpCheck
+from agent.model.process import AppSpec, ExecCheck, HttpCheck, NotifyCheck, ProcessType, TcpCheck
 from agent.settings.appfile import SCHEMA, load_app
 
 FILE = "rollway.toml"
@@ -36,13 +36,42 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
         WEB + '[process.web.probe.readiness]\ngrace = "1s"\n',
         ("readiness.grace", "unknown key"),
     ),
-    "limits": (
-        WEB + '[process.web.limits]\nmemory = "1MiB"\n',
-        (":4: process.web.limits:", "not supported by this version of Rollway"),
+    "what a sandbox may write": (
+        WEB + '[process.web.sandbox]\nwritable = ["data"]\n',
+        (":5: process.web.sandbox.writable:", "not supported by this version of Rollway"),
     ),
-    "an exec probe": (
-        WEB + '[process.web.probe.startup]\nexec = "x"\n',
-        ("startup.exec:", "not supported by this version"),
+    "nobody's name": (
+        WEB + '[process.web.sandbox]\nuser = "no body"\n',
+        ("sandbox.user: expected the name of a user of the hosts",),
+    ),
+    "no processor": (WEB + "[process.web.limits]\ncpu = 0\n", ("limits.cpu: expected processors, from 0.01",)),
+    "a bound that comes after the end": (
+        WEB + '[process.web.limits]\nmemory = "1GiB"\nmemory_high = "2GiB"\n',
+        (":6: process.web.limits.memory_high: expected no more than memory",),
+    ),
+    "a bound that may be or not": (
+        WEB + '[process.web.limits]\nenforce = "maybe"\n',
+        ('limits.enforce: expected "required" or "best-effort"',),
+    ),
+    "an exec probe whose command is no words": (
+        WEB + '[process.web.probe.startup]\nexec = "echo \'x"\n',
+        ("startup.exec: expected a command in words", "No closing quotation"),
+    ),
+    "an exec probe that wants the socket": (
+        LISTENING + '[process.web.probe.startup]\nexec = "ask {fd}"\n',
+        ("startup.exec: expected no {fd} where no socket is handed over",),
+    ),
+    "an exec probe with a status": (
+        WEB + '[process.web.probe.startup]\nexec = "x"\nstatus = "200"\n',
+        ("startup.status: expected nothing beside exec: only an http or https probe has it",),
+    ),
+    "an https probe of who listens nowhere": (
+        WEB + '[process.web.probe.startup]\nhttps = "/"\n',
+        ("startup.https: expected process.web.listen, which an https probe asks",),
+    ),
+    "two ways to ask": (
+        LISTENING + '[process.web.probe.startup]\nhttps = "/"\nhttp = "/"\n',
+        ("startup.https: expected one of http, https, tcp, exec and notify", "found http and https"),
     ),
     "a total with a count": (
         WEB + "total = 3\ncount = 2\n",
@@ -198,7 +227,7 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "a probe that asks and is told": (
         LISTENING + "[process.web.probe.startup]\ntcp = true\nnotify = true\n",
-        ("startup.notify: expected one of http, tcp and notify, found tcp and notify",),
+        ("startup.notify: expected one of http, https, tcp, exec and notify, found tcp and notify",),
     ),
     "patience with an answer that nobody asks for": (
         WEB + '[process.web.probe.liveness]\nnotify = true\ntimeout = "1s"\n',
@@ -287,6 +316,8 @@ CHECKS = {
     ),
     "the instance's own socket": ("tcp = true", TcpCheck()),
     "a port": ("tcp = 9000", TcpCheck(port=9000)),
+    "a path over TLS": ('https = "/r"\nhost = "h"', HttpCheck(path="/r", tls=True, host="h")),
+    "a command": ('exec = "ask -v"', ExecCheck(command="ask -v")),
     "its own word": ("notify = true", NotifyCheck()),
 }
 

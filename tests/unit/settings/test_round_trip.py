@@ -13,13 +13,16 @@ from agent.model.process import (
     BuildSteps,
     ConfigKey,
     CrashLoop,
+    ExecCheck,
     HttpCheck,
+    Limits,
     NotifyCheck,
     Probe,
     Probes,
     ProcessType,
     ReleaseCommand,
     RestartPolicy,
+    Sandbox,
     StopPolicy,
     TcpCheck,
 )
@@ -36,7 +39,7 @@ LENGTHS = st.integers(1_000, 10**9)
 NUMBERS = st.integers(1, 500)
 
 
-def probe(checks: st.SearchStrategy[HttpCheck | TcpCheck], *, kind: str) -> st.SearchStrategy[Probe | None]:
+def probe(checks: st.SearchStrategy[HttpCheck | TcpCheck | ExecCheck], *, kind: str) -> st.SearchStrategy[Probe | None]:
     """Probes of one kind, or none."""
     return st.none() | st.builds(
         Probe,
@@ -56,12 +59,14 @@ def probes(*, listening: bool) -> st.SearchStrategy[Probes]:
     http = st.builds(
         HttpCheck,
         path=st.sampled_from(["/", "/ready?full=1"]),
+        tls=st.booleans(),
         host=st.none() | st.just("shop.example"),
         headers=HEADERS,
         status_from=st.integers(100, 299),
         status_to=st.integers(300, 599),
     )
-    checks: st.SearchStrategy[HttpCheck | TcpCheck] = tcp | http if listening else tcp
+    alone: st.SearchStrategy[HttpCheck | TcpCheck | ExecCheck] = tcp | st.builds(ExecCheck, command=WORDS)
+    checks = alone | http if listening else alone
     told = NotifyCheck()
     return st.builds(
         Probes,
@@ -71,6 +76,19 @@ def probes(*, listening: bool) -> st.SearchStrategy[Probes]:
         liveness=probe(checks, kind="liveness")
         | st.builds(Probe, check=st.just(told), period_ms=LENGTHS, failures=NUMBERS, grace_ms=st.none() | DELAYS),
     )
+
+
+MANY = st.none() | st.integers(1, 10_000)
+LIMITS = st.builds(
+    Limits,
+    memory_bytes=st.none() | st.integers(1 << 30, 1 << 40),
+    memory_high_bytes=st.none() | st.integers(1 << 20, 1 << 30),
+    cpu_milli=st.none() | st.integers(10, 1_024_000),
+    tasks=MANY,
+    io_weight=MANY,
+    open_files=st.none() | st.integers(16, 1_000_000),
+    best_effort=st.booleans(),
+)
 
 
 @st.composite
@@ -106,6 +124,8 @@ def process_types(draw: st.DrawFn, name: str, port: int, before: tuple[str, ...]
             crash_loop=CrashLoop(restarts=draw(NUMBERS), within_ms=draw(LENGTHS)),
         ),
         probes=draw(probes(listening=bool(port))),
+        limits=draw(LIMITS),
+        sandbox=Sandbox(user=draw(st.none() | st.just("shop"))),
     )
 
 
@@ -167,11 +187,26 @@ def process_lines(process: ProcessType) -> list[str]:
     lines += durations(f"{at}.restart", process.restart, "first_delay base_delay max_delay reset_after")
     lines += [f"policy = {toml(process.restart.policy)}"]
     lines += [f'crash_loop = {{ restarts = {loop.restarts}, within = "{show_duration(loop.within_ms)}" }}']
+    if process.sandbox.user is not None:
+        lines += [f"[{at}.sandbox]", f"user = {toml(process.sandbox.user)}"]
+    lines += limit_lines(f"{at}.limits", process.limits)
     for kind in ("startup", "readiness", "liveness"):
         one: Probe | None = getattr(process.probes, kind)
         if one is not None:
             lines += probe_lines(f"{at}.probe.{kind}", one, kind)
     return lines
+
+
+def limit_lines(at: str, limits: Limits) -> list[str]:
+    """The table of limits."""
+    said = {
+        "memory": None if limits.memory_bytes is None else f'"{limits.memory_bytes}B"',
+        "memory_high": None if limits.memory_high_bytes is None else f'"{limits.memory_high_bytes}B"',
+        "cpu": None if limits.cpu_milli is None else limits.cpu_milli / 1_000,
+        **{key: getattr(limits, key) for key in ("tasks", "io_weight", "open_files")},
+        "enforce": '"best-effort"' if limits.best_effort else '"required"',
+    }
+    return [f"[{at}]", *(f"{key} = {value}" for key, value in said.items() if value is not None)]
 
 
 def probe_lines(at: str, one: Probe, kind: str) -> list[str]:
@@ -185,8 +220,10 @@ def probe_lines(at: str, one: Probe, kind: str) -> list[str]:
     return [*durations(at, one, spans), *(f"{key} = {getattr(one, key)}" for key in numbers), *check_lines(one.check)]
 
 
-def check_lines(check: HttpCheck | TcpCheck | NotifyCheck) -> list[str]:
+def check_lines(check: HttpCheck | TcpCheck | ExecCheck | NotifyCheck) -> list[str]:
     """What a probe asks."""
+    if isinstance(check, ExecCheck):
+        return [f"exec = {toml(check.command)}"]
     if isinstance(check, NotifyCheck):
         return ["notify = true"]
     if isinstance(check, TcpCheck):
@@ -194,7 +231,7 @@ def check_lines(check: HttpCheck | TcpCheck | NotifyCheck) -> list[str]:
     headers = ", ".join(f"{name} = {toml(value)}" for name, value in check.headers)
     host = [] if check.host is None else [f"host = {toml(check.host)}"]
     return [
-        f"http = {toml(check.path)}",
+        f"{'https' if check.tls else 'http'} = {toml(check.path)}",
         f'status = "{check.status_from}-{check.status_to}"',
         f"headers = {{ {headers} }}",
         *host,

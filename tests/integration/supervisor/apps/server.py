@@ -1,6 +1,7 @@
 """A small HTTP server on fd 3. Words: `--accept-after FILE` serves only once FILE is there, `--elsewhere` never does.
 
-/live and /ready answer 200 unless a file `sick` or `busy` lies in the working directory; /slow takes a while.
+/live and /ready answer 200 unless a file `sick` or `busy` lies in the working directory; /slow takes a while; /away
+leads to another host.
 """
 
 import os
@@ -23,7 +24,8 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(1.5)
             print("answered", flush=True)
         status = 503 if os.path.exists(STATUS.get(self.path, "nothing")) else 200
-        self.send_response(status)
+        self.send_response(302 if self.path == "/away" else status)
+        self.send_header("Location", "http://127.0.0.9/")
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"ok")

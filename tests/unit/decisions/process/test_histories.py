@@ -16,6 +16,7 @@ from agent.decisions.process.state import (
     ConnectionsLeft,
     Event,
     Exited,
+    FollowMain,
     InstanceMachine,
     KillTree,
     Launched,
@@ -55,6 +56,7 @@ terms = st.builds(
 )
 conditions: st.SearchStrategy[Condition | None] = st.sampled_from([None, "ready", "reloading", "stopping"])
 watchdogs: st.SearchStrategy[Literal["ping", "trigger"] | None] = st.sampled_from([None, "ping", "trigger"])
+mains = st.none() | st.integers(6, 8)
 passed_ms = st.sampled_from([0, 1, 100, 1_000, 10_000, 400_000, 700_000])
 
 
@@ -66,6 +68,8 @@ class World:
         self.state: InstanceMachine = new(given_terms, self.now)
         self.alive = False
         self.ordered = False
+        self.main = 7
+        """The main process, while one lives."""
         self.stop_asked = False
         self.signals = 0
         self.killed = False
@@ -86,15 +90,19 @@ class World:
                     assert not self.alive, "a launch while a process lives"
                     assert not self.ordered, "a launch while another is under way"
                     assert not self.stop_asked, "a launch after the stop was asked"
-                    self.ordered, self.signals = True, 0
+                    self.ordered, self.signals, self.main = True, 0, 7
                     self.launched_at_ms.append(self.now_ms)
                 case Signal():
                     self.signals += 1
                     assert self.signals == 1, "a second signal for one process"
                 case KillTree():
                     self.killed = self.alive
+                case FollowMain(pid=pid):
+                    assert self.alive, "nobody to follow"
+                    self.main = pid
                 case Wake(at=moment):
                     self.wake_ms = moment.boottime_ms
+        assert self.state.pid in (None, self.main)
         waits = not (self.alive or self.ordered)
         assert not waits or self.wake_ms is not None or self.state.state in ("starting", "stopped"), "waits for nothing"
 
@@ -102,10 +110,13 @@ class World:
         """Draw one of the events that can happen to this process now."""
         jitter = data.draw(st.floats(0, 1))
         kind, launch = data.draw(st.sampled_from(KINDS)), data.draw(st.integers(0, self.state.launch))
+        condition, watchdog, main_pid = data.draw(conditions), data.draw(watchdogs), data.draw(mains)
         events: list[Event] = [
-            Start(), Tick(), Probed(kind=kind, launch=launch, ok=data.draw(st.booleans())),
+            Start(), Tick(),
+            Probed(kind=kind, launch=launch, ok=data.draw(st.booleans()), early=data.draw(st.booleans())),
             ConnectionsLeft(queued=0, established=data.draw(st.integers(0, 1)), syn_received=0),
-            Noticed(launch=launch, condition=data.draw(conditions), watchdog=data.draw(watchdogs)),
+            Noticed(launch=launch, condition=condition, watchdog=watchdog, main_pid=main_pid),
+            Exited(code=0, signal=None, pid=9, jitter=jitter),
         ]  # fmt: skip
         if self.ordered:
             events += [Launched(pid=7), LaunchFailed(errno=2, what="gone", jitter=jitter)]
@@ -113,13 +124,13 @@ class World:
             events += [LaunchWithheld()]
         if self.alive:
             code = data.draw(st.none() | st.integers(0, 3))
-            events += [Exited(code=code, signal=None, jitter=jitter)]
+            events += [Exited(code=code, signal=None, pid=data.draw(st.sampled_from([None, self.main])), jitter=jitter)]
         return data.draw(st.sampled_from(events))
 
     def happen(self, event: Event) -> None:
         if isinstance(event, Launched | LaunchFailed | LaunchWithheld):
             self.ordered, self.alive = False, isinstance(event, Launched)
-        if isinstance(event, Exited):
+        if isinstance(event, Exited) and event.pid in (None, self.main):
             self.alive = self.killed = False
         self.stop_asked = self.stop_asked or isinstance(event, StopAsked)
         self.take(event)
@@ -130,7 +141,7 @@ class World:
         self.state = msgspec.json.decode(msgspec.json.encode(durable(before)), type=InstanceMachine)
         if self.ordered:
             self.ordered, self.alive = False, was_started
-        self.take(Adopted(pid=7 if self.alive else None))
+        self.take(Adopted(pid=self.main if self.alive else None))
         if before.pid is not None:
             assert (self.state.state, self.state.ready, self.state.restarts) == (
                 before.state,
@@ -170,7 +181,7 @@ def test_one_process_at_a_time_and_every_stop_ends(data: st.DataObject, given_te
             world.happen(Exited(code=None, signal=9, jitter=0))
             continue
         if world.ordered:
-            world.happen(Launched(pid=8))
+            world.happen(Launched(pid=7))
             continue
         assert world.alive
         assert world.wake_ms is not None, "nothing would ever end it"

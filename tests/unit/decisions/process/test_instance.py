@@ -218,6 +218,30 @@ def test_the_policy_says_what_comes_back(policy: str, exited: Exited, *, back: b
     assert life.state.detail
 
 
+# How it ended, what is said of that, whether want of memory is the reason.
+SHORT_OF_MEMORY: dict[str, tuple[Exited, str, bool]] = {
+    "killed with the rest": (
+        Exited(code=None, signal=9, oom=True, jitter=0), "ran out of memory and was ended by SIGKILL", True,
+    ),
+    "a shell that was quicker": (
+        Exited(code=137, signal=None, oom=True, jitter=0), "ran out of memory and exited with code 137", True,
+    ),
+    "nobody saw how": (Exited(code=None, signal=None, oom=True, jitter=0), "ran out of memory", True),
+    "later, of itself": (Exited(code=0, signal=None, oom=True, jitter=0), "exited with code 0", False),
+    "killed by somebody": (Exited(code=None, signal=9, jitter=0), "was ended by SIGKILL", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("exited", "how", "is_reason"), SHORT_OF_MEMORY.values(), ids=SHORT_OF_MEMORY)
+def test_want_of_memory_is_said_where_it_was_the_reason(exited: Exited, how: str, *, is_reason: bool) -> None:
+    """An end for want of memory is a warning that says so; an end for another reason does not."""
+    decision = step(running(Terms()).state, exited, at(1))
+    (told,) = (action for action in decision.actions if isinstance(action, Emit) and action.text == "exited")
+    assert (told.fields["how"], told.fields.get("reason")) == (how, "oom" if is_reason else None)
+    assert told.level == ("warning" if is_reason else "info")
+    assert decision.state.detail == how
+
+
 def test_backoff_doubles_up_to_its_bound_and_never_gives_up() -> None:
     """First restart at once, then 0.5 s doubled up to 5 min, for ever; a crash loop is said, not punished."""
     life = running(Terms())
@@ -233,6 +257,33 @@ def test_backoff_doubles_up_to_its_bound_and_never_gives_up() -> None:
     assert delays == [int(second * 1_000) for second in seconds]
     assert life.crash_loops()
     assert life.emitted.count("is in a crash loop") == 1
+
+
+def test_a_backoff_says_why_and_how_long_as_people_read_it() -> None:
+    """Jitter makes odd milliseconds of every delay; what is shown is rounded."""
+    life = running(Terms(restart=RestartPolicy(first_delay_ms=4_000)))
+    life.take(Exited(code=3, signal=None, jitter=0.396))
+    assert (life.shown(), life.state.detail) == ("backoff", "exited with code 3; starts again after 4.4 s")
+
+
+def test_a_restart_says_why_as_long_as_it_is_counted() -> None:
+    """What ended by itself and is well again says why it was restarted; what was stopped on purpose says nothing."""
+    life = running(Terms(probes=ALL))
+    assert life.state.why("3 workers") == "3 workers"
+    life.take(Exited(code=None, signal=9, jitter=0.0))
+    assert (life.shown(), life.state.why("")) == ("starting", "was ended by SIGKILL")
+    life.take(Launched(pid=72))
+    life.probed("startup", "ok")
+    life.probed("readiness", "ok", "ok")
+    assert (life.shown(), life.state.why("")) == ("ready", "restarted: was ended by SIGKILL")
+    assert life.state.why("3 workers") == "restarted: was ended by SIGKILL; 3 workers"
+    life.take(DIED)
+    assert (life.shown(), life.state.why("")) == ("backoff", "exited with code 1; starts again after 500 ms")
+    life.take(Tick(), after_ms=500)
+    assert (life.shown(), life.state.why("")) == ("starting", "exited with code 1")
+    life.take(Launched(pid=73), StopAsked())
+    life.take(DIED)
+    assert (life.shown(), life.state.why("")) == ("stopped", "")
 
 
 def test_failures_are_warnings_and_the_rest_is_not() -> None:
@@ -255,7 +306,7 @@ def test_failures_are_warnings_and_the_rest_is_not() -> None:
     life.take(StopAsked())
     life.take(DIED)
     assert life.warned[4:] == ["is in a crash loop"]
-    assert {"started", "ended", "draining", "stopped"} <= set(life.emitted)
+    assert {"started", "exited", "draining", "stopped"} <= set(life.emitted)
 
 
 def test_jitter_only_adds() -> None:

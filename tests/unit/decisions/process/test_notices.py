@@ -7,6 +7,7 @@ from agent.decisions.process.state import (
     ConnectionsLeft,
     DropNotice,
     Exited,
+    FollowMain,
     Launched,
     LaunchNow,
     Noticed,
@@ -45,7 +46,7 @@ def test_silence_at_the_start_is_a_failed_start() -> None:
     assert life.wake_ms == 30_000
     life.take(Tick(), after_ms=30_000)
     assert Signal(name="SIGTERM") in life.actions
-    assert life.state.detail == "it did not say READY=1 for 30s (startup probe)"
+    assert life.state.detail == "it did not say READY=1 for 30 s (startup probe)"
     life.take(Exited(code=None, signal=15, jitter=0.0))
     assert (life.actions[-1], life.state.restarts) == (LaunchNow(launch=2), 1)
     life.take(Launched(pid=72), READY)
@@ -110,7 +111,7 @@ def test_a_watchdog_that_is_not_fed_restarts() -> None:
         assert life.wake_ms == life.now_ms + 3_000
     life.take(Tick(), after_ms=3_000)
     assert Signal(name="SIGTERM") in life.actions
-    assert life.state.detail == "it did not say WATCHDOG=1 for 3s (liveness probe)"
+    assert life.state.detail == "it did not say WATCHDOG=1 for 3 s (liveness probe)"
     assert life.wake_ms == life.now_ms + 2_000
 
 
@@ -136,6 +137,38 @@ def test_while_draining_nothing_restarts_and_time_can_be_had() -> None:
     assert life.wake_ms == life.now_ms + 60_000
     life.take(Noticed(launch=1, more_ms=1))
     assert life.wake_ms == life.now_ms + 60_000
+
+
+def test_another_main_process_is_followed() -> None:
+    """From MAINPID on that process is the instance: its end counts, and the end of the one before does not."""
+    life = running(Terms())
+    assert life.take(Noticed(launch=1, main_pid=72)) == [FollowMain(pid=72), DropNotice(launch=1)]
+    assert (life.shown(), life.state.pid) == ("ready", 72)
+    assert life.take(Noticed(launch=1, main_pid=72)) == [DropNotice(launch=1)], "it is already"
+    assert life.take(Noticed(launch=0, main_pid=73)) == [DropNotice(launch=0)], "a process before has said that"
+    assert life.take(Exited(code=0, signal=None, pid=71, jitter=0.0)) == []
+    life.take(Exited(code=1, signal=None, pid=72, jitter=0.0))
+    assert life.state.restarts == 1
+
+
+def test_who_follows_is_not_signalled_again() -> None:
+    """A process that hands over after its stop signal is not signalled again; its grace goes on."""
+    life = running(Terms(stop=StopPolicy(linger_ms=0, grace_ms=10_000)))
+    life.take(StopAsked(), Tick())
+    assert Signal(name="SIGTERM") in life.actions
+    life.take(Noticed(launch=1, main_pid=72), after_ms=1_000)
+    assert Signal(name="SIGTERM") not in life.actions
+    assert life.wake_ms == 10_000
+
+
+def test_a_next_agent_goes_on_with_who_is_there() -> None:
+    """Killed between the decision to follow and the record of it, it is told again by the notice that still waits."""
+    life = running(Terms())
+    life.take(Noticed(launch=1, main_pid=72))
+    life.state = durable(life.state)
+    life.take(Adopted(pid=71))
+    assert life.state.pid == 71
+    assert FollowMain(pid=72) in life.take(Noticed(launch=1, main_pid=72))
 
 
 @pytest.mark.parametrize("said", [True, False])

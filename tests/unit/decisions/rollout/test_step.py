@@ -26,7 +26,15 @@ from agent.decisions.rollout.state import (
     Wake,
 )
 from agent.decisions.rollout.step import JUMP_MS_MAX, TICK_MS_MAX, step
-from agent.model.assignment import AdminReport, AppReport, HostState, Overrides, PreparedReport, ReleaseRef
+from agent.model.assignment import (
+    AdminReport,
+    AppReport,
+    HostState,
+    InstanceReport,
+    Overrides,
+    PreparedReport,
+    ReleaseRef,
+)
 from agent.model.environment import EnvironmentSettings, RollingSettings, Share
 from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ProcessName, ReleaseName, RolloutId
 from agent.model.process import AppSpec, ProcessType, ReleaseCommand
@@ -330,3 +338,34 @@ def test_what_is_decided_is_consistent(history: list[Happening], rollout: Rollou
         assert not before.terminal or (rollout == before and not decision.actions)
         assert decision.changed or not gives
         assert rollout.terminal or decision.refused or any(isinstance(action, Wake) for action in decision.actions)
+
+
+def test_slow_starts_of_the_new_release_are_kept() -> None:
+    """An instance of it that took over 30 s to become ready is known by name as long as the rollout is."""
+    rollout = planned()
+
+    def told(start_ms: int | None, release: ReleaseRef = V2, slot: int = 1) -> AppReport:
+        instance = InstanceReport(
+            process=ProcessName("web"),
+            slot=slot,
+            release=release.name,
+            state="ready",
+            pid=7,
+            since_ms=0,
+            restarts=0,
+            start_ms=start_ms,
+        )
+        return AppReport(
+            app=APP,
+            environment=ENVIRONMENT,
+            generation=1,
+            release=release.name,
+            state="swapping",
+            instances=(instance,),
+        )
+
+    for report in (told(None), told(30_000), told(60_000, V1), told(41_500, slot=2), told(2_000, slot=2)):
+        rollout = hosts.reported(rollout, NAMES[1], report)
+    assert {step.host: step.slow_starts_ms for step in rollout.hosts if step.slow_starts_ms} == {
+        NAMES[1]: {"web.2": 41_500}
+    }
