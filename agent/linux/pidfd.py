@@ -51,14 +51,18 @@ class ExitStatus(Struct, frozen=True):
 
 
 UNKNOWN_EXIT: Final = ExitStatus()
+_NOBODY: Final = frozenset({errno.ESRCH, errno.EINVAL, errno.ENOENT})
+"""From pidfd_open(2): a thread is no process, and before Linux 6.15 nor is who is reaped in that very moment."""
 
 
 def open_pidfd(pid: int, start_time: int) -> int | None:
     """Open the process with this number that started then; None where it is gone, or another has the number now."""
     try:
         pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
+    except OSError as error:
+        if error.errno in _NOBODY:
+            return None
+        raise
     is_it = False
     try:
         is_it = procfs.start_time(pid) == start_time

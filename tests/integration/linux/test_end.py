@@ -3,6 +3,8 @@
 import os
 import resource
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -108,6 +110,13 @@ def test_another_process_with_the_number_is_not_taken(start: Start) -> None:
     process.rest()
     process.exit()
     assert pidfd.open_pidfd(process.pid, process.start_time) is None
+
+
+def test_a_thread_is_no_process() -> None:
+    """The number of a thread names nobody who could be watched or ended."""
+    with ThreadPoolExecutor(1) as pool:
+        number = pool.submit(threading.get_native_id).result()
+        assert pidfd.open_pidfd(number, procfs.start_time(number) or 0) is None
 
 
 async def daemon_of(start: Start, leaf: Path | None, environment: str) -> tuple[Started, str, int]:
