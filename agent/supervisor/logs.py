@@ -22,7 +22,7 @@ from msgspec import Struct
 from agent.linux import clock
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.journal import KEPT_BYTES, Journal
-from agent.model.ids import AppName, EnvironmentName
+from agent.model.ids import AppName, EnvironmentName, ReleaseName
 from agent.supervisor.folder import STREAMS
 from agent.supervisor.launchable import InstanceKey
 from agent.supervisor.pipes import Pipe
@@ -241,6 +241,18 @@ class Logs:
             yield follower
         finally:
             self._followers.remove(follower)
+
+
+def source_of(key: InstanceKey, release: ReleaseName, pid: int, stream: str) -> Source:
+    return Source(
+        app=key.app,
+        env=key.environment,
+        release=release,
+        process=key.process,
+        instance=key.name,
+        pid=pid,
+        stream=stream,
+    )
 
 
 def matching(

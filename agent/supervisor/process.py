@@ -32,13 +32,12 @@ from agent.model.process import Limits, ProbeKind, Probes, Sandbox
 from agent.supervisor import limits
 from agent.supervisor.folder import STREAMS, Folder
 from agent.supervisor.launchable import InstanceKey, Listener, environment_of, sockets_named, words_of
-from agent.supervisor.logs import Logs, Marks, Stream
+from agent.supervisor.logs import Logs, Marks, Stream, source_of
 from agent.supervisor.mainprocess import MainProcess
 from agent.supervisor.notices import Notices, heard_as
 from agent.supervisor.pipes import Pipe, kept_as
 from agent.supervisor.preflight import user_of
 from agent.supervisor.records import Record, Records
-from agent.wire.logline import Source
 
 READ_OUT_S: Final = 5.0
 """So long the output of a process that is gone may wait for its reader."""
@@ -174,13 +173,16 @@ class Process:
         """What it says of itself; None where nobody hears it."""
         return self._ways.notices
 
-    def follow(self, pid: int) -> tuple[int, ...]:
+    async def follow(self, pid: int) -> tuple[int, ...]:
         """That is its main process, now and for a next agent. Gives the handle of the one before, to be seen off."""
-        before = self.main.follow(pid)
-        if before is not None and self.main.handle is not None:
-            self._around.store.drop(_pidfd_name(self._key))
-            self._around.store.put(_pidfd_name(self._key), self.main.handle)
+        before, handle = self.main.follow(pid), self.main.handle
+        if before is not None and handle is not None:
+            await to_thread.run_sync(self._keep, handle)
         return before or ()
+
+    def _keep(self, handle: int) -> None:
+        self._around.store.drop(_pidfd_name(self._key))
+        self._around.store.put(_pidfd_name(self._key), handle)
 
     async def show_notice(self) -> None:
         """Let the drain notice appear; a disk that is full takes the notice away from the app, not the drain."""
@@ -224,18 +226,6 @@ def _remove_leaf(tree: Tree) -> None:
     if tree.cgroup is not None:
         with contextlib.suppress(OSError):  # an empty leaf that stays is used again
             cgroup.remove(tree.cgroup)
-
-
-def source_of(key: InstanceKey, release: ReleaseName, pid: int, stream: str) -> Source:
-    return Source(
-        app=key.app,
-        env=key.environment,
-        release=release,
-        process=key.process,
-        instance=key.name,
-        pid=pid,
-        stream=stream,
-    )
 
 
 async def start(around: Surroundings, plan: Plan, tasks: TaskGroup) -> Process | ExecFailure:
