@@ -8,7 +8,6 @@ mark `APART` besides its own.
 Not handled here: the stop signal, which goes to the main process alone.
 """
 
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -101,10 +100,7 @@ def _kill_once(tree: Tree) -> bool:
     looks = range(EMPTY_LOOKS if tree.cgroup is None else 0)
     found = next((members for _ in looks if (members := _found(tree))), [])
     for member in found:
-        handle = pidfd.open_pidfd(member.pid, member.start_time)
-        if handle is not None:
-            pidfd.send_signal(handle, signal.SIGKILL)
-            os.close(handle)
+        pidfd.send_to(member.pid, member.start_time, signal.SIGKILL)
     return bool(found)
 
 

@@ -105,6 +105,17 @@ def send_signal(pidfd: int, number: int) -> bool:
     return True
 
 
+def send_to(pid: int, start_time: int, number: int) -> bool:
+    """The same to the process with this number that started then, and to nobody else who has it now. Raises OSError."""
+    handle = open_pidfd(pid, start_time)
+    if handle is None:
+        return False
+    try:
+        return send_signal(handle, number)
+    finally:
+        os.close(handle)
+
+
 def collect(pidfd: int) -> ExitStatus | None:
     """Take the exit status without waiting: None where the process lives, or is a zombie that its parent must reap."""
     try:

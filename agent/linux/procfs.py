@@ -124,13 +124,19 @@ def trees(known: Mapping[K, tuple[int, str]]) -> dict[K, list[int]]:
 
 def marks(prefix: str) -> set[str]:
     """The entries of the environments of all living processes that begin so: who is there, whatever is on record."""
-    found: set[str] = set()
-    for pid in _pids():
-        environ = _environ(pid)
-        if prefix.encode() in environ:
-            entries = environ.decode(errors="replace").split("\0")
-            found |= {entry for entry in entries if entry.startswith(prefix)}
-    return found
+    return {entry for pid in _pids() for entry in _entries(pid, prefix)}
+
+
+def bearers(prefix: str) -> list[Process]:
+    """Of whom an entry of the environment begins so."""
+    return [found for pid in _pids() if (found := process(pid)) is not None and _entries(pid, prefix)]
+
+
+def _entries(pid: int, prefix: str) -> list[str]:
+    environ = _environ(pid)
+    if prefix.encode() not in environ:
+        return []
+    return [entry for entry in environ.decode(errors="replace").split("\0") if entry.startswith(prefix)]
 
 
 def command(pid: int) -> str:
