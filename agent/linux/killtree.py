@@ -8,7 +8,6 @@ mark `APART` besides its own.
 Not handled here: the stop signal, which goes to the main process alone.
 """
 
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,8 @@ NO_PID: Final = -1
 APART: Final = "ROLLWAY_PROBE="
 LOOK_AGAIN_S: Final = 0.005
 LOOK_AGAIN_AT_MOST_S: Final = 0.2
+EMPTY_LOOKS: Final = 2
+"""So often in a row nobody is found by looking before nobody is there: one may have hopped to a child meanwhile."""
 
 T = TypeVar("T")
 
@@ -96,12 +97,10 @@ def _kill_once(tree: Tree) -> bool:
     if tree.cgroup is not None and not cgroup.is_empty(tree.cgroup):
         cgroup.kill(tree.cgroup)
         return True
-    found = _found(tree) if tree.cgroup is None else []
+    looks = range(EMPTY_LOOKS if tree.cgroup is None else 0)
+    found = next((members for _ in looks if (members := _found(tree))), [])
     for member in found:
-        handle = pidfd.open_pidfd(member.pid, member.start_time)
-        if handle is not None:
-            pidfd.send_signal(handle, signal.SIGKILL)
-            os.close(handle)
+        pidfd.send_to(member.pid, member.start_time, signal.SIGKILL)
     return bool(found)
 
 

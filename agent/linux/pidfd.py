@@ -51,14 +51,18 @@ class ExitStatus(Struct, frozen=True):
 
 
 UNKNOWN_EXIT: Final = ExitStatus()
+_NOBODY: Final = frozenset({errno.ESRCH, errno.EINVAL, errno.ENOENT})
+"""From pidfd_open(2): a thread is no process, and before Linux 6.15 nor is who is reaped in that very moment."""
 
 
 def open_pidfd(pid: int, start_time: int) -> int | None:
     """Open the process with this number that started then; None where it is gone, or another has the number now."""
     try:
         pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
+    except OSError as error:
+        if error.errno in _NOBODY:
+            return None
+        raise
     is_it = False
     try:
         is_it = procfs.start_time(pid) == start_time
@@ -99,6 +103,17 @@ def send_signal(pidfd: int, number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def send_to(pid: int, start_time: int, number: int) -> bool:
+    """The same to the process with this number that started then, and to nobody else who has it now. Raises OSError."""
+    handle = open_pidfd(pid, start_time)
+    if handle is None:
+        return False
+    try:
+        return send_signal(handle, number)
+    finally:
+        os.close(handle)
 
 
 def collect(pidfd: int) -> ExitStatus | None:

@@ -8,6 +8,7 @@ event loop they are called through `anyio.to_thread`.
 
 import errno
 import os
+import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
@@ -18,6 +19,9 @@ K = TypeVar("K")
 
 _PROC: Final = Path("/proc")
 _COMMAND_CHARACTERS_MAX: Final = 200
+_LOOKS: Final = 10
+_LOOK_AGAIN_S: Final = 0.001
+"""An execve(2) takes less; a process that has no environment at all costs all the looks."""
 
 
 class Process(Struct, frozen=True):
@@ -76,8 +80,12 @@ def tree(roots: Collection[int], session: int, mark: str, apart: str = "") -> li
     the three is enough: a daemon leaves the session and loses its parents, a child may empty its environment. Their
     descendants belong to it too. The caller itself, and what is above it, never does.
     """
-    found = processes()
-    carry = {one.pid for one in found.values() if one.session == session or _is_marked(one.pid, mark, apart)}
+    found: dict[int, Process] = {}
+    carry: set[int] = set()
+    for one in filter(None, map(process, _pids())):  # each looked at whole: it may have left its work to a child then
+        found[one.pid] = one
+        if one.session == session or _is_marked(one.pid, mark, apart):
+            carry.add(one.pid)
     members = {*roots, *carry}
     kept = _ancestors(os.getpid(), found)
     members -= kept
@@ -116,13 +124,19 @@ def trees(known: Mapping[K, tuple[int, str]]) -> dict[K, list[int]]:
 
 def marks(prefix: str) -> set[str]:
     """The entries of the environments of all living processes that begin so: who is there, whatever is on record."""
-    found: set[str] = set()
-    for pid in _pids():
-        environ = _read(pid, "environ")
-        if environ is not None and prefix.encode() in environ:
-            entries = environ.decode(errors="replace").split("\0")
-            found |= {entry for entry in entries if entry.startswith(prefix)}
-    return found
+    return {entry for pid in _pids() for entry in _entries(pid, prefix)}
+
+
+def bearers(prefix: str) -> list[Process]:
+    """Of whom an entry of the environment begins so."""
+    return [found for pid in _pids() if (found := process(pid)) is not None and _entries(pid, prefix)]
+
+
+def _entries(pid: int, prefix: str) -> list[str]:
+    environ = _environ(pid)
+    if prefix.encode() not in environ:
+        return []
+    return [entry for entry in environ.decode(errors="replace").split("\0") if entry.startswith(prefix)]
 
 
 def command(pid: int) -> str:
@@ -157,7 +171,9 @@ def is_shortage(error: OSError) -> bool:
 
 
 def _pids() -> Iterator[int]:
-    return (int(name) for name in os.listdir(_PROC) if name.isdigit())  # noqa: PTH208 - Path.iterdir costs ten times as much
+    """The newest first, whose numbers are the highest: they are the ones that may be others in a moment."""
+    names = os.listdir(_PROC)  # noqa: PTH208 - Path.iterdir costs ten times as much
+    return (int(name) for name in reversed(names) if name.isdigit())
 
 
 def _stat_fields(pid: int) -> list[str] | None:
@@ -168,16 +184,30 @@ def _stat_fields(pid: int) -> list[str] | None:
 
 
 def _marked_as(pid: int, marks: Mapping[bytes, K]) -> K | None:
-    environ = _read(pid, "environ")
-    entries = environ.split(b"\0") if environ is not None else ()
-    return next((marks[entry] for entry in entries if entry in marks), None)
+    return next((marks[entry] for entry in _environ(pid).split(b"\0") if entry in marks), None)
 
 
 def _is_marked(pid: int, mark: str, apart: str) -> bool:
-    environ = _read(pid, "environ")
-    if environ is None or mark.encode() not in (entries := environ.split(b"\0")):
+    entries = _environ(pid).split(b"\0")
+    return mark.encode() in entries and not (apart and any(entry.startswith(apart.encode()) for entry in entries))
+
+
+def _environ(pid: int) -> bytes:
+    """Nothing where it has none, is gone or may not be read. While a process executes a program that is waited out."""
+    for _ in range(_LOOKS):
+        found = _read(pid, "environ")
+        if found or found is None or not _has_program(pid):
+            return found or b""
+        time.sleep(_LOOK_AGAIN_S)
+    return b""
+
+
+def _has_program(pid: int) -> bool:
+    """Unlike the kernel's own, and unlike a zombie."""
+    try:
+        return bool(os.readlink(f"{_PROC}/{pid}/exe"))  # noqa: PTH115 - as above
+    except OSError:
         return False
-    return not (apart and any(entry.startswith(apart.encode()) for entry in entries))
 
 
 def _read(pid: int, name: str) -> bytes | None:

@@ -62,7 +62,7 @@ class Commands:
 
     async def ended(self) -> None:
         """Wait until none of them lives, once nobody asks any more."""
-        for turn in self._turns.values():
+        for turn in tuple(self._turns.values()):
             async with turn:
                 pass
 

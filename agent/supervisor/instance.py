@@ -249,7 +249,7 @@ class Instance:
                 if action.launch == self._machine.launch:
                     self._hearing.dealt_with()
             case FollowMain():
-                for before in self._process.follow(action.pid) if self._process else ():
+                for before in await self._process.follow(action.pid) if self._process else ():
                     tasks.start_soon(see_off, before)
             case AcceptLeft():
                 self._accept_left()

@@ -243,6 +243,18 @@ class Logs:
             self._followers.remove(follower)
 
 
+def source_of(key: InstanceKey, release: ReleaseName, pid: int, stream: str) -> Source:
+    return Source(
+        app=key.app,
+        env=key.environment,
+        release=release,
+        process=key.process,
+        instance=key.name,
+        pid=pid,
+        stream=stream,
+    )
+
+
 def matching(
     app: AppName, environment: EnvironmentName, process: str | None, slot: int | None
 ) -> Callable[[InstanceKey], bool]:

@@ -177,13 +177,16 @@ class Process:
         """What it says of itself; None where nobody hears it."""
         return self._ways.notices
 
-    def follow(self, pid: int) -> tuple[int, ...]:
+    async def follow(self, pid: int) -> tuple[int, ...]:
         """That is its main process, now and for a next agent. Gives the handle of the one before, to be seen off."""
-        before = self.main.follow(pid)
-        if before is not None and self.main.handle is not None:
-            self._around.store.drop(_pidfd_name(self._key))
-            self._around.store.put(_pidfd_name(self._key), self.main.handle)
+        before, handle = self.main.follow(pid), self.main.handle
+        if before is not None and handle is not None:
+            await to_thread.run_sync(self._keep, handle)
         return before or ()
+
+    def _keep(self, handle: int) -> None:
+        self._around.store.drop(_pidfd_name(self._key))
+        self._around.store.put(_pidfd_name(self._key), handle)
 
     async def show_notice(self) -> None:
         """Let the drain notice appear; a disk that is full takes the notice away from the app, not the drain."""

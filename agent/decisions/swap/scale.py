@@ -17,7 +17,7 @@ from agent.decisions.swap.slots import LIVE, TypePlan, has_ended, why_never_read
 from agent.decisions.swap.state import InstanceView, Scaling, SwapState
 from agent.model.assignment import Assignment
 from agent.model.ids import ProcessName
-from agent.model.units import Instant, Milliseconds, elapsed_ms
+from agent.model.units import Instant, Milliseconds, elapsed_ms, say_duration
 
 
 def types(state: SwapState, assignment: Assignment) -> tuple[ProcessName, ...]:
@@ -142,4 +142,4 @@ def _late(state: SwapState, views: list[InstanceView], assignment: Assignment, n
     who = "it starts after types that are not ready"
     if late is not None:
         who = f"{late.process}.{late.slot} is {late.state}: {late.detail}"
-    return f"not ready within {assignment.deadline_ms / 1000:g} s: {who}"
+    return f"not ready within {say_duration(assignment.deadline_ms)}: {who}"

@@ -70,9 +70,9 @@ class Keeper:
 def living(run_dir: Path) -> list[procfs.Process]:
     """The processes of all instances below `run_dir`, and all that these have started."""
     found = procfs.processes()
-    borne = b"\0" + leftovers.mark(run_dir).encode()
-    members = {pid for pid in found if leftovers.bears(pid, borne)}
-    sessions = {found[pid].session for pid in members}
+    bearers = procfs.bearers(leftovers.mark(run_dir))
+    members = {one.pid for one in bearers} & found.keys()
+    sessions = {one.session for one in bearers}
     members |= {pid for pid, one in found.items() if one.session in sessions}
     while grown := {pid for pid, one in found.items() if one.parent in members} - members:
         members |= grown
@@ -83,7 +83,7 @@ def end_all(run_dir: Path, grace_s: float = GRACE_S) -> None:
     """The stop signal to each main process, once, then SIGKILL to everybody who is left."""
     for one in living(run_dir):
         if one.pid == one.session:
-            _send(one, signal.SIGTERM)
+            pidfd.send_to(one.pid, one.start_time, signal.SIGTERM)
     _wait(lambda: not living(run_dir), grace_s)
     _wait(lambda: not kill_all(run_dir), grace_s)
 
@@ -92,15 +92,8 @@ def kill_all(run_dir: Path) -> list[int]:
     """SIGKILL to everybody who lives now, and their pids."""
     found = living(run_dir)
     for one in found:
-        _send(one, signal.SIGKILL)
+        pidfd.send_to(one.pid, one.start_time, signal.SIGKILL)
     return [one.pid for one in found]
-
-
-def _send(one: procfs.Process, number: signal.Signals) -> None:
-    handle = pidfd.open_pidfd(one.pid, one.start_time)
-    if handle is not None:
-        pidfd.send_signal(handle, number)
-        os.close(handle)
 
 
 def _wait(over: Callable[[], bool], within_s: float) -> None:

@@ -290,6 +290,7 @@ ELSEWHERE: Final = {
     "agent/host/main.py": "test_a_folder_that_cannot_be_made_is_named",
     "agent/coordinator/main.py": "test_a_folder_that_cannot_be_made_is_named",
     "agent/linux/cgroup.py": "the kernel's own file system is never full",
+    "agent/linux/spawn.py": "the same",
     "agent/cli/agent_drain.py": "makes the folder that host/drained then writes to",
     "agent/cli/build.py": "makes the folder that artifacts/build then writes to",
     "agent/local/layout.py": "`rollway up` tells every error of the disk by itself, before anything runs",

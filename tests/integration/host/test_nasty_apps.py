@@ -53,7 +53,8 @@ def deploy(folder: Path, *processes: ProcessType) -> None:
 
     async def deployed() -> None:
         async with running(folder, source) as rig:
-            assert (await rig.until_done(Wish().for_(ref))).state == "done"
+            reached = await rig.until_done(Wish().for_(ref))
+            assert reached.state == "done", reached.reason
 
     anyio.run(deployed)
 

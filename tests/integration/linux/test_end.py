@@ -3,6 +3,8 @@
 import os
 import resource
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -108,6 +110,22 @@ def test_another_process_with_the_number_is_not_taken(start: Start) -> None:
     process.rest()
     process.exit()
     assert pidfd.open_pidfd(process.pid, process.start_time) is None
+
+
+def test_who_executes_one_program_after_the_other_is_seen_at_each_look(start: Start, tmp_path: Path) -> None:
+    """In the middle of an execve(2) a process has no environment for a moment: its mark is not missed for that."""
+    again = """[ -e "$1" ] || { echo up; : >"$1"; }; exec /bin/sh -c "$0" "$0" "$1" """
+    mark = f"shop/web.1/{uuid4()}"
+    process = start("/bin/sh", "-c", again, again, str(tmp_path / "up"), env={"MARK": mark})
+    process.line()
+    assert [look for look in range(300) if f"MARK={mark}" not in procfs.marks(f"MARK={mark}")] == []
+
+
+def test_a_thread_is_no_process() -> None:
+    """The number of a thread names nobody who could be watched or ended."""
+    with ThreadPoolExecutor(1) as pool:
+        number = pool.submit(threading.get_native_id).result()
+        assert pidfd.open_pidfd(number, procfs.start_time(number) or 0) is None
 
 
 async def daemon_of(start: Start, leaf: Path | None, environment: str) -> tuple[Started, str, int]:

@@ -1,5 +1,6 @@
 """Descriptors that a service manager keeps: what is asked of it, and what comes back from it."""
 
+import fcntl
 import os
 import socket
 import threading
@@ -11,6 +12,8 @@ import pytest
 from agent.linux import fdstore
 from agent.linux.fdstore import FdStore, Inherited
 from tests.integration.limits import no_more_fds
+
+FREE_FROM = 3_000
 
 
 @pytest.fixture
@@ -66,7 +69,10 @@ def test_without_a_manager_nothing_is_kept_and_nothing_fails(tmp_path: Path) -> 
 
 def test_what_comes_back_is_found_by_name_and_is_not_inherited_further() -> None:
     """Names that were given twice come twice; what nobody takes is closed; the words are gone from the environment."""
-    held = [os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), number) for number in range(201, 204)]
+    with open(os.devnull, "rb") as null:  # noqa: PTH123 - a device
+        # Numbers that nobody has: whoever lost one here would close somebody else's later.
+        held = [fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, FREE_FROM) for _ in range(3)]
+    assert held == list(range(held[0], held[0] + 3))
     words = {"LISTEN_FDS": "3", "LISTEN_PID": str(os.getpid()), "LISTEN_FDNAMES": "one:two:one"}
     for fd in held:
         os.set_inheritable(fd, True)  # noqa: FBT003 - the standard library's own order
