@@ -351,15 +351,3 @@ class Stream:
     def abandon(self) -> None:
         """Nobody takes the output: leave the rest unread. Does nothing once all was read."""
         self._life.cancel()
-
-
-def source_of(key: InstanceKey, release: ReleaseName, pid: int, stream: str) -> Source:
-    return Source(
-        app=key.app,
-        env=key.environment,
-        release=release,
-        process=key.process,
-        instance=key.name,
-        pid=pid,
-        stream=stream,
-    )
