@@ -212,8 +212,8 @@ class Actor:
 
     async def _store(self, state: SwapState) -> bool:
         """Make `state` the stored one; whether it may be acted upon, as what a restart finds out anew always may."""
-        if state == self.state:
-            return True
+        if state == replace(self.state, leases=state.leases):
+            return True  # leases lie where guards read them
         try:
             await to_thread.run_sync(self._services.states.store, self.key, state)
         except OSError as error:
@@ -396,4 +396,5 @@ class Actor:
 
 def _to_remember(state: SwapState) -> tuple[object, ...]:
     """What only the disk can tell after a restart: it is never acted upon before it lies there."""
-    return state.assignment, state.order, state.sequence, state.admin, state.pin, state.halts, state.renewal
+    by_hand = (state.pin, state.halts, state.renewal)
+    return state.assignment, state.order, state.sequence, state.admin, state.shares, *by_hand

@@ -109,6 +109,7 @@ class Agent:
             on_event=self._on_event,
             cgroup_root=apps,
             has_room=lambda: apps is None or cgroup.take_over(apps),
+            launches=settings.launches,
             drops_logs=settings.logs_on_full == "drop",
             ring_bytes=settings.ring_bytes,
             rlimits=spawn.raise_open_files(),
@@ -129,6 +130,7 @@ class Agent:
             rng=random.Random(),  # noqa: S311 - spreads reconnects, keeps no secret
             on_assign=self._host.assign,
             tail=lambda ask: tail(self._supervisor, ask),
+            leases=self._host.leases,
             measure=self._supervisor.figures,
             on_connected=self._linked,
         )
@@ -280,4 +282,5 @@ def _hello(settings: AgentSettings, key: HostKey) -> Hello:
         labels=settings.labels,
         environments=settings.environments,
         address=settings.address or "",
+        leases=True,
     )
