@@ -1,9 +1,9 @@
 """The launcher: one instance from command to process, with no Python between fork and exec.
 
 `posix_spawn` starts a tiny `sh` (new session, default signals, empty mask, stdin a gate, listening sockets from fd 3
-on). It waits at the gate until limits are set from outside, joins its cgroup, sets umask, folder and LISTEN_PID, and
-execs the command, over `setpriv` where the user changes or no privilege may be gained: one pid from the first to the
-last.
+on), behind a `fence` where one is asked for. It waits at the gate until limits are set from outside, joins its cgroup,
+sets umask, folder and LISTEN_PID, and execs the command, over `setpriv` where the user changes or no privilege may be
+gained: one pid from the first to the last.
 
 Rules: every own fd is CLOEXEC (Python's default; for inherited ones `keep_own_fds` at the agent's start), so that the
 process has 0, 1, 2, its sockets and nothing else. The environment is exactly the given one and LISTEN_PID. What can be
@@ -25,8 +25,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from agent.linux import orphans, pidfd, procfs
+from agent.linux import cgroup, orphans, pidfd, procfs
 from agent.linux.executable import ExecFailure, Identity, resolve
+from agent.linux.fence import Fence, FenceError, behind
 
 SHELL: Final = "/bin/sh"
 SETPRIV: Final = "/usr/bin/setpriv"
@@ -68,6 +69,8 @@ class Launch(Struct, frozen=True, kw_only=True):
     identity: Identity | None = None
     no_new_privs: bool = False
     rlimits: Rlimits = {}
+    fence: Fence | None = None
+    """Where it may write; None: wherever its identity may."""
 
 
 class Launched(Struct, frozen=True):
@@ -91,7 +94,9 @@ def spawn(launch: Launch, known: Callable[[Launched], None] = lambda _: None) ->
     gate, opener = os.pipe2(os.O_CLOEXEC)
     with _closing(gate, opener):
         try:
-            pid = orphans.start(lambda: _start_shell(launch, command, gate))
+            pid = _start(launch, lambda: orphans.start(lambda: _start_shell(launch, command, gate)))
+        except FenceError as error:
+            return ExecFailure(error.errno or errno.EIO, f"cannot keep it from writing elsewhere: {error.filename}")
         except OSError as error:
             return ExecFailure(error.errno or errno.EIO, f"cannot start {SHELL}")
         try:
@@ -100,7 +105,7 @@ def spawn(launch: Launch, known: Callable[[Launched], None] = lambda _: None) ->
             os.kill(pid, signal.SIGKILL)  # our child, whose exit nobody has collected: the number is its own still
             _reap(pid)
             return ExecFailure(error.errno or errno.EIO, "cannot watch the process")
-        if (refused := _limit(pid, launch.rlimits) or _expose(pid)) is not None:
+        if (refused := _limit(pid, launch.rlimits) or _expose(pid) or _join(pid, launch)) is not None:
             _abandon(pid, handle)
             return refused
         try:
@@ -158,9 +163,16 @@ def _wrong_words(launch: Launch) -> ExecFailure | None:
     return None
 
 
+def _start(launch: Launch, start: Callable[[], int]) -> int:
+    if launch.fence is None:
+        return start()
+    return behind(launch.fence, (launch.stdout, launch.stderr), start)
+
+
 def _start_shell(launch: Launch, command: Path, gate: int) -> int:
     shell = [SHELL, "-c", _SCRIPT, "rollway-launch"]
-    ours = [str(launch.cgroup or ""), f"{launch.umask:04o}", str(launch.cwd), "yes" if launch.listen else ""]
+    leaf = launch.cgroup if launch.fence is None else None
+    ours = [str(leaf or ""), f"{launch.umask:04o}", str(launch.cwd), "yes" if launch.listen else ""]
     with _lifted((gate, launch.stdout, launch.stderr, *launch.listen)) as sources:
         return os.posix_spawn(
             SHELL,
@@ -190,6 +202,17 @@ def _expose(pid: int) -> ExecFailure | None:
             Path(f"/proc/{pid}/oom_score_adj").write_text("0")
     except OSError as error:
         return ExecFailure(error.errno or errno.EIO, "cannot set oom_score_adj")
+    return None
+
+
+def _join(pid: int, launch: Launch) -> ExecFailure | None:
+    """Who is behind a fence cannot write itself into its cgroup."""
+    if launch.fence is None or launch.cgroup is None:
+        return None
+    try:
+        cgroup.write(launch.cgroup, "cgroup.procs", str(pid))
+    except OSError as error:
+        return ExecFailure(error.errno or errno.EIO, f"cannot join the cgroup {launch.cgroup}")
     return None
 
 
