@@ -9,7 +9,9 @@ from agent.cli.arguments import json_option
 from agent.cli.env import read_text
 from agent.cli.output import show, show_json
 from agent.errors import UsageError
+from agent.linux import fence
 from agent.model.ids import AppName
+from agent.model.process import AppSpec
 from agent.settings.appfile import load_app
 from agent.settings.environment import load_environment
 from agent.settings.procfile import load_procfile
@@ -55,6 +57,17 @@ def check_file(file: Path) -> tuple[str, ...]:
     if file.name.startswith("Procfile"):
         return remarks(load_procfile(text, str(file), AppName("app")))
     if file.name.endswith("rollway.toml"):
-        return remarks(load_app(text, str(file)))
+        app = load_app(text, str(file))
+        return (*remarks(app), *_of_this_machine(app))
     load_environment(text, str(file))
     return ()
+
+
+def _of_this_machine(app: AppSpec) -> tuple[str, ...]:
+    """What `rollway dev` and `rollway up` would refuse here; the hosts are asked before a release goes to them."""
+    there = fence.means()
+    return tuple(
+        f"process.{process.name}.sandbox: this machine cannot keep writable ({there}), so it is not run here"
+        for process in app.processes
+        if process.sandbox.writable is not None and not process.sandbox.best_effort and not there.suffice
+    )

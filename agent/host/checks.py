@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from agent.errors import RollwayError
 from agent.link.tls import client_context
-from agent.linux import cgroup, clock
+from agent.linux import cgroup, clock, fence
 from agent.model.assignment import SLOW_START_MS
 from agent.model.roles import AgentSettings
 from agent.model.units import Milliseconds
@@ -157,6 +157,12 @@ def controllers(there: frozenset[str] | None) -> Finding:
     return Finding(check="cgroups", found=f"v2, without {missing}" if missing else "v2, with cpu, memory and pids")
 
 
+def sandbox(there: fence.Means) -> Finding:
+    """As with limits, only who asks for it is refused where it is missing."""
+    keeps = "sandbox.writable is kept" if there.suffice else "sandbox.writable is refused"
+    return Finding(check="sandbox", found=f"{keeps}: {there}")
+
+
 def of_settings(settings: AgentSettings) -> list[Finding]:
     """What the agent's settings name, seen without the agent."""
     now_s = clock.now().wall_ms / 1000
@@ -171,6 +177,7 @@ def of_machine(settings: AgentSettings) -> list[Finding]:
     return [
         disk(folder, space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize),
         controllers(cgroup.controllers()),
+        sandbox(fence.means()),
     ]
 
 

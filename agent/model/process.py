@@ -121,6 +121,10 @@ class Sandbox(Struct, frozen=True, kw_only=True):
 
     user: str | None = None
     """Of the host, with its groups; None: the agent's own."""
+    writable: tuple[str, ...] | None = None
+    """Below these folders of the host alone may it write, and in its TMPDIR; None: wherever its user may."""
+    best_effort: bool = False
+    """Whether it runs where the host cannot keep it from writing elsewhere; otherwise it is refused there."""
 
 
 class ProcessType(Struct, frozen=True, kw_only=True):

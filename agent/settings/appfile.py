@@ -39,6 +39,7 @@ from agent.settings.kinds import (
     DURATION,
     HEADER_NAME,
     HEADER_VALUE,
+    HOST_FOLDER,
     MAX_COUNT,
     NAME,
     POSITIVE,
@@ -65,7 +66,7 @@ SCHEMA: Final = Schema(
         "release": "command timeout rollback",
         "process.*": "command shell count listen bind surge swap when_none_ready after total singleton on_partition",
         "process.*.limits": "memory memory_high cpu tasks io_weight open_files enforce",
-        "process.*.sandbox": "user",
+        "process.*.sandbox": "user writable enforce",
         "process.*.stop": "linger signal grace",
         "process.*.restart": "policy first_delay base_delay max_delay reset_after",
         "process.*.restart.crash_loop": "restarts within",
@@ -79,7 +80,6 @@ SCHEMA: Final = Schema(
     planned={
         "": "verify",
         "build": "assets",
-        "process.*.sandbox": "writable",
         "process.*.stop": "notice",
     },
 )
@@ -160,7 +160,15 @@ def _process(name: ProcessName, table: Table) -> ProcessType:
         restart=_restart(table.table("restart")),
         probes=_probes(table.table("probe")),
         limits=_limits(table.table("limits")),
-        sandbox=Sandbox(user=table.table("sandbox").find("user", USER_NAME)),
+        sandbox=_sandbox(table.table("sandbox")),
+    )
+
+
+def _sandbox(table: Table) -> Sandbox:
+    return Sandbox(
+        user=table.find("user", USER_NAME),
+        writable=table.find("writable", list_of(HOST_FOLDER)),
+        best_effort=table.get("enforce", _ENFORCE, "required") == "best-effort",
     )
 
 

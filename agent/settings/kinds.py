@@ -23,6 +23,7 @@ MAX_COUNT: Final = 500
 _PERCENT: Final = re.compile(r"(100|[1-9][0-9]?)%")
 _URL_PATH: Final = re.compile(r"/[!-~]*")
 _FILE_PATH: Final = re.compile(r"/(?!(?:.*/)?\.\.(?:/|$))[^\n]*")
+_HOST_FOLDER: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[^/\n]+)+")  # as the kernel names it
 _USER_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?")  # as useradd(8) takes it
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
@@ -205,6 +206,10 @@ HEADER_NAME: Final = text_where("the name of an HTTP header", _HEADER_NAME.fullm
 URL_PATH: Final = text_where('a path such as "/ready"', _URL_PATH.fullmatch)
 USER_NAME: Final = text_where("the name of a user of the hosts", _USER_NAME.fullmatch)
 FILE_PATH: Final = text_where('an absolute path such as "/var/lib/rollway"', _FILE_PATH.fullmatch)
+HOST_FOLDER: Final = text_where(
+    'an absolute path of the hosts such as "/var/lib/shop", without "." and ".." and a "/" at its end',
+    _HOST_FOLDER.fullmatch,
+)
 COORDINATOR_URL: Final = text_where('a URL such as "https://rollway.example:7070"', _is_coordinator_url)
 SHARE: Final = Kind('a number of hosts from 1, or "1%" to "100%"', _share)
 CPU: Final = Kind("processors, from 0.01 to 1024", _cpu)

@@ -7,10 +7,10 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from agent.linux import cgroup, users
-from agent.linux.users import User
-from agent.model.process import ProcessType, Sandbox
-from agent.supervisor import limits
+from agent.linux import cgroup
+from agent.model.process import ProcessType
+from agent.supervisor import limits, sandbox
+from agent.supervisor.sandbox import user_of
 
 
 def refusal(cgroup_root: Path | None, types: Iterable[ProcessType]) -> str:
@@ -22,9 +22,6 @@ def refusal(cgroup_root: Path | None, types: Iterable[ProcessType]) -> str:
                 return refused
             if isinstance(user, str):
                 return user
+            if refused := sandbox.refusal(given.sandbox):
+                return refused
     return ""
-
-
-def user_of(sandbox: Sandbox) -> User | str | None:
-    """Who an instance is; why it cannot be; None: who the agent is."""
-    return None if sandbox.user is None else users.find(sandbox.user)

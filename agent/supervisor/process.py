@@ -29,7 +29,7 @@ from agent.linux.spawn import Launch, Launched, Rlimits, spawn
 from agent.linux.users import User
 from agent.model.ids import ReleaseName
 from agent.model.process import Limits, ProbeKind, Probes, Sandbox
-from agent.supervisor import limits
+from agent.supervisor import limits, sandbox
 from agent.supervisor.folder import STREAMS, Folder
 from agent.supervisor.guards import Guards
 from agent.supervisor.launchable import InstanceKey, Listener, environment_of, sockets_named, words_of
@@ -37,8 +37,8 @@ from agent.supervisor.logs import Logs, Marks, Stream, source_of
 from agent.supervisor.mainprocess import MainProcess
 from agent.supervisor.notices import Notices, heard_as
 from agent.supervisor.pipes import Pipe, kept_as
-from agent.supervisor.preflight import user_of
 from agent.supervisor.records import Record, Records
+from agent.supervisor.sandbox import fence_of, user_of
 
 READ_OUT_S: Final = 5.0
 """So long the output of a process that is gone may wait for its reader."""
@@ -272,8 +272,10 @@ def _start(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailur
     ways.notices = _notices(around, plan)
     leaf = cgroup.renew(around.cgroup_root, str(key)) if around.cgroup_root else None
     user, unkept = user_of(plan.sandbox), limits.put(leaf, plan.limits)
-    if isinstance(user, str) or limits.refusal(unkept, plan.limits):
-        return ExecFailure(errno=errno.ENOTSUP, what=limits.refusal(unkept, plan.limits) or str(user))
+    refused = limits.refusal(unkept, plan.limits) or sandbox.refusal(plan.sandbox, Path(plan.cwd))
+    if isinstance(user, str) or refused:
+        return ExecFailure(errno=errno.ENOTSUP, what=refused or str(user))
+    unkept += sandbox.unkept(plan.sandbox)
     if user is not None and user.identity is not None:
         folder.give_to(user.identity.uid, user.identity.gid)
     launch = _launch(around, plan, ways, user, (ways.pipes[0].writer, ways.pipes[1].writer))
@@ -335,6 +337,7 @@ def _launch(around: Surroundings, plan: Plan, ways: Ways, user: User | None, out
         identity=user.identity if user else None,
         no_new_privs=True,
         rlimits=limits.rlimits(plan.limits, around.rlimits),
+        fence=fence_of(plan.sandbox, folder.tmp),
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 from agent.cli import agent_check, this_host
 from agent.host import checks
 from agent.host.checks import Answer, Finding
+from agent.linux.fence import Means
 from agent.model.ids import HostName
 from agent.model.roles import AgentSettings
 from agent.wire.control import AgentStatus, Pin
@@ -69,6 +70,8 @@ SEEN: dict[str, tuple[Callable[[], Finding], bool, str]] = {
     "a small disk that is half full": (lambda: checks.disk(Path("/x"), 99 << 20, 200 << 20), True, "0.1 GiB free"),
     "no cgroup v2": (lambda: checks.controllers(None), True, "no cgroup v2"),
     "controllers that are missing": (lambda: checks.controllers(frozenset({"cpu"})), True, "without memory, pids"),
+    "what keeps an app in": (lambda: checks.sandbox(Means(7, mounts=True)), True, "writable is kept: Landlock 7"),
+    "half of it": (lambda: checks.sandbox(Means(2, mounts=False)), True, "writable is refused: Landlock 2, no mounts"),
 }  # fmt: skip
 
 

@@ -36,9 +36,21 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
         WEB + '[process.web.probe.readiness]\ngrace = "1s"\n',
         ("readiness.grace", "unknown key"),
     ),
-    "what a sandbox may write": (
-        WEB + '[process.web.sandbox]\nwritable = ["data"]\n',
-        (":5: process.web.sandbox.writable:", "not supported by this version of Rollway"),
+    "a writable folder without a place": (
+        WEB + '[process.web.sandbox]\nwritable = ["/srv/shop", "data"]\n',
+        (":5: process.web.sandbox.writable[1]: expected an absolute path of the hosts", '"data"'),
+    ),
+    "a writable folder that leads elsewhere": (
+        WEB + '[process.web.sandbox]\nwritable = ["/srv/../etc"]\n',
+        ('sandbox.writable[0]: expected an absolute path of the hosts such as "/var/lib/shop", without "." and ".."',),
+    ),
+    "everything as a writable folder": (
+        WEB + '[process.web.sandbox]\nwritable = ["/"]\n',
+        ("sandbox.writable[0]: expected an absolute path",),
+    ),
+    "a sandbox that may be or not": (
+        WEB + '[process.web.sandbox]\nenforce = "maybe"\n',
+        ('sandbox.enforce: expected "required" or "best-effort"',),
     ),
     "nobody's name": (
         WEB + '[process.web.sandbox]\nuser = "no body"\n',

@@ -125,7 +125,11 @@ def process_types(draw: st.DrawFn, name: str, port: int, before: tuple[str, ...]
         ),
         probes=draw(probes(listening=bool(port))),
         limits=draw(LIMITS),
-        sandbox=Sandbox(user=draw(st.none() | st.just("shop"))),
+        sandbox=Sandbox(
+            user=draw(st.none() | st.just("shop")),
+            writable=draw(st.none() | st.lists(st.sampled_from(("/srv/shop", "/dev/shm/a b"))).map(tuple)),
+            best_effort=draw(st.booleans()),
+        ),
     )
 
 
@@ -187,14 +191,23 @@ def process_lines(process: ProcessType) -> list[str]:
     lines += durations(f"{at}.restart", process.restart, "first_delay base_delay max_delay reset_after")
     lines += [f"policy = {toml(process.restart.policy)}"]
     lines += [f'crash_loop = {{ restarts = {loop.restarts}, within = "{show_duration(loop.within_ms)}" }}']
-    if process.sandbox.user is not None:
-        lines += [f"[{at}.sandbox]", f"user = {toml(process.sandbox.user)}"]
+    lines += sandbox_lines(f"{at}.sandbox", process.sandbox)
     lines += limit_lines(f"{at}.limits", process.limits)
     for kind in ("startup", "readiness", "liveness"):
         one: Probe | None = getattr(process.probes, kind)
         if one is not None:
             lines += probe_lines(f"{at}.probe.{kind}", one, kind)
     return lines
+
+
+def sandbox_lines(at: str, sandbox: Sandbox) -> list[str]:
+    """The table of a sandbox."""
+    said = {
+        "user": sandbox.user,
+        "writable": sandbox.writable,
+        "enforce": "best-effort" if sandbox.best_effort else None,
+    }
+    return [f"[{at}]", *(f"{key} = {toml(value)}" for key, value in said.items() if value is not None)]
 
 
 def limit_lines(at: str, limits: Limits) -> list[str]:
