@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from agent.errors import RollwayError
 from agent.link.tls import client_context
-from agent.linux import cgroup, clock, fence
+from agent.linux import cgroup, clock, fence, users
 from agent.model.assignment import SLOW_START_MS
 from agent.model.roles import AgentSettings
 from agent.model.units import Milliseconds
@@ -163,6 +163,14 @@ def sandbox(there: fence.Means) -> Finding:
     return Finding(check="sandbox", found=f"{keeps}: {there}")
 
 
+def apps_user(name: str | None, *, is_root: bool) -> Finding:
+    """Who the apps are that name no user: root where the host was never given one for them, which is not wrong."""
+    if not is_root:
+        return Finding(check="user", found="not known: only root can tell")
+    missing = f"root: this host has no user {users.APPS} (systemd-sysusers makes it)"
+    return Finding(check="user", found=f"apps that name no user run as {name or missing}")
+
+
 def of_settings(settings: AgentSettings) -> list[Finding]:
     """What the agent's settings name, seen without the agent."""
     now_s = clock.now().wall_ms / 1000
@@ -177,6 +185,7 @@ def of_machine(settings: AgentSettings) -> list[Finding]:
     return [
         disk(folder, space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize),
         controllers(cgroup.controllers()),
+        apps_user(users.of_apps(), is_root=os.geteuid() == 0),
         sandbox(fence.means()),
     ]
 

@@ -31,7 +31,7 @@ from agent.host.tails import tail
 from agent.link import tls
 from agent.link.dial import Dialer
 from agent.link.fetch import Fetcher
-from agent.linux import cgroup, clock, fdstore, orphans, service, sockets, spawn, unixsocket
+from agent.linux import cgroup, clock, fdstore, orphans, service, sockets, spawn, unixsocket, users
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.journal import Journal
 from agent.model.address import parse_address
@@ -159,6 +159,7 @@ class Agent:
             async with self._control.serving(self._host, self._link_now):
                 service.notify(Notice(ready=True, status="running"))
                 log.info("agent started", state_dir=str(self._state_dir), pid=os.getpid())
+                _say_who_apps_are(await to_thread.run_sync(users.of_apps))
                 await ending.asked.wait()
                 if ending.drain.is_set():
                     await self._drain()
@@ -251,6 +252,14 @@ def _own_journal(store: FdStore, inherited: Inherited) -> Journal:
     if store.keeps and not store.barrier():
         log.warning("the service manager does not answer: a next agent may not get back what runs")
     return journal
+
+
+def _say_who_apps_are(name: str | None) -> None:
+    """Whoever reads it once need not look for it at each app."""
+    if name is None and os.geteuid() == 0:
+        log.warning("apps that name no user run as root", reason=f"this host has no user {users.APPS}")
+    else:
+        log.info("apps that name no user run as", user=name or "the agent's own")
 
 
 def _folders(settings: AgentSettings) -> tuple[Path, Path]:

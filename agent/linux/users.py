@@ -5,10 +5,15 @@ Blocking: a directory server may be asked (nsswitch.conf(5)).
 
 import os
 import pwd
+from functools import cache
+from typing import Final
 
 from msgspec import Struct
 
 from agent.linux.executable import Identity
+
+APPS: Final = "rollway-app"
+"""Whom a host has for apps that name no user."""
 
 
 class User(Struct, frozen=True, kw_only=True):
@@ -21,6 +26,12 @@ class User(Struct, frozen=True, kw_only=True):
     def environment(self) -> dict[str, str]:
         """What login(1) would tell it of itself."""
         return {"HOME": self.home, "LOGNAME": self.name, "USER": self.name}
+
+
+@cache
+def of_apps() -> str | None:
+    """`rollway-app`, where this process can start others as that user; who goes or comes later changes nothing."""
+    return APPS if os.geteuid() == 0 and isinstance(find(APPS), User) else None
 
 
 def find(name: str) -> User | str:

@@ -120,7 +120,12 @@ class Sandbox(Struct, frozen=True, kw_only=True):
     """What an instance may not do. None of them ever gains privileges by what it executes."""
 
     user: str | None = None
-    """Of the host, with its groups; None: the agent's own."""
+    """Of the host, with its groups."""
+    as_app: bool = False
+    """Whether it is `rollway-app` where it names no user and the host has that one; else it is who the agent is.
+
+    Every app's file says so by now. What was built before that says nothing, and goes on as it was.
+    """
     writable: tuple[str, ...] | None = None
     """Below these folders of the host alone may it write, and in its TMPDIR; None: wherever its user may."""
     best_effort: bool = False

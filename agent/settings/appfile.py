@@ -167,6 +167,7 @@ def _process(name: ProcessName, table: Table) -> ProcessType:
 def _sandbox(table: Table) -> Sandbox:
     return Sandbox(
         user=table.find("user", USER_NAME),
+        as_app="user" not in table,
         writable=table.find("writable", list_of(HOST_FOLDER)),
         best_effort=table.get("enforce", _ENFORCE, "required") == "best-effort",
     )

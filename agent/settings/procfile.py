@@ -9,9 +9,11 @@ import re
 import shlex
 from typing import Final
 
+from msgspec.structs import replace
+
 from agent.errors import SettingsError
 from agent.model.ids import NAME_EXPECTED, AppName, ProcessName, is_name
-from agent.model.process import AppSpec, ProcessType, ReleaseCommand
+from agent.model.process import AppSpec, ProcessType, ReleaseCommand, Sandbox
 from agent.settings.appchecks import check_app
 from agent.settings.source import KeyPath, Source, show_text
 
@@ -59,8 +61,7 @@ def _split(line: str, file: str, number: int) -> tuple[str, str]:
 
 
 def _process(name: ProcessName, command: str) -> ProcessType:
+    plain = ProcessType(name=name, command=command, shell=True, sandbox=Sandbox(as_app=True))  # noqa: S604 - a declaration
     if name != WEB:
-        return ProcessType(name=name, command=command, shell=True)  # noqa: S604 - a declaration, nothing runs here
-    return ProcessType(  # noqa: S604 - the same
-        name=name, command=command, shell=True, listen=(WEB_ADDRESS,), bind="port", swap="stop-first"
-    )
+        return plain
+    return replace(plain, listen=(WEB_ADDRESS,), bind="port", swap="stop-first")

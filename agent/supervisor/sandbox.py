@@ -20,7 +20,8 @@ _CANNOT_KEEP: Final = (
 
 def user_of(sandbox: Sandbox) -> User | str | None:
     """Who an instance is; why it cannot be; None: who the agent is."""
-    return None if sandbox.user is None else users.find(sandbox.user)
+    name = users.of_apps() if sandbox.user is None and sandbox.as_app else sandbox.user
+    return None if name is None else users.find(name)
 
 
 def unkept(sandbox: Sandbox) -> tuple[str, ...]:

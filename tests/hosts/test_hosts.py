@@ -47,6 +47,17 @@ def test_instances_live_in_the_unit_of_the_apps(fleet: Fleet) -> None:
     ]
 
 
+def test_apps_are_not_root(fleet: Fleet) -> None:
+    """What names no user is rollway-app on a host that was installed as the README says; what names one is that one."""
+    host = fleet.hosts[0]
+    for pid, user in [
+        (host.show("rollway-agent", "MainPID"), "root"),
+        *((pid, "rollway-app") for pid in instances(host)),
+    ]:
+        assert host.run("ps", "-o", "user=", "-p", str(pid)).stdout.strip() == user
+    assert "apps that name no user run as rollway-app" in host.run("rollway", "agent", "check").stdout
+
+
 def test_a_swap_is_not_felt(fleet: Fleet) -> None:
     """Hosts go to another release, one by one, and back, while users ask all of them: no request fails."""
     with fleet.load() as users:

@@ -28,7 +28,7 @@ NO_RESTART: Final = "/run/systemd/system/rollway-agent.service.d/once.conf"
 def test_an_agent_killed_on_a_host_cut_off_never_leaves_two(fleet: Fleet, tmp_path: Path) -> None:
     """With nobody left on its host to end it, it is ended there before another host starts it, its daemons too."""
     for host in fleet.hosts:
-        host.run("mkdir", "-p", f"/{BEATS}")
+        host.run("install", "-d", "-o", "rollway-app", f"/{BEATS}")
     release(fleet, tmp_path)
     first = next(host for host in fleet.hosts if beats(host))
     second = next(host for host in fleet.hosts if host is not first)

@@ -1,11 +1,13 @@
 """`rollway.toml`: what it declares, and how each mistake in it is told."""
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.errors import SettingsError
-from agent.model.process import AppSpec, ExecCheck, HttpCheck, NotifyCheck, ProcessType, TcpCheck
+from agent.model.ids import ProcessName
+from agent.model.process import AppSpec, ExecCheck, HttpCheck, NotifyCheck, ProcessType, Sandbox, TcpCheck
 from agent.settings.appfile import SCHEMA, load_app
 
 FILE = "rollway.toml"
@@ -316,7 +318,14 @@ def test_an_app_of_one_command_has_every_default() -> None:
 
 def web_by_default() -> ProcessType:
     """The process type that the shortest file declares."""
-    return ProcessType(name=load_app(WEB, FILE).processes[0].name, command="serve")
+    return ProcessType(name=load_app(WEB, FILE).processes[0].name, command="serve", sandbox=Sandbox(as_app=True))
+
+
+def test_what_an_earlier_version_wrote_says_nothing_of_its_user() -> None:
+    """Instances of a build that is older than the user of apps go on as who they were."""
+    known = msgspec.json.decode(b'{"user": null}', type=Sandbox)
+    assert (known.user, known.as_app) == (None, False)
+    assert not ProcessType(name=ProcessName("web"), command="serve").sandbox.as_app
 
 
 CHECKS = {

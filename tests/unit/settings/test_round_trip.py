@@ -126,7 +126,8 @@ def process_types(draw: st.DrawFn, name: str, port: int, before: tuple[str, ...]
         probes=draw(probes(listening=bool(port))),
         limits=draw(LIMITS),
         sandbox=Sandbox(
-            user=draw(st.none() | st.just("shop")),
+            user=(user := draw(st.none() | st.just("shop"))),
+            as_app=user is None,
             writable=draw(st.none() | st.lists(st.sampled_from(("/srv/shop", "/dev/shm/a b"))).map(tuple)),
             best_effort=draw(st.booleans()),
         ),
