@@ -290,7 +290,7 @@ class Actor:
         assignment = aim(self.state)
         if assignment is None or assignment.release == ref:
             return ""
-        return await self._services.supervisor.refusal(spec.processes)
+        return await self._services.supervisor.refusal((*spec.processes, *filter(None, (spec.release,))))
 
     async def _run_admin(self, action: RunAdmin, assignment: Assignment) -> None:
         rollout = RolloutId(action.rollout)

@@ -94,4 +94,6 @@ def admin_command(assignment: Assignment, runnable: Runnable, config: Mapping[st
         cwd=str(runnable.tree),
         config={**WITHOUT_BYTECODE, **config},
         timeout_ms=command.timeout_ms,
+        limits=command.limits,
+        sandbox=command.sandbox,
     )

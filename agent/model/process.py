@@ -168,6 +168,8 @@ class ReleaseCommand(Struct, frozen=True, kw_only=True):
     command: str
     timeout_ms: Milliseconds = 600_000
     rollback: RollbackRule = "safe"
+    limits: Limits = Limits()
+    sandbox: Sandbox = Sandbox()
 
 
 class ConfigKey(Struct, frozen=True, kw_only=True):

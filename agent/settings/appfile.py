@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from agent.model.ids import CONFIG_KEY_EXPECTED, ProcessName, is_config_key
 from agent.model.process import (
     AppSpec,
@@ -59,14 +61,18 @@ from agent.settings.kinds import (
 from agent.settings.source import MISSING
 from agent.settings.tables import Schema, Table, read_toml
 
+_LIMITS: Final = "memory memory_high cpu tasks io_weight open_files enforce"
+_SANDBOX: Final = "user writable enforce"
 SCHEMA: Final = Schema(
     known={
         "": "app",
         "build": "run exclude",
         "release": "command timeout rollback",
+        "release.limits": _LIMITS,
+        "release.sandbox": _SANDBOX,
         "process.*": "command shell count listen bind surge swap when_none_ready after total singleton on_partition",
-        "process.*.limits": "memory memory_high cpu tasks io_weight open_files enforce",
-        "process.*.sandbox": "user writable enforce",
+        "process.*.limits": _LIMITS,
+        "process.*.sandbox": _SANDBOX,
         "process.*.stop": "linger signal grace",
         "process.*.restart": "policy first_delay base_delay max_delay reset_after",
         "process.*.restart.crash_loop": "restarts within",
@@ -108,11 +114,13 @@ _INSIDE: Final = text_where(
 def load_app(text: str, file: str) -> AppSpec:
     """The app that `text` declares; `file` is its name in errors. Raises SettingsError."""
     root = read_toml(text, file, SCHEMA)
+    app, build = root.need("app", APP_NAME), _build(root.table("build"))
+    processes = tuple(_process(ProcessName(name), table) for name, table in root.table("process").tables(NAME))
     spec = AppSpec(
-        app=root.need("app", APP_NAME),
-        build=_build(root.table("build")),
-        release=_release(root.table("release")) if "release" in root else None,
-        processes=tuple(_process(ProcessName(name), table) for name, table in root.table("process").tables(NAME)),
+        app=app,
+        build=build,
+        release=_release(root.table("release"), processes) if "release" in root else None,
+        processes=processes,
         config={key: _config_key(table) for key, table in root.table("config").tables(_CONFIG_KEY)},
     )
     check_app(spec, root.source)
@@ -123,12 +131,19 @@ def _build(table: Table) -> BuildSteps:
     return BuildSteps(run=table.get("run", list_of(COMMAND), ()), exclude=table.get("exclude", list_of(_INSIDE), ()))
 
 
-def _release(table: Table) -> ReleaseCommand:
-    default = ReleaseCommand(command="")
+def _release(table: Table, processes: tuple[ProcessType, ...]) -> ReleaseCommand:
+    """It is the user that all instances are, where that is one, unless it is given one of its own."""
+    default, sandbox = ReleaseCommand(command=""), _sandbox(table.table("sandbox"))
+    users = {process.sandbox.user for process in processes}
+    if sandbox.user is None and len(users) == 1:
+        (user,) = users
+        sandbox = replace(sandbox, user=user, as_app=user is None)
     return ReleaseCommand(
         command=table.need("command", COMMAND),
         timeout_ms=table.get("timeout", duration("1s"), default.timeout_ms),
         rollback=table.get("rollback", _ROLLBACK, default.rollback),
+        limits=_limits(table.table("limits")),
+        sandbox=sandbox,
     )
 
 

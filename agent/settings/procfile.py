@@ -41,7 +41,7 @@ def load_procfile(text: str, file: str, app: AppName) -> AppSpec:
     release = commands.pop(RELEASE, None)
     spec = AppSpec(
         app=app,
-        release=None if release is None else ReleaseCommand(command=shlex.join(["/bin/sh", "-c", release])),
+        release=None if release is None else _release(release),
         processes=tuple(_process(ProcessName(name), command) for name, command in commands.items()),
     )
     check_app(spec, Source(file, locate))
@@ -58,6 +58,10 @@ def _split(line: str, file: str, number: int) -> tuple[str, str]:
     if not command:
         raise SettingsError(file, name, "a command", "nothing", number)
     return name, command
+
+
+def _release(command: str) -> ReleaseCommand:
+    return ReleaseCommand(command=shlex.join(["/bin/sh", "-c", command]), sandbox=Sandbox(as_app=True))
 
 
 def _process(name: ProcessName, command: str) -> ProcessType:

@@ -14,7 +14,14 @@ _SHELL_WORDS: Final = re.compile(r"[|&;<>$`*]")
 
 def remarks(spec: AppSpec) -> tuple[str, ...]:
     """One sentence for each, in the order of the app's file."""
-    return (*(remark for process in spec.processes for remark in _of_process(process)), *_of_config(spec))
+    of_processes = (remark for process in spec.processes for remark in _of_process(process))
+    return (*_of_release(spec), *of_processes, *_of_config(spec))
+
+
+def _of_release(spec: AppSpec) -> Iterator[str]:
+    users = {process.sandbox.user for process in spec.processes}
+    if spec.release is not None and spec.release.sandbox.as_app and len(users) > 1:
+        yield "release: process types run as several users, its command as one that names none, without sandbox.user"
 
 
 def _of_process(process: ProcessType) -> Iterator[str]:

@@ -55,7 +55,7 @@ from agent.supervisor.hearing import Hearing, Tell
 from agent.supervisor.launchable import Launchable
 from agent.supervisor.mainprocess import see_off
 from agent.supervisor.prober import Prober, ask_on, connections_left, whereabouts
-from agent.supervisor.process import Plan, Process, Surroundings, resume, start
+from agent.supervisor.process import UNKEPT, Plan, Process, Surroundings, resume, start
 from agent.supervisor.records import Kept, Record
 
 INBOX_EVENTS_MAX: Final = 16
@@ -276,7 +276,7 @@ class Instance:
             return (LaunchFailed(errno=process.errno, what=str(process), jitter=self._around.jitter()),)
         if process.unkept not in ((), self._unkept):  # told once, not at every start
             unkept = {"limits": " ".join(process.unkept)}
-            self._tell("runs without limits that this host cannot keep", unkept, "warning")
+            self._tell(UNKEPT, unkept, "warning")
         self._unkept = process.unkept
         self._process = process
         self._attend(process, tasks)

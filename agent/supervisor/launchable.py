@@ -17,7 +17,7 @@ from agent.decisions.process.state import Terms
 from agent.model.assignment import ReleaseRef
 from agent.model.ids import AppName, EnvironmentName, ProcessName, ReleaseName, is_name
 from agent.model.lease import LeaseName
-from agent.model.process import ProcessType
+from agent.model.process import Limits, ProcessType, Sandbox
 from agent.model.units import Milliseconds
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -120,6 +120,8 @@ class AdminCommand(Struct, frozen=True, kw_only=True):
     timeout_ms: Milliseconds
     process: ProcessName = ProcessName("release")
     shell: bool = False
+    limits: Limits = Limits()
+    sandbox: Sandbox = Sandbox()
 
 
 class AdminExit(Struct, frozen=True, kw_only=True):
@@ -132,6 +134,8 @@ class AdminExit(Struct, frozen=True, kw_only=True):
     """Why it could not be started."""
     output: str = ""
     """The last of what it wrote."""
+    unkept: tuple[str, ...] = ()
+    """Limits that it had to do without."""
 
     @property
     def succeeded(self) -> bool:

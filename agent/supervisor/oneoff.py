@@ -43,6 +43,8 @@ async def run_once(around: Surroundings, command: AdminCommand, number: int) -> 
         shell=command.shell,
         cwd=command.cwd,
         config=command.config,
+        limits=command.limits,
+        sandbox=command.sandbox,
         tap=tail.add,
     )
     status: ExitStatus | None = None
@@ -50,6 +52,7 @@ async def run_once(around: Surroundings, command: AdminCommand, number: int) -> 
         process = await _begin(around, plan, tasks)
         if isinstance(process, ExecFailure):
             return AdminExit(failure=str(process))
+        unkept = process.unkept
         try:
             with anyio.move_on_after(command.timeout_ms / 1_000):
                 status = await process.wait()
@@ -58,8 +61,8 @@ async def run_once(around: Surroundings, command: AdminCommand, number: int) -> 
                 await _clear_away(around, plan.key, process)
     around.logs.end(plan.key)
     if status is None:
-        return AdminExit(timed_out=True, output=tail.text())
-    return AdminExit(exit_code=status.code, signal=status.signal, output=tail.text())
+        return AdminExit(timed_out=True, output=tail.text(), unkept=unkept)
+    return AdminExit(exit_code=status.code, signal=status.signal, output=tail.text(), unkept=unkept)
 
 
 async def _begin(around: Surroundings, plan: Plan, tasks: TaskGroup) -> Process | ExecFailure:

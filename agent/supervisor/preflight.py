@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from agent.linux import cgroup
-from agent.model.process import ProcessType
+from agent.model.process import ProcessType, ReleaseCommand
 from agent.supervisor import limits, sandbox
 from agent.supervisor.sandbox import user_of
 
 
-def refusal(cgroup_root: Path | None, types: Iterable[ProcessType]) -> str:
+def refusal(cgroup_root: Path | None, types: Iterable[ProcessType | ReleaseCommand]) -> str:
     """Why instances of one of these cannot be started on this host, or nothing."""
     with cgroup.trial(cgroup_root) if cgroup_root else contextlib.nullcontext() as leaf:
         for given in types:

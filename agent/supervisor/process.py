@@ -48,6 +48,7 @@ PROBES: Final = "probe."
 """What the leaves of the commands of probes, below the instance's, begin with."""
 NO_ROOM: Final = f"{cgroup.APPS_UNIT} is not started on this host (systemctl enable --now rollway-apps)"
 ROOM_AGAIN_S: Final = 0.05
+UNKEPT: Final = "runs without limits that this host cannot keep"
 
 
 class Surroundings(Struct, frozen=True, kw_only=True):

@@ -27,7 +27,7 @@ from agent.linux.killtree import Tree, end_tree
 from agent.linux.spawn import Rlimits
 from agent.model.figures import InstanceFigures
 from agent.model.ids import AppName, EnvironmentName
-from agent.model.process import ProcessType
+from agent.model.process import ProcessType, ReleaseCommand
 from agent.model.units import Milliseconds
 from agent.supervisor import oneoff
 from agent.supervisor.gauge import Gauge
@@ -36,7 +36,7 @@ from agent.supervisor.instance import Instance
 from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey, Launchable
 from agent.supervisor.logs import Follower, LinesOf, Logs, Outlet, as_json, matching
 from agent.supervisor.preflight import refusal
-from agent.supervisor.process import NO_ROOM, Surroundings, kept_names, wait_for_room
+from agent.supervisor.process import NO_ROOM, UNKEPT, Surroundings, kept_names, wait_for_room
 from agent.supervisor.records import Record, Records, Unreadable
 
 LAUNCHES_A_CORE: Final = 2
@@ -182,7 +182,7 @@ class Supervisor:
         """Read along from now on; `Follower.take` waits for the next records."""
         return self._around.logs.follow(matching(app, environment, process, slot))
 
-    async def refusal(self, processes: Iterable[ProcessType]) -> str:
+    async def refusal(self, processes: Iterable[ProcessType | ReleaseCommand]) -> str:
         """Why instances of these cannot be started on this host, or nothing; waits as long as a boot may need."""
         if not await wait_for_room(self._around):
             return NO_ROOM
@@ -214,7 +214,12 @@ class Supervisor:
 
     async def run_once(self, command: AdminCommand) -> AdminExit:
         """Run an admin process to its end; cancelling ends it."""
-        return await oneoff.run_once(self._around, command, next(self._numbers))
+        number = next(self._numbers)
+        ended = await oneoff.run_once(self._around, command, number)
+        if ended.unkept:
+            key = InstanceKey(command.app, command.environment, command.process, number)
+            self._on_event(key, UNKEPT, {"limits": " ".join(ended.unkept)}, "warning")
+        return ended
 
     async def _find_left(self) -> None:
         await self._end_probes()

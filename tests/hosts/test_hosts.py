@@ -50,11 +50,8 @@ def test_instances_live_in_the_unit_of_the_apps(fleet: Fleet) -> None:
 def test_apps_are_not_root(fleet: Fleet) -> None:
     """What names no user is rollway-app on a host that was installed as the README says; what names one is that one."""
     host = fleet.hosts[0]
-    for pid, user in [
-        (host.show("rollway-agent", "MainPID"), "root"),
-        *((pid, "rollway-app") for pid in instances(host)),
-    ]:
-        assert host.run("ps", "-o", "user=", "-p", str(pid)).stdout.strip() == user
+    users = {host.show("rollway-agent", "MainPID"): "root", **dict.fromkeys(map(str, instances(host)), "rollway-app")}
+    assert {pid: host.run("ps", "-o", "user:20=", "-p", pid).stdout.strip() for pid in users} == users
     assert "apps that name no user run as rollway-app" in host.run("rollway", "agent", "check").stdout
 
 

@@ -18,6 +18,7 @@ import anyio
 from anyio import to_thread
 from anyio.abc import TaskStatus
 from msgspec import Struct
+from msgspec.structs import replace
 
 from agent.decisions.process.state import Level
 from agent.decisions.swap.state import InstanceView
@@ -154,6 +155,8 @@ class _Run:
             cwd=str(self._dev.folder),
             config=self._dev.config,
             timeout_ms=release.timeout_ms,
+            limits=release.limits,
+            sandbox=replace(release.sandbox, as_app=False),
         )
         with self._admin:
             ended = await self._supervisor.run_once(command)

@@ -14,9 +14,10 @@ from subprocess import PIPE, Popen
 
 import pytest
 from anyio import to_thread
+from msgspec import structs
 
 from agent.linux import procfs
-from agent.model.process import AppSpec, ProcessType
+from agent.model.process import AppSpec, Limits, ProcessType
 from agent.model.release import ConfigValue
 from tests.integration.host.rig import DEADLINE_S, running
 from tests.integration.host.source import APP, FolderSource, Wish, free_port, release_command, web
@@ -276,11 +277,14 @@ async def test_a_procfile_type_binds_its_own_port(tmp_path: Path, source: Folder
 async def test_the_release_command_runs_once_before_the_first_instance(
     tmp_path: Path, source: FolderSource, port: int
 ) -> None:
-    """It runs in the release's folder and environment; its result and output are reported; asked again, it does not."""
+    """In the release's folder and environment and limits of its own; its end is reported; asked again, it does not."""
     marks = tmp_path / "marks"
     spec = app(
         web(f"{LISTEN}:{port}", count=1),
-        release=release_command(f"/bin/sh -c 'echo $ROLLWAY_RELEASE $PWD >> {marks}; echo migrated'"),
+        release=structs.replace(
+            release_command(f"/bin/sh -c 'echo $ROLLWAY_RELEASE $PWD $(ulimit -n) >> {marks}; echo migrated'"),
+            limits=Limits(open_files=77),
+        ),
     )
     wish = Wish()
     one = source.add("v1", spec)
@@ -291,8 +295,8 @@ async def test_the_release_command_runs_once_before_the_first_instance(
         assert (report.admin.state, report.admin.exit_code) == ("succeeded", 0)
         assert "migrated" in report.admin.output
         await rig.until_done(wish.for_(one, admin="r1"))
-    release, folder = marks.read_text().split()
-    assert release == "v1"
+    release, folder, open_files = marks.read_text().split()
+    assert (release, open_files) == ("v1", "77")
     assert Path(folder) == (tmp_path / "state" / "releases" / APP / "production" / "v1" / "tree").resolve()
 
 

@@ -146,10 +146,11 @@ class House:
         self.supervisor.launch(Launchable(**(given | more)))  # type: ignore[arg-type]  # the fields are the tests' own words
         return key
 
-    def admin(self, command: str, *, timeout_ms: int = 10_000, shell: bool = True) -> AdminCommand:
+    def admin(self, command: str, *, timeout_ms: int = 10_000, shell: bool = True, **more: object) -> AdminCommand:
         return AdminCommand(
             app=SHOP, environment=TEST, release=ReleaseName("v1"), command=command, cwd=str(self.folder),
             config={"COLOUR": "green"}, timeout_ms=timeout_ms, shell=shell,
+            **more,  # type: ignore[arg-type]  # the fields are the tests' own words
         )  # fmt: skip
 
     async def end(self, key: InstanceKey) -> InstanceView:

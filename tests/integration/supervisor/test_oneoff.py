@@ -4,6 +4,7 @@ import anyio
 import pytest
 
 from agent.linux import procfs
+from agent.model.process import Limits
 from agent.supervisor.launchable import AdminExit
 from agent.supervisor.oneoff import OUTPUT_BYTES_MAX
 from tests.integration.supervisor.conftest import House, app, lives
@@ -86,3 +87,24 @@ async def test_two_commands_at_once_do_not_disturb_each_other(house: House) -> N
         tasks.start_soon(run, "one")
         tasks.start_soon(run, "two")
     assert sorted(one.output for one in ended) == ["one\n", "two\n"]
+
+
+async def test_nothing_escapes_from_the_leaf_of_a_command(in_leaves: House) -> None:
+    """At the timeout a daemon without session, parents and environment is ended too, and the leaf is gone."""
+    forks = "env -i /bin/sh -c 'setsid sleep 600 & echo $!'; sleep 600"
+    ended = await in_leaves.supervisor.run_once(in_leaves.admin(forks, timeout_ms=500))
+    assert ended.timed_out
+    assert not lives(int(ended.output))
+    assert in_leaves.cgroup_root is not None
+    assert not list(in_leaves.cgroup_root.glob("*/"))
+
+
+async def test_a_command_has_limits_of_its_own(house: House) -> None:
+    """They are kept as those of an instance; what cannot be kept is refused, or done without and told."""
+    ended = await house.supervisor.run_once(house.admin("ulimit -n", limits=Limits(open_files=77)))
+    assert ended.output == "77\n"
+    ended = await house.supervisor.run_once(house.admin("ulimit -n", limits=Limits(tasks=7)))
+    assert "cannot keep limits.tasks" in ended.failure
+    ended = await house.supervisor.run_once(house.admin("echo ran", limits=Limits(tasks=7, best_effort=True)))
+    assert (ended.output, ended.unkept) == ("ran\n", ("tasks",))
+    assert ("runs without limits that this host cannot keep", {"limits": "tasks"}) in house.told

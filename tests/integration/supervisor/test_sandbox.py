@@ -114,7 +114,7 @@ WHO = {
 def test_who_an_app_is_by_itself(
     sandbox: Sandbox, machine: Callable[[Callable[[], None]], None], is_then: tuple[int, str], short: Path
 ) -> None:
-    """Not root, on a host that has the user for it, unless the app says so or is older; nor are its probes."""
+    """Not root, on a host that has the user for it, unless the app says so or is older; nor its probes and commands."""
     says = 'echo $(id -u) $USER; test -O "$TMPDIR" && echo its own'
     uid, name = is_then
 
@@ -129,5 +129,7 @@ def test_who_an_app_is_by_itself(
             assert house.messages() == [f"{uid} {name}".rstrip(), "its own"]
             await house.state("ready")
             await house.end(key)
+            migrated = await house.supervisor.run_once(house.admin(says, sandbox=sandbox))
+            assert migrated.output.splitlines() == house.messages()[:2]
 
     machine(lambda: anyio.run(run))

@@ -321,6 +321,30 @@ def web_by_default() -> ProcessType:
     return ProcessType(name=load_app(WEB, FILE).processes[0].name, command="serve", sandbox=Sandbox(as_app=True))
 
 
+USERS = {
+    "instances that name nobody": (("", ""), Sandbox(as_app=True)),
+    "instances that are one user": (('user = "shop"', 'user = "shop"'), Sandbox(user="shop")),
+    "instances of two users": (('user = "shop"', 'user = "jobs"'), Sandbox(as_app=True)),
+    "instances of which one names nobody": (('user = "shop"', ""), Sandbox(as_app=True)),
+}
+
+
+@pytest.mark.parametrize(("users", "sandbox"), USERS.values(), ids=USERS)
+def test_the_release_command_is_who_its_instances_are(users: tuple[str, str], sandbox: Sandbox) -> None:
+    """Unless it is given a user of its own, or they are not one."""
+    web, jobs = users
+    text = (
+        f'app = "shop"\n[process.web]\ncommand = "serve"\n[process.web.sandbox]\n{web}\n'
+        f'[process.jobs]\ncommand = "work"\n[process.jobs.sandbox]\n{jobs}\n[release]\ncommand = "migrate"\n'
+    )
+    release = load_app(text, FILE).release
+    assert release is not None
+    assert release.sandbox == sandbox
+    own = load_app(text + '[release.sandbox]\nuser = "owner"\n[release.limits]\ntasks = 5\n', FILE).release
+    assert own is not None
+    assert (own.sandbox, own.limits.tasks) == (Sandbox(user="owner"), 5)
+
+
 def test_what_an_earlier_version_wrote_says_nothing_of_its_user() -> None:
     """Instances of a build that is older than the user of apps go on as who they were."""
     known = msgspec.json.decode(b'{"user": null}', type=Sandbox)

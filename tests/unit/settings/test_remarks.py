@@ -39,6 +39,17 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("config.API_TOKEN: looks like a secret",),
     ),
     "a secret that is declared one": (app("", f"{READY}[config.API_TOKEN]\nrequired = true\nsecret = true\n"), ()),
+    "a release command among several users": (
+        app("sandbox.user = 'shop'", f"{READY}[process.jobs]\ncommand = 'work'\n[release]\ncommand = 'migrate'\n"),
+        ("release: process types run as several users",),
+    ),
+    "a release command that says which": (
+        app(
+            "sandbox.user = 'shop'",
+            f"{READY}[process.jobs]\ncommand = 'work'\n[release]\ncommand = 'migrate'\nsandbox.user = 'shop'\n",
+        ),
+        (),
+    ),
     "a key that only sounds like one": (app("", f"{READY}[config.MONKEY]\nrequired = true\n"), ()),
 }
 

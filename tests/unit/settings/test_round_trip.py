@@ -92,6 +92,17 @@ LIMITS = st.builds(
 
 
 @st.composite
+def sandboxes(draw: st.DrawFn, users: st.SearchStrategy[str | None]) -> Sandbox:
+    """A sandbox as a file says it."""
+    return Sandbox(
+        user=(user := draw(users)),
+        as_app=user is None,
+        writable=draw(st.none() | st.lists(st.sampled_from(("/srv/shop", "/dev/shm/a b"))).map(tuple)),
+        best_effort=draw(st.booleans()),
+    )
+
+
+@st.composite
 def process_types(draw: st.DrawFn, name: str, port: int, before: tuple[str, ...]) -> ProcessType:
     """A process type that may wait for those `before` it; with `port` it listens."""
     bind: Bind = draw(st.sampled_from(("fd", "port"))) if port else "fd"
@@ -125,12 +136,7 @@ def process_types(draw: st.DrawFn, name: str, port: int, before: tuple[str, ...]
         ),
         probes=draw(probes(listening=bool(port))),
         limits=draw(LIMITS),
-        sandbox=Sandbox(
-            user=(user := draw(st.none() | st.just("shop"))),
-            as_app=user is None,
-            writable=draw(st.none() | st.lists(st.sampled_from(("/srv/shop", "/dev/shm/a b"))).map(tuple)),
-            best_effort=draw(st.booleans()),
-        ),
+        sandbox=draw(sandboxes(st.none() | st.just("shop"))),
     )
 
 
@@ -147,7 +153,12 @@ def apps(draw: st.DrawFn) -> AppSpec:
         release=draw(
             st.none()
             | st.builds(
-                ReleaseCommand, command=WORDS, timeout_ms=LENGTHS, rollback=st.sampled_from(("safe", "barrier"))
+                ReleaseCommand,
+                command=WORDS,
+                timeout_ms=LENGTHS,
+                rollback=st.sampled_from(("safe", "barrier")),
+                limits=LIMITS,
+                sandbox=sandboxes(st.just("jobs")),
             )
         ),
         processes=tuple(
@@ -173,6 +184,8 @@ def written(spec: AppSpec) -> str:
             f'timeout = "{show_duration(spec.release.timeout_ms)}"',
         ]
         lines += [f"rollback = {toml(spec.release.rollback)}"]
+        lines += sandbox_lines("release.sandbox", spec.release.sandbox)
+        lines += limit_lines("release.limits", spec.release.limits)
     for process in spec.processes:
         lines += process_lines(process)
     for name, key in spec.config.items():
