@@ -38,6 +38,7 @@ cpu = 0.5
 enforce = "best-effort"
 [process.limited.sandbox]
 user = "daemon"
+writable = ["/tmp"]
 [process.limited.probe.startup]
 notify = true
 """

@@ -35,6 +35,9 @@ bounds() { (cd $leaf; cat memory.max memory.swap.max memory.oom.group pids.max c
 echo "user: $(stat -c %U /proc/$(main))"
 echo "limits: $(bounds)"
 wants fork; until_so tells '"message":"fork: 19"'; echo "forks: under the limit"
+install -o daemon /dev/null /var/tmp/old
+wants stray; until_so tells '"message":"stray: EROFS EROFS"'
+echo "kept in: $(rollway agent check | grep -o 'writable is .*')"
 echo -500 >/proc/$(pid)/oom_score_adj
 was=$(main); wants eat; until_so tells 'how":"ran out of memory",.*"reason":"oom"'; until_so restarted
 echo "spared: $(cat /proc/$(main)/oom_score_adj)"
@@ -52,9 +55,9 @@ def test_an_agent_comes_back_where_controllers_are_on(fleet: Fleet, tmp_path: Pa
     """With memory and pids controllers on for the instances, a killed agent starts again and they live on.
 
     The disk of a host that serves is booted without a network: what ran comes back without the coordinator. An instance
-    that starts more processes than it may gets none. One of which a process eats more memory than it may ends as a
-    whole, which is told, also by an agent that did not start it; it comes back with its limits, and is not spared
-    where memory runs out, though its agent is.
+    that starts more processes than it may gets none, and it writes nothing but below its folder. One of which a process
+    eats more memory than it may ends as a whole, which is told, also by an agent that did not start it; it comes back
+    with its limits, and is not spared where memory runs out, though its agent is.
     """
     host = fleet.hosts[1]
     host.stop()
@@ -72,6 +75,8 @@ def test_an_agent_comes_back_where_controllers_are_on(fleet: Fleet, tmp_path: Pa
     assert said["spared"] == "0", printed
     assert said["again"] == said["limits"], printed
     assert said["user"] == "daemon", printed
+    # The kernel of Debian 12 knows no truncate by Landlock alone.
+    assert said["kept in"] == "writable is kept: Landlock 2, mounts of its own", printed
     assert (said["forks"], said["oom"], said["beside"]) == ("under the limit", "told twice", "served"), printed
     fleet.serves(host)
     fleet.connects(host)
