@@ -85,7 +85,7 @@ class Actor:
     def __init__(self, key: AppKey, state: SwapState, services: Services, tasks: TaskGroup) -> None:
         self.key = key
         self.state = state
-        self.routes = Routes(key, tasks, services.store)
+        self.routes = Routes(key, tasks, services.store, services.own_ports)
         self.begun = anyio.Event()
         """Set once the first event was taken: from then on the state is about now, not about an earlier agent."""
         self._services = services

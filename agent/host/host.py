@@ -24,6 +24,7 @@ from agent.host.assignments import AppKey, States
 from agent.host.converge import Actor
 from agent.host.keys import HostKey
 from agent.host.leases import Leases
+from agent.host.ownports import OwnPorts
 from agent.host.releases import Releases, ReleaseSource
 from agent.host.services import Services
 from agent.host.tails import tail
@@ -74,6 +75,7 @@ class Host:
             releases=Releases(state_dir, source),
             states=States(state_dir / "apps"),
             key=key,
+            own_ports=OwnPorts(),
             address=settings.address,
             on_state=self._on_state,
         )

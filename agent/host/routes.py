@@ -19,6 +19,7 @@ from agent.decisions.swap.state import Route
 from agent.errors import RefusedError
 from agent.host import adopt
 from agent.host.assignments import AppKey
+from agent.host.ownports import OwnPorts
 from agent.linux import sockets
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.procfs import Owner, is_shortage
@@ -82,8 +83,9 @@ class _Type(Struct, kw_only=True):
 
 
 class Routes:
-    def __init__(self, key: AppKey, tasks: TaskGroup, store: FdStore) -> None:
+    def __init__(self, key: AppKey, tasks: TaskGroup, store: FdStore, own_ports: OwnPorts) -> None:
         self._key = key
+        self._own_ports = own_ports
         self._tasks = tasks
         self._store = store
         self._types: dict[ProcessName, _Type] = {}
@@ -97,7 +99,10 @@ class Routes:
             if (kept := record.instance) is not None and kept.addresses:
                 types[kept.type.name] = kept.type
                 held = self._types.setdefault(kept.type.name, _Type())
-                held.bound[record.key.slot] = tuple(map(parse_address, kept.addresses))
+                held.bound[record.key.slot] = bound = tuple(map(parse_address, kept.addresses))
+                if kept.type.bind == "port":
+                    with contextlib.suppress(RefusedError):  # it runs, whoever has it by now
+                        self._own_ports.take(bound[0], self._key, kept.type.name, record.key.slot)
                 if kept.machine.state == "ready":
                     held.admitted, held.has_served = (*held.admitted, record.key.slot), True
         for (name, address), found in _by_group(lefts).items():
@@ -133,7 +138,7 @@ class Routes:
         held = self._types.setdefault(process.name, _Type())
         if process.bind == "port":
             if slot not in held.bound:
-                await to_thread.run_sync(refuse_taken, addresses[0])
+                await self._take(addresses[0], process.name, slot)
             held.bound[slot] = addresses
             reached = reached_at(addresses[0]) or addresses[0]
             return Slot(port=reached.port, target=Target(reached.host, reached.port))
@@ -172,6 +177,7 @@ class Routes:
         held = self._types.get(process)
         if held is not None:
             held.bound.pop(slot, None)
+            self._own_ports.give_back(self._key, process, slot)
 
     async def keep_only(self, wanted: Iterable[tuple[ProcessName, Address]]) -> None:
         """Close every group that no slot uses and that is not among `wanted`."""
@@ -234,7 +240,17 @@ class Routes:
 
         return await to_thread.run_sync(look)
 
+    async def _take(self, address: Address, process: ProcessName, slot: int) -> None:
+        """Have the address for who binds it itself. Raises RefusedError."""
+        self._own_ports.take(address, self._key, process, slot)
+        try:
+            await to_thread.run_sync(refuse_taken, address)
+        except RefusedError:
+            self._own_ports.give_back(self._key, process, slot)
+            raise
+
     async def _open(self, address: Address, process: ProcessType) -> _Open:
+        self._own_ports.refuse(address, self._key, process.name)
         group = await to_thread.run_sync(Group.open, address)
         if isinstance(group, PortInUse):
             raise _taken(group)

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from agent.host.assignments import States
 from agent.host.keys import HostKey
+from agent.host.ownports import OwnPorts
 from agent.host.releases import Releases
 from agent.linux.fdstore import FdStore, Inherited
 from agent.supervisor.supervisor import Supervisor
@@ -18,6 +19,7 @@ class Services(Struct, frozen=True, kw_only=True):
     releases: Releases
     states: States
     key: HostKey
+    own_ports: OwnPorts
     address: str | None
     """The host's own address, which `0.0.0.0` in `listen` means; None leaves it."""
     on_state: Callable[[], None]

@@ -54,6 +54,7 @@ from agent.supervisor.gauge import Measured
 from agent.supervisor.hearing import Hearing, Tell
 from agent.supervisor.launchable import Launchable
 from agent.supervisor.mainprocess import see_off
+from agent.supervisor.ownport import taken
 from agent.supervisor.prober import Prober, ask_on, connections_left, whereabouts
 from agent.supervisor.process import UNKEPT, Plan, Process, Surroundings, resume, start
 from agent.supervisor.records import Kept, Record
@@ -269,7 +270,8 @@ class Instance:
             if self._stop is not None:
                 stop, self._stop = self._stop, None
                 return stop, LaunchWithheld()
-            if why := await self._around.guards.admit(self.launchable.key.lease, self.launchable.type):
+            given = self.launchable
+            if why := await self._around.guards.admit(given.key.lease, given.type) or await taken(given):
                 return (LaunchFailed(errno=errno.EAGAIN, what=why, jitter=self._around.jitter()),)
             process = await start(self._around, plan, tasks)
         if isinstance(process, ExecFailure):

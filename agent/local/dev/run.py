@@ -24,6 +24,7 @@ from agent.decisions.process.state import Level
 from agent.decisions.swap.state import InstanceView
 from agent.errors import FailedError, RollwayError
 from agent.host.assignments import AppKey
+from agent.host.ownports import OwnPorts
 from agent.host.routes import Routes, Slot
 from agent.linux import clock, spawn
 from agent.linux.fdstore import FdStore
@@ -116,7 +117,7 @@ class _Run:
             async with anyio.create_task_group() as tasks:
                 await tasks.start(self._watch_signals)
                 await tasks.start(self._supervisor.run)
-                routes = Routes(AppKey(self._dev.app, ENVIRONMENT), tasks, FdStore(None))
+                routes = Routes(AppKey(self._dev.app, ENVIRONMENT), tasks, FdStore(None), OwnPorts())
                 try:
                     await self._open(routes)
                     await self._prepare()

@@ -353,3 +353,15 @@ async def test_connections_that_nobody_took_are_closed_and_told(house: House, sl
         await anyio.wait_readable(client)
         assert client.recv(1) == b""
     assert "stranded connections were closed" in house.texts()
+
+
+async def test_a_stranger_on_the_port_that_it_binds_itself_is_named(house: House) -> None:
+    """It is not started, so that nobody else answers for it, and starts by itself when the stranger is gone."""
+    stranger = Slot()
+    process = structs.replace(script("exec sleep 600"), bind="port", swap="stop-first")
+    key = house.launch(process, addresses=(f"127.0.0.1:{stranger.port}",), port=stranger.port)
+    detail = (await house.state("exec_failed")).detail
+    assert f"127.0.0.1:{stranger.port} is in use by pid {os.getpid()} (" in detail
+    stranger.socket.close()
+    await house.state("ready")
+    await house.end(key)
