@@ -48,10 +48,14 @@ def test_instances_live_in_the_unit_of_the_apps(fleet: Fleet) -> None:
 
 
 def test_apps_are_not_root(fleet: Fleet) -> None:
-    """What names no user is rollway-app on a host that was installed as the README says; what names one is that one."""
+    """What names no user is rollway-app on a host that was installed as the README says, and writes in no release."""
     host = fleet.hosts[0]
     users = {host.show("rollway-agent", "MainPID"): "root", **dict.fromkeys(map(str, instances(host)), "rollway-app")}
     assert {pid: host.run("ps", "-o", "user:20=", "-p", pid).stdout.strip() for pid in users} == users
+    releases = "/var/lib/rollway/releases"
+    assert host.run("find", releases, "-type", "f").stdout
+    assert host.run("find", releases, "!", "-user", "root").stdout == "", "releases are root's"
+    assert host.run("runuser", "-u", "rollway-app", "--", "find", releases, "-writable", "!", "-type", "l").stdout == ""
     assert "apps that name no user run as rollway-app" in host.run("rollway", "agent", "check").stdout
 
 

@@ -99,12 +99,13 @@ def test_other_tools_read_the_archive(build: Build, archive: Path, tmp_path: Pat
 
 
 def test_an_archive_becomes_a_read_only_folder(build: Build, archive: Path, target: Path) -> None:
-    """Every file has its content, the commit's time and no permission to write; nothing else lies beside."""
+    """Every file has its content, the commit's time, our own user and no permission to write; nothing lies beside."""
     unpack(archive, build, target)
     verify(target, build)
     assert (target / "bin/web").stat().st_mode & 0o7777 == 0o555
     assert (target / "lib/folder/c.py").stat().st_mode & 0o7777 == 0o444
     assert {path.stat().st_mode & 0o7777 for path in (target, target / "lib", target / "lib/a/b")} == {0o555}
+    assert {path.lstat().st_uid for path in (target, *target.rglob("*"))} == {os.geteuid()}
     assert (target / "rollway.toml").stat().st_mtime == MTIME_S
     assert (target / "lib/link").read_bytes() == b"#!/bin/sh\n"
     assert list(target.parent.iterdir()) == [target]
