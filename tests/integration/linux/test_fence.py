@@ -76,30 +76,33 @@ def test_the_agent_stays_free(start: Start, folders: tuple[Path, Path]) -> None:
 
 
 @pytest.fixture
-def shared(folders: tuple[Path, Path]) -> Iterator[Path]:
-    """A folder to write in, whose mounts come to everybody, as all mounts of a host do under systemd."""
+def shared(folders: tuple[Path, Path]) -> Iterator[tuple[Path, int]]:
+    """A folder to write in, whose mounts come to everybody, as all mounts of a host do under systemd; a FIFO in it."""
     inside, _ = folders
     subprocess.run(["/bin/mount", "-t", "tmpfs", "none", inside], check=True)
     subprocess.run(["/bin/mount", "--make-shared", inside], check=True)
     (inside / "disk").mkdir()
     os.mkfifo(inside / "go")
-    yield inside
+    go = os.open(inside / "go", os.O_RDWR)
+    yield inside, go
+    os.close(go)
     subprocess.run(["/bin/umount", "--recursive", inside], check=True)
 
 
 @pytest.mark.skipif(not HERE.mounts, reason="only root mounts")
-def test_what_is_mounted_later_is_seen(start: Start, shared: Path) -> None:
+def test_what_is_mounted_later_is_seen(start: Start, shared: tuple[Path, int]) -> None:
     """A disk that comes below its folder while it runs is there for it, and goes again, which nobody holds up."""
-    disk, go = shared / "disk", shared / "go"
-    look = f"echo up; read -r _ <{go}; echo x >{disk}/file && echo written; read -r _ <{go}"
-    process = start("/bin/sh", "-c", look, fence=Fence((shared,), HERE))
+    folder, go = shared
+    disk = folder / "disk"
+    look = f"echo up; read -r _ <{folder}/go; echo x >{disk}/file && echo written; read -r _ <{folder}/go"
+    process = start("/bin/sh", "-c", look, fence=Fence((folder,), HERE))
     assert process.line() == "up"
     subprocess.run(["/bin/mount", "-t", "tmpfs", "none", disk], check=True)
-    go.write_text("\n")
+    os.write(go, b"\n")
     assert process.line() == "written"
     assert (disk / "file").read_text() == "x\n"
     subprocess.run(["/bin/umount", disk], check=True)
-    go.write_text("\n")
+    os.write(go, b"\n")
     assert process.exit().code == 0
 
 
