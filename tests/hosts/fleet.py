@@ -39,6 +39,7 @@ enforce = "best-effort"
 [process.limited.sandbox]
 user = "daemon"
 writable = ["/tmp"]
+enforce = "best-effort"
 [process.limited.probe.startup]
 notify = true
 """
