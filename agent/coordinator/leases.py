@@ -4,7 +4,7 @@ Rules: one question at a time; the clock is read after the question came and bef
 cannot be decided because the database takes nothing is not answered: it comes again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Self
 
 import anyio
@@ -82,8 +82,11 @@ class Leases:
                 return None
         return (*told.answers, *placed.answers)
 
-    async def give_up(self, name: LeaseName, host: HostName) -> None:
-        """A person answers for it that `host` runs it no more. Raises NotFoundError, RefusedError, FailedError."""
+    async def give_up(self, name: LeaseName, host: HostName, is_connected: Callable[[HostName], bool]) -> None:
+        """A person answers for it that `host` runs it no more. Raises NotFoundError, RefusedError, FailedError.
+
+        Of one that is connected nobody can: it would say so itself, and starts it again whenever it ends.
+        """
         async with self._in_turn:
             if (held := self._book.holdings.get(name)) is None:
                 raise NotFoundError(
@@ -92,6 +95,11 @@ class Leases:
                 )
             if held.holder.host != host:
                 raise RefusedError(f"{held.holder.host} has that lease, not {host}", "See `rollway lease list`.")
+            if is_connected(host):
+                raise RefusedError(
+                    f"{host} is connected, and another host would start it beside the one there",
+                    f"Move it with `rollway agent drain` on {host}: it goes to another host when it has ended there.",
+                )
             await self._kept(lease.given_up(self._book, name))
 
     def left(self, host: HostName) -> None:
