@@ -156,6 +156,16 @@ def test_a_host_outside_the_environment_is_renewed_nothing() -> None:
     assert story.asks(H2, HOLD_MS + MARGIN_MS, ask()) == ["clock"]
 
 
+def test_what_cannot_be_stored_keeps_no_other_from_being_renewed() -> None:
+    """On a full disk nobody gets what he does not have yet, and whoever has one keeps it."""
+    book = lease.asked(Book(), H1, [ask()], EVERY, 0).book
+    told = lease.asked(book, H1, [ask(bound_ms=HOLD_MS), ask(OTHER)], EVERY, 10_000)
+    told = lease.without(book, told, told.changes)
+    assert [(answer.name, answer.granted) for answer in told.answers] == [(NAME, True)]
+    assert told.book.holdings.keys() == {NAME}
+    assert told.book.holdings[NAME].until_ms == 10_000 + HOLD_MS + MARGIN_MS
+
+
 # Worlds
 
 
@@ -214,11 +224,11 @@ class Coordinator:
 
     def __init__(self, world: World) -> None:
         self.world, self.stored = world, b"{}"
-        self.up, self.life = False, 0
+        self.up, self.life, self.full = False, 0, False
         self.start()
 
     def start(self) -> None:
-        self.up = True
+        self.up, self.unsure = True, set[LeaseName]()
         self.pace = self.world.rng.uniform(0.999, 1.001)
         self.offset_ms = self.world.rng.randint(0, 10**8)
         stored = msgspec.json.decode(self.stored, type=dict[str, Holder])
@@ -235,10 +245,25 @@ class Coordinator:
             machine.hang_up()
         self.world.after(self.world.rng.choice((50, 2_000, 40_000)), self.start)
 
+    def fill(self, for_ms: int) -> None:
+        self.full = True
+        self.world.after(for_ms, self._free)
+
+    def _free(self) -> None:
+        self.full = False
+
     def asked(self, host: HostName, asks: tuple[LeaseAsk, ...]) -> tuple[LeaseAnswer, ...] | None:
         told = lease.asked(self.book, host, asks, EVERY, self.now_ms)
-        if told.changes:
+        if told.changes or self.unsure:
             holdings = {str(name): held.holder for name, held in told.book.holdings.items()}
+            if self.full:  # whether it was stored all the same, nobody knows
+                if self.world.rng.random() < 0.5:
+                    self.stored = msgspec.json.encode(holdings)
+                self.unsure |= told.changes.keys()
+                told = lease.without(self.book, told, self.unsure)
+                self.book = told.book
+                return told.answers
+            self.unsure.clear()
             if self.world.rng.random() < 0.1:  # it dies right before, or right after, it is stored
                 if self.world.rng.random() < 0.5:
                     self.stored = msgspec.json.encode(holdings)
@@ -470,7 +495,7 @@ class Machine:
 def befall(world: World) -> None:
     machine = world.rng.choice(world.machines)
     for_ms = world.rng.choice((100, 3_000, 15_000, 60_000))
-    what = world.rng.randrange(8)
+    what = world.rng.randrange(9)
     world.said.append(f"{world.now_ms} fault {what} on {machine.name} for {for_ms}")
     match what:
         case 0:
@@ -488,6 +513,8 @@ def befall(world: World) -> None:
             machine.crash()
         case 6 if world.coordinator.up:
             world.coordinator.kill()
+        case 7:
+            world.coordinator.fill(for_ms)
         case _:
             machine.order(world.rng.choice((V1, V2)))
 
