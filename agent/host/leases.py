@@ -141,7 +141,8 @@ class Leases:
         for key, asker in self._askers.items():
             bounds = {name.process: bound for name in self._guards.names() if name[:2] == key
                       if (bound := self._guards.bound(name)) is not None}  # fmt: skip
-            yield from lease.asks(asker.state, self._supervisor.views(*key), bounds, self._lease_ms or 0, now)
+            views, lease_ms = self._supervisor.views(*key), self._lease_ms or 0
+            yield from lease.asks(key, asker.state, views, bounds, lease_ms=lease_ms, now=now)
 
     def _views(self, name: LeaseName) -> list[InstanceView]:
         return [view for view in self._supervisor.views(name.app, name.environment) if view.process == name.process]

@@ -15,8 +15,7 @@ from agent.decisions.swap.hand import Place, aim
 from agent.decisions.swap.orders import returns_to_stable
 from agent.decisions.swap.slots import LIVE
 from agent.decisions.swap.state import InstanceView, Lease, SwapState
-from agent.model.assignment import Assignment
-from agent.model.ids import ProcessName
+from agent.model.ids import AppName, EnvironmentName, ProcessName
 from agent.model.lease import WITHOUT_END, LeaseAsk, LeaseName
 from agent.model.process import ProcessType, StopPolicy
 from agent.model.units import Instant, Milliseconds
@@ -79,39 +78,41 @@ def ends(state: SwapState, now: Instant) -> Iterator[Milliseconds]:
 
 
 def asks(
+    where: tuple[AppName, EnvironmentName],
     state: SwapState,
     views: Iterable[InstanceView],
     untils: Mapping[ProcessName, Instant],
+    *,
     lease_ms: Milliseconds,
     now: Instant,
 ) -> Iterator[LeaseAsk]:
     """All that a coordinator is to know. `views` are the instances as they are now, `untils` what was granted last."""
     assignment = aim(state)
-    if assignment is None:
-        return
-    runs = assignment.release is not None and not state.draining
+    runs = assignment is not None and assignment.release is not None and not state.draining
     declared = {process.name: process for process in (state.spec.processes if state.spec and runs else ())}
     living = {view.process: view.type for view in views if view.type is not None and view.state != "stopped"}
-    # Until the release is known again, what lives shows what is to.
-    yield from _parts(state, assignment, declared.values() if state.spec or not runs else living.values())
+    # Until the release is known again, and where what was assigned could not be read, what lives shows what is to.
+    is_known = state.spec is not None if runs else assignment is not None or state.draining
+    yield from _parts(where, state, declared.values() if is_known else living.values())
     for name in sorted({*declared, *living, *untils}):
         types = [one for one in (declared.get(name), living.get(name)) if one is not None and one.singleton]
         wants = name in declared and declared[name].singleton and _would_start(state, name, held=name in untils)
         # Until the release is known again, what the host has it may still want.
         if wants or (types and name in living) or (name in untils and state.spec is None and runs):
             yield LeaseAsk(
-                name=LeaseName(assignment.app, assignment.environment, name),
+                name=LeaseName(*where, name),
                 hold_ms=_hold_ms(types, lease_ms),
                 bound_ms=_bound_ms(untils.get(name), now),
                 wants=wants,
             )
 
 
-def _parts(state: SwapState, assignment: Assignment, types: Iterable[ProcessType]) -> Iterator[LeaseAsk]:
+def _parts(
+    where: tuple[AppName, EnvironmentName], state: SwapState, types: Iterable[ProcessType]
+) -> Iterator[LeaseAsk]:
     for process in types:
         if process.total and _would_start(state, process.name, held=False):
-            name = LeaseName(assignment.app, assignment.environment, process.name)
-            yield LeaseAsk(name=name, hold_ms=WITHOUT_END, total=process.total)
+            yield LeaseAsk(name=LeaseName(*where, process.name), hold_ms=WITHOUT_END, total=process.total)
 
 
 def _would_start(state: SwapState, name: ProcessName, *, held: bool) -> bool:

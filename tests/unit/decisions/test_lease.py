@@ -406,7 +406,7 @@ class Machine:
         asked_at = self.now()
         untils = {CLOCK: self.until} if self.until is not None else {}
         views = (self.instance,) if self.instance is not None else ()
-        asks = tuple(on_host.asks(self.state, views, untils, LEASE_MS, asked_at))
+        asks = tuple(on_host.asks((APP, ENVIRONMENT), self.state, views, untils, lease_ms=LEASE_MS, now=asked_at))
         if not asks:
             self.until = None
         question = on_host.Question(number=next(self.numbers), at=asked_at, asks=asks)
