@@ -57,8 +57,12 @@ def wanted(state: SwapState, process: ProcessType, count: int, now: Instant) -> 
 
 def is_decided(state: SwapState, process: ProcessType) -> bool:
     """Whether it is known who runs a singleton, or how many of a total this host does, or that nobody can tell."""
-    one_of_all = process.singleton or process.total
-    return not one_of_all or process.name in state.shares or _lease(state, process.name) is not None
+    return _is_placed(state, process) or _lease(state, process.name) is not None
+
+
+def _is_placed(state: SwapState, process: ProcessType) -> bool:
+    """Whether it needs no word of a coordinator any more. A share of a release in which it was a total is no lease."""
+    return process.name in state.shares if process.total else not process.singleton
 
 
 def lost(state: SwapState, now: Instant) -> set[Place]:
@@ -136,8 +140,7 @@ def without(state: SwapState) -> Iterator[tuple[ProcessName, str]]:
         return
     for process in state.spec.processes if state.spec else ():
         here = any(view.process == process.name for view in state.instances)
-        is_placed = not (process.singleton or process.total) or process.name in state.shares
-        if is_placed or here or hand.halted(state, process.name):
+        if _is_placed(state, process) or here or hand.halted(state, process.name):
             continue
         lease, lacks = _lease(state, process.name), "no lease" if process.singleton else "no word of how many"
         if lease is None:
