@@ -94,7 +94,7 @@ class Leases:
         self.changed = anyio.Event()
         now = clock.now()
         question = Question(number=next(self._numbers), at=now, asks=tuple(self._asks(now)))
-        held = {ask.name for ask in question.asks if ask.bound_ms or self._views(ask.name)}
+        held = {ask.name for ask in question.asks if not ask.total and (ask.bound_ms or self._views(ask.name))}
         for name in set(self._guards.names()) - held:
             self._guards.give_back(name)
         self._questions = lease.outstanding(self._questions, question)

@@ -175,6 +175,22 @@ async def test_what_is_kept_needs_no_guard(house: House) -> None:
     await ended(house)
 
 
+async def test_what_is_no_singleton_any_more_has_no_guard(house: House) -> None:
+    """Another release makes it an ordinary type: when the lease is given back nothing ends what has its name then."""
+    async with an_agent(house):
+        key = await leased(house, one("sleep 600"), ENOUGH_MS)
+        await house.state("ready")
+        (guard,) = guards(house)
+    async with an_agent(house):
+        await house.end(key)
+        house.launch(worker("sleep 600"))
+        plain = (await house.state("ready")).pid
+        house.supervisor.guards.give_back(key.lease)
+        await gone(guard)
+        assert lives(plain)
+    await ended(house)
+
+
 async def test_what_starts_again_without_a_lease_dies_too(house: House) -> None:
     """An agent that was stopped for a while, and starts it again over its lease, does not outwit the guard."""
     async with an_agent(house):
