@@ -142,7 +142,10 @@ class Leases:
             bounds = {name.process: bound for name in self._guards.names() if name[:2] == key
                       if (bound := self._guards.bound(name)) is not None}  # fmt: skip
             views, lease_ms = self._supervisor.views(*key), self._lease_ms or 0
-            yield from lease.asks(key, asker.state, views, bounds, lease_ms=lease_ms, now=now)
+            for ask in lease.asks(key, asker.state, views, bounds, lease_ms=lease_ms, now=now):
+                # What was taken away is given back, once, when nothing of it lives any more; then it is asked for anew.
+                if ask.total or not self._guards.is_revoked(ask.name) or self._views(ask.name):
+                    yield ask
 
     def _views(self, name: LeaseName) -> list[InstanceView]:
         return [view for view in self._supervisor.views(name.app, name.environment) if view.process == name.process]

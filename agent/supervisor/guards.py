@@ -87,7 +87,11 @@ class Guards:
 
     def revoke(self, name: LeaseName) -> None:
         """It counts no more, and its instance is to end; whatever of it lives is guarded on."""
-        self._revoked.add(name)
+        if name in self._untils:
+            self._revoked.add(name)
+
+    def is_revoked(self, name: LeaseName) -> bool:
+        return name in self._revoked
 
     def give_back(self, name: LeaseName) -> None:
         """Nothing of it lives here, nor is anything started; its guard is ended: what else has its name lives on."""

@@ -136,6 +136,8 @@ async def test_one_that_was_given_to_another_host_ends_at_once(tmp_path: Path) -
         await answer(rig, rig.host.leases.ask(), holder="h2")
         await gone(pid)
         await rig.until(lambda report: report.instances == ())
+        assert rig.host.leases.ask().asks == (), "what it does not have any more is given back, though it would have it"
+        assert [(ask.wants, ask.bound_ms) for ask in rig.host.leases.ask().asks] == [(True, 0)]
 
 
 async def test_a_part_of_a_total_is_kept_when_nobody_answers(tmp_path: Path) -> None:
