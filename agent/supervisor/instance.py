@@ -55,7 +55,7 @@ from agent.supervisor.hearing import Hearing, Tell
 from agent.supervisor.launchable import Launchable
 from agent.supervisor.mainprocess import see_off
 from agent.supervisor.prober import Prober, ask_on, connections_left, whereabouts
-from agent.supervisor.process import Plan, Process, Surroundings, resume, start
+from agent.supervisor.process import Plan, Process, Surroundings, resume, start, wait_for_room
 from agent.supervisor.records import Kept, Record
 
 INBOX_EVENTS_MAX: Final = 16
@@ -269,6 +269,7 @@ class Instance:
             if self._stop is not None:
                 stop, self._stop = self._stop, None
                 return stop, LaunchWithheld()
+            await wait_for_room(self._around)  # before: a lease may run out meanwhile
             if why := await self._around.guards.admit(self.launchable.key.lease, self.launchable.type):
                 return (LaunchFailed(errno=errno.EAGAIN, what=why, jitter=self._around.jitter()),)
             process = await start(self._around, plan, tasks)

@@ -163,6 +163,23 @@ async def test_nothing_starts_without_a_lease_that_lasts(house: House) -> None:
     await ended(house)
 
 
+async def test_a_lease_that_runs_out_while_it_waits_starts_nothing(house: House) -> None:
+    """At a boot the apps' cgroup may come late: by then the lease is looked at, and not when it began to wait."""
+    room = house.folder / "room"
+    house.has_room = room.exists
+    async with an_agent(house):
+        key = await leased(house, one("echo runs; exec sleep 600"), GRACE_MS + LEAD_MS + 300)
+        over = house.supervisor.guards.until(key.lease)
+        assert over is not None
+        with anyio.fail_after(20):
+            while clock.now().boottime_ms <= over.boottime_ms - GRACE_MS - LEAD_MS:
+                await to_thread.run_sync(guards, house)
+        room.touch()
+        assert "no lease" in (await house.state("exec_failed")).detail
+        assert house.messages() == []
+    await ended(house)
+
+
 async def test_what_is_kept_needs_no_guard(house: House) -> None:
     """`on_partition = "keep"`: nobody ends it, and the next agent knows that it may live."""
     async with an_agent(house):
