@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup
 from msgspec import Struct
 from msgspec.structs import replace
 
+from agent.decisions.swap.lease import LEAD_MS
 from agent.errors import RefusedError, VerificationError
 from agent.link.channel import HEARTBEAT_S, Channel
 from agent.link.enrol import why_refused
@@ -52,7 +53,7 @@ _SPREAD_MS: Final = 1_000
 _PAUSE_MS_MAX: Final = 30_000
 
 LEASE_TURNS: Final = 3
-"""So often within the time of a lease its renewal is asked for."""
+"""So often its renewal is asked for before what runs under it is asked to go."""
 TURN_MS_MAX: Final = 10_000
 """However long a lease is: who asks for nothing for a minute has its share of totals given to others, and what one host
 gives back another is to have soon."""
@@ -95,7 +96,7 @@ def pause_ms(failures: int, spread_ms: Milliseconds, rng: Random) -> Millisecond
 
 def turn_ms(lease_ms: Milliseconds) -> Milliseconds:
     """How often a host says of what it has a lease or a share; 0: never."""
-    return min(lease_ms // LEASE_TURNS, TURN_MS_MAX)
+    return min(max(lease_ms - LEAD_MS, lease_ms // 4) // LEASE_TURNS, TURN_MS_MAX)
 
 
 class Dialer:

@@ -34,6 +34,7 @@ from agent.decisions.swap.state import (
     Wake,
     durable,
 )
+from agent.link.dial import turn_ms
 from agent.model.assignment import Assignment, ReleaseRef
 from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ProcessName, ReleaseName
 from agent.model.lease import WITHOUT_END, LeaseAnswer, LeaseAsk, LeaseName
@@ -164,6 +165,14 @@ def test_what_cannot_be_stored_keeps_no_other_from_being_renewed() -> None:
     assert [(answer.name, answer.granted) for answer in told.answers] == [(NAME, True)]
     assert told.book.holdings.keys() == {NAME}
     assert told.book.holdings[NAME].until_ms == 10_000 + HOLD_MS + MARGIN_MS
+
+
+@pytest.mark.parametrize("lease_ms", [5_000, 30_000, 3_600_000])
+def test_an_answer_that_does_not_come_ends_nothing(lease_ms: int) -> None:
+    """However short a lease is: what runs is asked to go when two answers in a row have not come."""
+    asked = Instant(boot_id="boot", boottime_ms=0, wall_ms=0)
+    until = on_host.until(asked, lease_ms + GRACE_MS)
+    assert on_host.keeps_ms(until, GRACE_MS, asked.after(2 * turn_ms(lease_ms) + 500)) > 0
 
 
 # Worlds
