@@ -61,8 +61,12 @@ def is_decided(state: SwapState, process: ProcessType) -> bool:
 
 
 def _is_placed(state: SwapState, process: ProcessType) -> bool:
-    """Whether it needs no word of a coordinator any more. A share of a release in which it was a total is no lease."""
-    return process.name in state.shares if process.total else not process.singleton
+    """Whether it needs no word of a coordinator. A share of a release in which it was a total is no lease."""
+    if process.total:
+        return process.name in state.shares
+    return not process.singleton or bool(
+        hand.halted(state, process.name)
+    )  # a person has stopped it: it starts not here
 
 
 def lost(state: SwapState, now: Instant) -> set[Place]:
@@ -134,7 +138,7 @@ def _parts(
         else (view.type for view in views if view.type is not None)
     )
     for process in {one.name: one for one in types}.values():
-        if process.total and _would_start(state, process.name, held=False):
+        if process.total and _would_start(state, process.name, held=True):
             yield LeaseAsk(name=LeaseName(*where, process.name), hold_ms=WITHOUT_END, total=process.total)
 
 

@@ -19,6 +19,7 @@ from agent.decisions.swap import plan
 from agent.decisions.swap.state import (
     Assigned,
     Drain,
+    Halt,
     InstanceView,
     Launch,
     Lease,
@@ -173,6 +174,14 @@ def test_an_answer_that_does_not_come_ends_nothing(lease_ms: int) -> None:
     asked = Instant(boot_id="boot", boottime_ms=0, wall_ms=0)
     until = on_host.until(asked, lease_ms + GRACE_MS)
     assert on_host.keeps_ms(until, GRACE_MS, asked.after(2 * turn_ms(lease_ms) + 500)) > 0
+
+
+def test_what_a_person_has_stopped_keeps_no_host_from_being_done() -> None:
+    """It is not asked for where it is stopped, so nobody waits for the answer."""
+    state = SwapState()
+    assert not on_host.is_decided(state, TYPE)
+    halt = Halt(process=CLOCK, slot=1, since=Instant(boot_id="boot", boottime_ms=0, wall_ms=0))
+    assert on_host.is_decided(replace(state, halts=(halt,)), TYPE)
 
 
 # Worlds
