@@ -47,8 +47,8 @@ def list_leases(*, as_json: bool) -> None:
 def release(app: str, environment: str, process: str, host: str, *, as_json: bool) -> None:
     """Give the lease of PROCESS to whoever asks next, at once: its host is off, or you have ended it there.
 
-    Nobody checks that. It is the only way to move a singleton with on_partition = "keep" whose host is away; others
-    move by themselves. One whose host is connected moves with: rollway agent drain, on the host.
+    Nobody can check that. It is the only way to move a singleton with on_partition = "keep" whose host is away; others
+    move by themselves. One whose host is connected is refused; it moves with: rollway agent drain, on the host.
 
     Example: rollway lease release shop production scheduler --host web1
     """

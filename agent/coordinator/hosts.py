@@ -246,7 +246,7 @@ class Hosts:
         for app in report.apps:
             self.follower.host_reported(report.host, app)
 
-    async def lease_asks(self, host: HostName, asks: tuple[LeaseAsk, ...]) -> tuple[LeaseAnswer, ...] | None:
+    async def lease_asks(self, host: HostName, asks: tuple[LeaseAsk, ...]) -> tuple[LeaseAnswer, ...]:
         places = {ask.name[:2] for ask in asks}
 
         def read(connection: Connection) -> dict[Place, tuple[HostName, ...]]:

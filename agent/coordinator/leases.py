@@ -1,10 +1,11 @@
 """The shell of `decisions.lease`: hosts ask, what changes is committed, then they are answered.
 
-Rules: one question at a time; the clock is read after the question came and before it is answered. A question that
-cannot be decided because the database takes nothing is not answered: it comes again.
+Rules: one question at a time; the clock is read after the question came and before it is answered. What cannot be
+decided because the database takes nothing is not answered: it is asked again. What needs nothing to be stored, as a
+renewal, is answered all the same: a full disk ends nobody.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Self
 
 import anyio
@@ -64,8 +65,8 @@ class Leases:
 
     async def ask(
         self, host: HostName, asks: tuple[LeaseAsk, ...], places: Mapping[Place, tuple[HostName, ...]]
-    ) -> tuple[LeaseAnswer, ...] | None:
-        """Answer a host; None where that cannot be stored. Raises VerificationError for what no agent says.
+    ) -> tuple[LeaseAnswer, ...]:
+        """Answer a host, as far as that can be stored. Raises VerificationError for what no agent says.
 
         `places` are the environments to which it belongs, each with the hosts that are about to move there.
         """
@@ -74,16 +75,27 @@ class Leases:
         singles, parts = [ask for ask in asks if not ask.total], [ask for ask in asks if ask.total]
         allowed = {ask.name for ask in singles if ask.name[:2] in places}
         async with self._in_turn:
+            told = lease.asked(self._book, host, singles, allowed, _now_ms())
             try:
-                told = await self._kept(lease.asked(self._book, host, singles, allowed, _now_ms()))
-                placed = await self._placed(shares.asked(self._table, host, parts, places, _now_ms()))
+                await self._kept(told)
             except FailedError as error:
                 log.error("a lease cannot be stored", host=host, reason=error.error)  # noqa: TRY400 - the disk's fault
-                return None
+                told = lease.without(self._book, told, self._unsure)
+                self._book = told.book
+            placed = shares.asked(self._table, host, parts, places, _now_ms())
+            try:
+                await self._placed(placed)
+            except FailedError as error:
+                log.error("shares cannot be stored", host=host, reason=error.error)  # noqa: TRY400 - as above
+                placed = shares.without(self._table, placed)
+                self._table = placed.table
         return (*told.answers, *placed.answers)
 
-    async def give_up(self, name: LeaseName, host: HostName) -> None:
-        """A person answers for it that `host` runs it no more. Raises NotFoundError, RefusedError, FailedError."""
+    async def give_up(self, name: LeaseName, host: HostName, is_connected: Callable[[HostName], bool]) -> None:
+        """A person answers for it that `host` runs it no more. Raises NotFoundError, RefusedError, FailedError.
+
+        Of one that is connected nobody can: it would say so itself, and starts it again whenever it ends.
+        """
         async with self._in_turn:
             if (held := self._book.holdings.get(name)) is None:
                 raise NotFoundError(
@@ -92,13 +104,18 @@ class Leases:
                 )
             if held.holder.host != host:
                 raise RefusedError(f"{held.holder.host} has that lease, not {host}", "See `rollway lease list`.")
+            if is_connected(host):
+                raise RefusedError(
+                    f"{host} is connected, and another host would start it beside the one there",
+                    f"Move it with `rollway agent drain` on {host}: it goes to another host when it has ended there.",
+                )
             await self._kept(lease.given_up(self._book, name))
 
     def left(self, host: HostName) -> None:
         """It has no link any more."""
         self._book = lease.left(self._book, host)
 
-    async def _kept(self, told: Told) -> Told:
+    async def _kept(self, told: Told) -> None:
         """Store what has changed, and what an earlier failure to store may have left otherwise; then it is so."""
         held = {name: told.book.holdings.get(name) for name in self._unsure}
         changes = {**{name: one.holder if one is not None else None for name, one in held.items()}, **told.changes}
@@ -110,16 +127,14 @@ class Leases:
             for name, holder in told.changes.items():
                 log.info("lease", lease=str(name), host=holder.host if holder is not None else "")
             self._book = told.book
-        return told
 
-    async def _placed(self, placed: shares.Told) -> shares.Told:
+    async def _placed(self, placed: shares.Told) -> None:
         with anyio.CancelScope(shield=True):
             if placed.changes:
                 await self._database.run(lambda connection: rows.change_shares(connection, placed.changes))
             for name, hosts in placed.changes.items():
                 log.info("shares", of=str(name), hosts=dict(hosts))
             self._table = placed.table
-        return placed
 
 
 def _is_sound(ask: LeaseAsk) -> bool:

@@ -117,7 +117,7 @@ class Scaling:
             return Shown(
                 app=app, environment=environment, release=None, state="done", counts=settings.scale, rollout=rollout
             )
-        declared = _declared(await self._releases.spec(app, environment, row.runs))
+        declared = scale.per_host(await self._releases.spec(app, environment, row.runs))
         hosts = tuple(
             self._host(host, held[host], declared)
             for host in self._hosts.members(environment, settings)

@@ -76,6 +76,14 @@ def asked(
     return told
 
 
+def without(book: Book, told: Told, names: Container[LeaseName]) -> Told:
+    """What of it is true where nothing of `names` could be stored: the rest needs nothing stored, and is renewed."""
+    holdings = {name: held for name, held in told.book.holdings.items() if name not in names}
+    holdings |= {name: held for name, held in book.holdings.items() if name in names}
+    answers = tuple(answer for answer in told.answers if answer.name not in names)
+    return Told(book=replace(told.book, holdings=holdings), answers=answers)
+
+
 def left(book: Book, host: HostName) -> Book:
     """A host cannot be reached: it has what it has, and is thought of no more when others ask."""
     waiting = {name: {one: at for one, at in hosts.items() if one != host} for name, hosts in book.waiting.items()}

@@ -71,6 +71,14 @@ def asked(
     return replace(told, answers=answers)
 
 
+def without(table: Table, told: Told) -> Told:
+    """What of it is true where no change could be stored."""
+    before = {name: table.shares[name] for name in told.changes if name in table.shares}
+    kept = {name: shares for name, shares in told.table.shares.items() if name not in told.changes}
+    answers = tuple(answer for answer in told.answers if answer.name not in told.changes)
+    return Told(table=replace(told.table, shares={**kept, **before}), answers=answers)
+
+
 def spread(total: int, hosts: Iterable[HostName], shares: Shares) -> Shares:
     """`total` over `hosts`, none with two more than another, each with as much of what it has as that allows."""
     by_share = sorted(hosts, key=lambda host: -shares.get(host, 0))

@@ -94,7 +94,7 @@ class Leases:
         self.changed = anyio.Event()
         now = clock.now()
         question = Question(number=next(self._numbers), at=now, asks=tuple(self._asks(now)))
-        held = {ask.name for ask in question.asks if ask.bound_ms or self._views(ask.name)}
+        held = {ask.name for ask in question.asks if not ask.total and (ask.bound_ms or self._views(ask.name))}
         for name in set(self._guards.names()) - held:
             self._guards.give_back(name)
         self._questions = lease.outstanding(self._questions, question)
@@ -141,7 +141,11 @@ class Leases:
         for key, asker in self._askers.items():
             bounds = {name.process: bound for name in self._guards.names() if name[:2] == key
                       if (bound := self._guards.bound(name)) is not None}  # fmt: skip
-            yield from lease.asks(asker.state, self._supervisor.views(*key), bounds, self._lease_ms or 0, now)
+            views, lease_ms = self._supervisor.views(*key), self._lease_ms or 0
+            for ask in lease.asks(key, asker.state, views, bounds, lease_ms=lease_ms, now=now):
+                # What was taken away is given back, once, when nothing of it lives any more; then it is asked for anew.
+                if ask.total or not self._guards.is_revoked(ask.name) or self._views(ask.name):
+                    yield ask
 
     def _views(self, name: LeaseName) -> list[InstanceView]:
         return [view for view in self._supervisor.views(name.app, name.environment) if view.process == name.process]

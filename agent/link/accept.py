@@ -64,8 +64,8 @@ class Listener(Protocol):
 
     def reported(self, report: HostReport) -> None: ...
 
-    async def lease_asks(self, host: HostName, asks: tuple[LeaseAsk, ...]) -> tuple[LeaseAnswer, ...] | None:
-        """What is granted; None: no answer. Only the newest connection of a host is asked for."""
+    async def lease_asks(self, host: HostName, asks: tuple[LeaseAsk, ...]) -> tuple[LeaseAnswer, ...]:
+        """What is granted, as far as that can be said. Only the newest connection of a host is asked for."""
 
     def disconnected(self, host: HostName) -> None: ...
 
@@ -307,8 +307,7 @@ class Links:
         """What an older connection of the host asked says nothing of what it has now."""
         if self._connections.get(host) is connection:
             answers = await self._listener.lease_asks(host, ask.asks)
-            if answers is not None:
-                connection.say(AnswerLeases(number=ask.number, answers=answers))
+            connection.say(AnswerLeases(number=ask.number, answers=answers))
 
 
 def _seen_at(request: web.BaseRequest) -> str:

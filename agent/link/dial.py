@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup
 from msgspec import Struct
 from msgspec.structs import replace
 
+from agent.decisions.swap.lease import LEAD_MS
 from agent.errors import RefusedError, VerificationError
 from agent.link.channel import HEARTBEAT_S, Channel
 from agent.link.enrol import why_refused
@@ -52,7 +53,10 @@ _SPREAD_MS: Final = 1_000
 _PAUSE_MS_MAX: Final = 30_000
 
 LEASE_TURNS: Final = 3
-"""So often within the time of a lease its renewal is asked for."""
+"""So often its renewal is asked for before what runs under it is asked to go."""
+TURN_MS_MAX: Final = 10_000
+"""However long a lease is: who asks for nothing for a minute has its share of totals given to others, and what one host
+gives back another is to have soon."""
 
 Assigned = Callable[[Assignment], Awaitable[None]]
 Tail = Callable[[TailLogs], AsyncGenerator[TailLines, None]]
@@ -88,6 +92,11 @@ def pause_ms(failures: int, spread_ms: Milliseconds, rng: Random) -> Millisecond
     """How long to wait after `failures` in a row: the first pause spreads the whole fleet, later ones double."""
     bound_ms = spread_ms if failures <= 1 else min(_PAUSE_MS_MAX, 500 << min(failures, 10))
     return round(rng.uniform(0, bound_ms))
+
+
+def turn_ms(lease_ms: Milliseconds) -> Milliseconds:
+    """How often a host says of what it has a lease or a share; 0: never."""
+    return min(max(lease_ms - LEAD_MS, lease_ms // 4) // LEASE_TURNS, TURN_MS_MAX)
 
 
 class Dialer:
@@ -149,7 +158,7 @@ class Dialer:
             tell(event, coordinator=url, reason=lost.reason, failures=failures)
             pause = pause_ms(failures, self._spread_ms, self._rng)
             if self._leases is not None and self._leases.hurried:
-                pause = min(pause, self._lease_ms // LEASE_TURNS)
+                pause = min(pause, turn_ms(self._lease_ms))
             await anyio.sleep(pause / 1000)
 
     async def _dial(self, url: str) -> Lost:
@@ -255,7 +264,7 @@ class Dialer:
                 await changed.wait()
 
     async def _send_asks(self, channel: Channel) -> None:
-        leases, turn_s = self._leases, self._lease_ms / LEASE_TURNS / 1000
+        leases, turn_s = self._leases, turn_ms(self._lease_ms) / 1000
         while leases is not None and turn_s:
             question = leases.ask()
             changed = leases.changed

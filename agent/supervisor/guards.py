@@ -47,7 +47,7 @@ class Guards:
         self._marks: Final = f"ROLLWAY_DRAIN_FILE={run_dir}/i/"
         self._cgroup_root = cgroup_root
         self._untils: dict[LeaseName, Instant] = {}
-        self._watched: set[LeaseName] = set()
+        self._watched: dict[LeaseName, int] = {}
         self._unguarded: set[LeaseName] = set()
         self._revoked: set[LeaseName] = set()
         self._one_starts, self._one_writes = anyio.Lock(), anyio.Lock()
@@ -87,10 +87,14 @@ class Guards:
 
     def revoke(self, name: LeaseName) -> None:
         """It counts no more, and its instance is to end; whatever of it lives is guarded on."""
-        self._revoked.add(name)
+        if name in self._untils:
+            self._revoked.add(name)
+
+    def is_revoked(self, name: LeaseName) -> bool:
+        return name in self._revoked
 
     def give_back(self, name: LeaseName) -> None:
-        """Nothing of it lives here, nor is anything started; its guard ends by itself."""
+        """Nothing of it lives here, nor is anything started; its guard is ended: what else has its name lives on."""
         self.tasks.start_soon(self._remove_file, name)
         self._drop(name)
 
@@ -104,8 +108,10 @@ class Guards:
         self._revoked.discard(name)
 
     async def _remove_file(self, name: LeaseName) -> None:
-        async with self._one_writes:
+        async with self._one_starts, self._one_writes:
             if name not in self._untils:
+                if (handle := self._watched.pop(name, None)) is not None:
+                    pidfd.send_signal(handle, signal.SIGKILL)
                 with contextlib.suppress(OSError):
                     await to_thread.run_sync(self._remove, name)
 
@@ -128,7 +134,7 @@ class Guards:
                 handle = await to_thread.run_sync(self._find_or_start, name)
             except OSError as error:
                 return f"its guard cannot be started: {error.strerror or error}"
-            self._watched.add(name)
+            self._watched[name] = handle
             self.tasks.start_soon(self._watch, name, handle)
         return ""
 
@@ -148,19 +154,24 @@ class Guards:
         try:
             await pidfd.wait_exit(handle)
         finally:
+            if is_mine := self._watched.get(name) == handle:
+                del self._watched[name]
             os.close(handle)
-            self._watched.discard(name)
         until = self._untils.get(name)
-        if until is not None and until.boottime_ms > clock.now().boottime_ms:
+        if is_mine and until is not None and until.boottime_ms > clock.now().boottime_ms:
             log.warning("the guard of a singleton has ended: another is started", lease=str(name))
             await self.keep(name)
 
-    def _find_or_start(self, name: LeaseName) -> int:
-        record = self._folder / f"{name}{_RECORD}"
+    def _find(self, name: LeaseName) -> int | None:
+        """The guard that this or an earlier agent started, if it lives."""
         with contextlib.suppress(OSError, ValueError):
-            pid, started = map(int, atomic.read(record, _LEASE_BYTES_MAX).split())
-            if (found := pidfd.open_pidfd(pid, started)) is not None:
-                return found
+            pid, started = map(int, atomic.read(self._folder / f"{name}{_RECORD}", _LEASE_BYTES_MAX).split())
+            return pidfd.open_pidfd(pid, started)
+        return None
+
+    def _find_or_start(self, name: LeaseName) -> int:
+        if (found := self._find(name)) is not None:
+            return found
         leaves = str(self._cgroup_root / f"{name}.") if self._cgroup_root is not None else ""
         words = (sys.executable, "-I", "-S", "-E", guard.__file__, str(self._folder / str(name)))
         silence = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
@@ -180,6 +191,7 @@ class Guards:
         if isinstance(launched, ExecFailure):
             raise OSError(launched.errno, str(launched))
         with contextlib.suppress(OSError):  # without it the next agent starts another
+            record = self._folder / f"{name}{_RECORD}"
             atomic.write_atomically(record, f"{launched.pid} {launched.start_time}\n".encode(), lasting=False)
         return launched.pidfd
 
@@ -188,6 +200,9 @@ class Guards:
         atomic.write_atomically(self._folder / str(name), data, lasting=False)
 
     def _remove(self, name: LeaseName) -> None:
+        if (handle := self._find(name)) is not None:
+            pidfd.send_signal(handle, signal.SIGKILL)
+            os.close(handle)
         for path in (self._folder / str(name), self._folder / f"{name}{_RECORD}"):
             path.unlink(missing_ok=True)
 

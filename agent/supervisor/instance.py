@@ -56,7 +56,7 @@ from agent.supervisor.launchable import Launchable
 from agent.supervisor.mainprocess import see_off
 from agent.supervisor.ownport import taken
 from agent.supervisor.prober import Prober, ask_on, connections_left, whereabouts
-from agent.supervisor.process import UNKEPT, Plan, Process, Surroundings, resume, start
+from agent.supervisor.process import UNKEPT, Plan, Process, Surroundings, resume, start, wait_for_room
 from agent.supervisor.records import Kept, Record
 
 INBOX_EVENTS_MAX: Final = 16
@@ -270,6 +270,7 @@ class Instance:
             if self._stop is not None:
                 stop, self._stop = self._stop, None
                 return stop, LaunchWithheld()
+            await wait_for_room(self._around)  # before: a lease may run out meanwhile
             given = self.launchable
             if why := await self._around.guards.admit(given.key.lease, given.type) or await taken(given):
                 return (LaunchFailed(errno=errno.EAGAIN, what=why, jitter=self._around.jitter()),)

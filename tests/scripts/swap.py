@@ -192,7 +192,9 @@ class SwapScript:
             (f"a share of {ask.total} {ask.name.process}" if ask.total else f"{ask.name.process} for {ask.hold_ms} ms")
             + (f", it may live for {ask.bound_ms} ms" if ask.bound_ms else "")
             + ("" if ask.wants else ", not to be had anew")
-            for ask in asks(self.state, self._views.values(), untils, LEASE_MS, self._now())
+            for ask in asks(
+                (APP, ENVIRONMENT), self.state, self._views.values(), untils, lease_ms=LEASE_MS, now=self._now()
+            )
         ]
 
     def _go_back(self) -> list[str]:

@@ -29,7 +29,7 @@ async def release_lease(call: Call) -> web.StreamResponse:
     if not ids.is_name(process):
         raise UsageError(f"process: expected {ids.NAME_EXPECTED}, found {process[:80]!r}")
     name = LeaseName(call.app, call.environment, ProcessName(process))
-    await call.server.leases.give_up(name, HostName(host))
+    await call.server.leases.give_up(name, HostName(host), call.server.hosts.links.is_connected)
     return answer({**name._asdict(), "host": host})
 
 

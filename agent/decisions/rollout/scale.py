@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from agent.decisions.rollout.hosts import AWAY_MS_MIN
 from agent.model.assignment import AppReport, Assignment
 from agent.model.ids import HostName, ProcessName
+from agent.model.process import AppSpec
 from agent.model.units import Milliseconds
 
 Counts = Mapping[ProcessName, int]
@@ -46,6 +47,12 @@ def scaled(
         if any(has.counts.get(name, declared.get(name)) != count for name, count in counts.items()):
             given[host] = replace(has, generation=has.generation + 1, counts={**has.counts, **counts})
     return given
+
+
+def per_host(spec: AppSpec | None) -> dict[ProcessName, int]:
+    """The app's own counts of what has one on each host: singletons and totals count in the whole environment."""
+    types = spec.processes if spec is not None else ()
+    return {process.name: process.count for process in types if not (process.singleton or process.total)}
 
 
 def look(

@@ -15,8 +15,7 @@ from agent.decisions.swap.hand import Place, aim
 from agent.decisions.swap.orders import returns_to_stable
 from agent.decisions.swap.slots import LIVE
 from agent.decisions.swap.state import InstanceView, Lease, SwapState
-from agent.model.assignment import Assignment
-from agent.model.ids import ProcessName
+from agent.model.ids import AppName, EnvironmentName, ProcessName
 from agent.model.lease import WITHOUT_END, LeaseAsk, LeaseName
 from agent.model.process import ProcessType, StopPolicy
 from agent.model.units import Instant, Milliseconds
@@ -58,8 +57,16 @@ def wanted(state: SwapState, process: ProcessType, count: int, now: Instant) -> 
 
 def is_decided(state: SwapState, process: ProcessType) -> bool:
     """Whether it is known who runs a singleton, or how many of a total this host does, or that nobody can tell."""
-    one_of_all = process.singleton or process.total
-    return not one_of_all or process.name in state.shares or _lease(state, process.name) is not None
+    return _is_placed(state, process) or _lease(state, process.name) is not None
+
+
+def _is_placed(state: SwapState, process: ProcessType) -> bool:
+    """Whether it needs no word of a coordinator. A share of a release in which it was a total is no lease."""
+    if process.total:
+        return process.name in state.shares
+    return not process.singleton or bool(
+        hand.halted(state, process.name)
+    )  # a person has stopped it: it starts not here
 
 
 def lost(state: SwapState, now: Instant) -> set[Place]:
@@ -79,39 +86,65 @@ def ends(state: SwapState, now: Instant) -> Iterator[Milliseconds]:
 
 
 def asks(
+    where: tuple[AppName, EnvironmentName],
     state: SwapState,
     views: Iterable[InstanceView],
     untils: Mapping[ProcessName, Instant],
+    *,
     lease_ms: Milliseconds,
     now: Instant,
 ) -> Iterator[LeaseAsk]:
     """All that a coordinator is to know. `views` are the instances as they are now, `untils` what was granted last."""
-    assignment = aim(state)
-    if assignment is None:
-        return
-    runs = assignment.release is not None and not state.draining
-    declared = {process.name: process for process in (state.spec.processes if state.spec and runs else ())}
-    living = {view.process: view.type for view in views if view.type is not None and view.state != "stopped"}
-    # Until the release is known again, what lives shows what is to.
-    yield from _parts(state, assignment, declared.values() if state.spec or not runs else living.values())
-    for name in sorted({*declared, *living, *untils}):
-        types = [one for one in (declared.get(name), living.get(name)) if one is not None and one.singleton]
-        wants = name in declared and declared[name].singleton and _would_start(state, name, held=name in untils)
+    views = [view for view in views if view.state != "stopped"]
+    singles = tuple(_singles(where, state, views, untils, lease_ms=lease_ms, now=now))
+    names = {ask.name for ask in singles}  # what was a singleton and is a total now is first ended as the one
+    yield from (ask for ask in _parts(where, state, views) if ask.name not in names)
+    yield from singles
+
+
+def _singles(
+    where: tuple[AppName, EnvironmentName],
+    state: SwapState,
+    views: Iterable[InstanceView],
+    untils: Mapping[ProcessName, Instant],
+    *,
+    lease_ms: Milliseconds,
+    now: Instant,
+) -> Iterator[LeaseAsk]:
+    runs = _runs(state)
+    declared = {one.name: one for one in (state.spec.processes if state.spec and runs else ()) if one.singleton}
+    living = [view.type for view in views if view.type is not None and view.type.singleton]
+    for name in sorted({*declared, *(one.name for one in living), *untils}):
+        types = [one for one in (*declared.values(), *living) if one.name == name]
+        wants = name in declared and _would_start(state, name, held=name in untils)
         # Until the release is known again, what the host has it may still want.
-        if wants or (types and name in living) or (name in untils and state.spec is None and runs):
+        if wants or name in {one.name for one in living} or (name in untils and state.spec is None and runs):
             yield LeaseAsk(
-                name=LeaseName(assignment.app, assignment.environment, name),
+                name=LeaseName(*where, name),
                 hold_ms=_hold_ms(types, lease_ms),
                 bound_ms=_bound_ms(untils.get(name), now),
                 wants=wants,
             )
 
 
-def _parts(state: SwapState, assignment: Assignment, types: Iterable[ProcessType]) -> Iterator[LeaseAsk]:
-    for process in types:
-        if process.total and _would_start(state, process.name, held=False):
-            name = LeaseName(assignment.app, assignment.environment, process.name)
-            yield LeaseAsk(name=name, hold_ms=WITHOUT_END, total=process.total)
+def _parts(
+    where: tuple[AppName, EnvironmentName], state: SwapState, views: Iterable[InstanceView]
+) -> Iterator[LeaseAsk]:
+    # Until the release is known again, and where what was assigned could not be read, what lives shows what is to.
+    is_known = state.spec is not None if _runs(state) else aim(state) is not None or state.draining
+    types = (
+        (state.spec.processes if state.spec and _runs(state) else ())
+        if is_known
+        else (view.type for view in views if view.type is not None)
+    )
+    for process in {one.name: one for one in types}.values():
+        if process.total and _would_start(state, process.name, held=True):
+            yield LeaseAsk(name=LeaseName(*where, process.name), hold_ms=WITHOUT_END, total=process.total)
+
+
+def _runs(state: SwapState) -> bool:
+    assignment = aim(state)
+    return assignment is not None and assignment.release is not None and not state.draining
 
 
 def _would_start(state: SwapState, name: ProcessName, *, held: bool) -> bool:
@@ -123,7 +156,7 @@ def _would_start(state: SwapState, name: ProcessName, *, held: bool) -> bool:
 
 def stop_policy(state: SwapState, views: Iterable[InstanceView], name: ProcessName) -> StopPolicy:
     """How an instance of it is to be ended: as what it was launched, if any lives."""
-    living = [view.type for view in views if view.process == name and view.type is not None]
+    living = [view.type for view in views if view.process == name and view.type is not None and view.type.singleton]
     declared = state.spec.process(name) if state.spec else None
     return next((one.stop for one in (*living, declared) if one is not None), StopPolicy())
 
@@ -135,8 +168,7 @@ def without(state: SwapState) -> Iterator[tuple[ProcessName, str]]:
         return
     for process in state.spec.processes if state.spec else ():
         here = any(view.process == process.name for view in state.instances)
-        is_placed = not (process.singleton or process.total) or process.name in state.shares
-        if is_placed or here or hand.halted(state, process.name):
+        if _is_placed(state, process) or here or hand.halted(state, process.name):
             continue
         lease, lacks = _lease(state, process.name), "no lease" if process.singleton else "no word of how many"
         if lease is None:
@@ -156,7 +188,9 @@ def _keeps_ms(state: SwapState, name: ProcessName, now: Instant) -> Milliseconds
         return 0
     types = [view.type for view in state.instances if view.process == name and view.type is not None]
     declared = state.spec.process(name) if state.spec else None
-    grace_ms = max((one.stop.grace_ms for one in (*types, declared) if one is not None), default=0)
+    # One that lives has its own grace: a longer one of the next release is asked for before that one is started.
+    graces_ms = [one.stop.grace_ms for one in types if one.singleton]
+    grace_ms = max(graces_ms, default=declared.stop.grace_ms if declared is not None else 0)
     return keeps_ms(lease.until, grace_ms, now)
 
 

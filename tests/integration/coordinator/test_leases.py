@@ -44,7 +44,12 @@ class Wisher:
         self.granted: bool | None = None
         self.holder = ""
         self.heard = anyio.Event()
+        self.link = anyio.CancelScope()
         self._numbers = count(1)
+
+    async def keep_link(self, agent: FakeAgent) -> None:
+        with self.link:
+            await agent.dialer.run()
 
     def linked(self, lease_ms: int | None) -> None:
         assert lease_ms in (None, 30_000)
@@ -89,9 +94,9 @@ async def joined(fleet: Fleet, tasks: TaskGroup) -> tuple[Wisher, Wisher]:
     """Two hosts that run a release; the first asks for the lease first."""
     first, second = Wisher(), Wisher()
     second.wants = False
-    agents = [FakeAgent(fleet, name, leases=wisher) for name, wisher in ((H1, first), (H2, second))]
-    for agent in agents:
-        tasks.start_soon(agent.dialer.run)
+    for name, wisher in ((H1, first), (H2, second)):
+        agent = FakeAgent(fleet, name, leases=wisher)
+        tasks.start_soon(wisher.keep_link, agent)
         await agent.until(lambda agent: agent.dialer.connected)
     async with fleet.client() as client:
         await upload(fleet, client)
@@ -122,7 +127,7 @@ async def test_one_has_it_and_keeps_it_through_a_killed_coordinator(fleet: Fleet
 
 
 async def test_a_person_answers_for_a_host_that_is_gone(fleet: Fleet) -> None:
-    """The word of an operator moves it at once, if it names the host that has it."""
+    """The word of an operator moves it at once, if it names the host that has it, and that host is not there."""
     async with anyio.create_task_group() as tasks:
         first, second = await joined(fleet, tasks)
         async with fleet.client() as client:
@@ -134,7 +139,12 @@ async def test_a_person_answers_for_a_host_that_is_gone(fleet: Fleet) -> None:
                 await client.release_lease(APP, LOCAL, CLOCK, H2)
             with pytest.raises(NotFoundError):
                 await client.release_lease(APP, LOCAL, ProcessName("other"), H1)
-            first.says(wants=False)
+            with pytest.raises(RefusedError, match="h1 is connected"):
+                await client.release_lease(APP, LOCAL, CLOCK, H1)
+            first.link.cancel()
+            with anyio.fail_after(DEADLINE_S):
+                while (await client.leases())[0].connected:
+                    pass
             await client.release_lease(APP, LOCAL, CLOCK, H1)
         second.says(wants=True)
         await second.until(granted=True)

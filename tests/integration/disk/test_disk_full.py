@@ -11,16 +11,26 @@ from typing import Final
 import anyio
 import pytest
 
+from agent.coordinator.db.engine import Database
+from agent.coordinator.leases import Leases
 from agent.errors import RollwayError
 from agent.linux import service
+from agent.model.ids import HostName, ProcessName
+from agent.model.lease import LeaseAsk, LeaseName
 from tests.integration.coordinator.fleet import free_port
 from tests.integration.disk.conftest import Disk, Lack
 from tests.integration.disk.places import ELSEWHERE, PLACES, Place
+from tests.integration.host.source import APP, ENVIRONMENT
 from tests.integration.supervisor.conftest import House, lives, script
 from tests.test_tidy import ROOT, Source
 
 LACKS: Final[dict[str, Lack]] = {"no byte is left": "bytes", "no inode is left": "inodes"}
 DEADLINE_S: Final = 20
+H1, H2 = HostName("h1"), HostName("h2")
+CLOCK, MAIL, WORKERS = (
+    LeaseAsk(name=LeaseName(APP, ENVIRONMENT, ProcessName(name)), hold_ms=30_000, total=total)
+    for name, total in (("clock", 0), ("mail", 0), ("worker", 3))
+)
 WRITES: Final = (
     *("*.write_atomically", "*.create_exclusive", "*.receive.receive", "*.mkdir", "os.mkfifo", "*.fifo.make"),
     *("*.symlink_to", "os.symlink", "*.hardlink_to", "tempfile.*", "*.create_engine", "*.unixsocket.listen"),
@@ -113,6 +123,28 @@ async def test_without_a_byte_for_its_record_an_instance_runs(disk: Disk) -> Non
         await house.end(key)
         assert not lives(pid)
         tasks.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+async def test_a_lease_is_renewed_on_a_full_disk(disk: Disk) -> None:
+    """Whoever has a lease keeps it, whatever else is asked for that cannot be stored; with room that is given too."""
+    database = Database(f"sqlite:///{disk.root}/coordinator.db")
+    try:
+        leases = await Leases.load(database)
+        assert await granted(leases, H1, CLOCK) == ["clock"]
+        disk.fill("bytes")
+        assert await granted(leases, H2, MAIL, WORKERS) == []
+        assert await granted(leases, H1, CLOCK, MAIL, WORKERS) == ["clock"]
+        disk.free()
+        assert await granted(leases, H1, CLOCK, WORKERS) == ["clock", "worker"]
+        assert await granted(leases, H2, MAIL) == ["mail"]
+    finally:
+        database.close()
+
+
+async def granted(leases: Leases, host: HostName, *asks: LeaseAsk) -> list[str]:
+    answers = await leases.ask(host, asks, {(APP, ENVIRONMENT): ()})
+    return [answer.name.process for answer in answers if answer.granted]
 
 
 @pytest.mark.parametrize("role", ["agent", "coordinator"])

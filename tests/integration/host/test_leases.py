@@ -89,6 +89,24 @@ async def test_a_swap_and_an_agent_that_dies_keep_it_on_its_host(tmp_path: Path)
         assert 0 < ask.bound_ms <= LEASE_MS + 1_000, "the next agent says that it has the lease"
 
 
+async def test_an_agent_that_cannot_read_what_was_assigned_says_what_lives(tmp_path: Path) -> None:
+    """What nobody knows the reason of any more keeps its lease all the same: no other host starts it beside."""
+    source, wish = FolderSource(tmp_path), Wish()
+    v1 = source.add("v1", SPEC)
+    async with running(tmp_path, source, drain=False) as rig:
+        await rig.host.assign(wish.for_(v1))
+        pid = await under_lease(rig, "v1")
+    (stored,) = (tmp_path / "state" / "apps").glob("*.json")
+    stored.write_text("torn")
+    async with running(tmp_path, source) as rig:
+        rig.host.leases.linked(LEASE_MS)
+        question = rig.host.leases.ask()
+        assert [ask.bound_ms > 0 for ask in question.asks] == [True]
+        await answer(rig, question)
+        await rig.host.assign(wish.for_(v1))
+        await rig.until(lambda report: report.state == "done" and clock(report) == ("ready", "v1", pid))
+
+
 async def test_without_answers_it_ends_in_time_and_says_why(tmp_path: Path) -> None:
     """The agent itself ends it before its guard would; answered again it is started again."""
     source, wish = FolderSource(tmp_path), Wish()
@@ -118,6 +136,8 @@ async def test_one_that_was_given_to_another_host_ends_at_once(tmp_path: Path) -
         await answer(rig, rig.host.leases.ask(), holder="h2")
         await gone(pid)
         await rig.until(lambda report: report.instances == ())
+        assert rig.host.leases.ask().asks == (), "what it does not have any more is given back, though it would have it"
+        assert [(ask.wants, ask.bound_ms) for ask in rig.host.leases.ask().asks] == [(True, 0)]
 
 
 async def test_a_part_of_a_total_is_kept_when_nobody_answers(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class Server:
     def reported(self, report: HostReport) -> None:
         self.seen.add(report)
 
-    async def lease_asks(self, host: HostName, asks: tuple[LeaseAsk, ...]) -> tuple[LeaseAnswer, ...] | None:
+    async def lease_asks(self, host: HostName, asks: tuple[LeaseAsk, ...]) -> tuple[LeaseAnswer, ...]:
         return tuple(LeaseAnswer(name=ask.name, granted=True) for ask in asks)
 
     def disconnected(self, host: HostName) -> None:

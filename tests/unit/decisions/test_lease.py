@@ -19,6 +19,7 @@ from agent.decisions.swap import plan
 from agent.decisions.swap.state import (
     Assigned,
     Drain,
+    Halt,
     InstanceView,
     Launch,
     Lease,
@@ -34,6 +35,7 @@ from agent.decisions.swap.state import (
     Wake,
     durable,
 )
+from agent.link.dial import turn_ms
 from agent.model.assignment import Assignment, ReleaseRef
 from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ProcessName, ReleaseName
 from agent.model.lease import WITHOUT_END, LeaseAnswer, LeaseAsk, LeaseName
@@ -156,6 +158,32 @@ def test_a_host_outside_the_environment_is_renewed_nothing() -> None:
     assert story.asks(H2, HOLD_MS + MARGIN_MS, ask()) == ["clock"]
 
 
+def test_what_cannot_be_stored_keeps_no_other_from_being_renewed() -> None:
+    """On a full disk nobody gets what he does not have yet, and whoever has one keeps it."""
+    book = lease.asked(Book(), H1, [ask()], EVERY, 0).book
+    told = lease.asked(book, H1, [ask(bound_ms=HOLD_MS), ask(OTHER)], EVERY, 10_000)
+    told = lease.without(book, told, told.changes)
+    assert [(answer.name, answer.granted) for answer in told.answers] == [(NAME, True)]
+    assert told.book.holdings.keys() == {NAME}
+    assert told.book.holdings[NAME].until_ms == 10_000 + HOLD_MS + MARGIN_MS
+
+
+@pytest.mark.parametrize("lease_ms", [5_000, 30_000, 3_600_000])
+def test_an_answer_that_does_not_come_ends_nothing(lease_ms: int) -> None:
+    """However short a lease is: what runs is asked to go when two answers in a row have not come."""
+    asked = Instant(boot_id="boot", boottime_ms=0, wall_ms=0)
+    until = on_host.until(asked, lease_ms + GRACE_MS)
+    assert on_host.keeps_ms(until, GRACE_MS, asked.after(2 * turn_ms(lease_ms) + 500)) > 0
+
+
+def test_what_a_person_has_stopped_keeps_no_host_from_being_done() -> None:
+    """It is not asked for where it is stopped, so nobody waits for the answer."""
+    state = SwapState()
+    assert not on_host.is_decided(state, TYPE)
+    halt = Halt(process=CLOCK, slot=1, since=Instant(boot_id="boot", boottime_ms=0, wall_ms=0))
+    assert on_host.is_decided(replace(state, halts=(halt,)), TYPE)
+
+
 # Worlds
 
 
@@ -214,11 +242,11 @@ class Coordinator:
 
     def __init__(self, world: World) -> None:
         self.world, self.stored = world, b"{}"
-        self.up, self.life = False, 0
+        self.up, self.life, self.full = False, 0, False
         self.start()
 
     def start(self) -> None:
-        self.up = True
+        self.up, self.unsure = True, set[LeaseName]()
         self.pace = self.world.rng.uniform(0.999, 1.001)
         self.offset_ms = self.world.rng.randint(0, 10**8)
         stored = msgspec.json.decode(self.stored, type=dict[str, Holder])
@@ -235,10 +263,25 @@ class Coordinator:
             machine.hang_up()
         self.world.after(self.world.rng.choice((50, 2_000, 40_000)), self.start)
 
+    def fill(self, for_ms: int) -> None:
+        self.full = True
+        self.world.after(for_ms, self._free)
+
+    def _free(self) -> None:
+        self.full = False
+
     def asked(self, host: HostName, asks: tuple[LeaseAsk, ...]) -> tuple[LeaseAnswer, ...] | None:
         told = lease.asked(self.book, host, asks, EVERY, self.now_ms)
-        if told.changes:
+        if told.changes or self.unsure:
             holdings = {str(name): held.holder for name, held in told.book.holdings.items()}
+            if self.full:  # whether it was stored all the same, nobody knows
+                if self.world.rng.random() < 0.5:
+                    self.stored = msgspec.json.encode(holdings)
+                self.unsure |= told.changes.keys()
+                told = lease.without(self.book, told, self.unsure)
+                self.book = told.book
+                return told.answers
+            self.unsure.clear()
             if self.world.rng.random() < 0.1:  # it dies right before, or right after, it is stored
                 if self.world.rng.random() < 0.5:
                     self.stored = msgspec.json.encode(holdings)
@@ -381,7 +424,7 @@ class Machine:
         asked_at = self.now()
         untils = {CLOCK: self.until} if self.until is not None else {}
         views = (self.instance,) if self.instance is not None else ()
-        asks = tuple(on_host.asks(self.state, views, untils, LEASE_MS, asked_at))
+        asks = tuple(on_host.asks((APP, ENVIRONMENT), self.state, views, untils, lease_ms=LEASE_MS, now=asked_at))
         if not asks:
             self.until = None
         question = on_host.Question(number=next(self.numbers), at=asked_at, asks=asks)
@@ -470,7 +513,7 @@ class Machine:
 def befall(world: World) -> None:
     machine = world.rng.choice(world.machines)
     for_ms = world.rng.choice((100, 3_000, 15_000, 60_000))
-    what = world.rng.randrange(8)
+    what = world.rng.randrange(9)
     world.said.append(f"{world.now_ms} fault {what} on {machine.name} for {for_ms}")
     match what:
         case 0:
@@ -488,6 +531,8 @@ def befall(world: World) -> None:
             machine.crash()
         case 6 if world.coordinator.up:
             world.coordinator.kill()
+        case 7:
+            world.coordinator.fill(for_ms)
         case _:
             machine.order(world.rng.choice((V1, V2)))
 
@@ -544,4 +589,4 @@ def plant(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
         case "late":  # what is granted counts from when the answer came
             monkeypatch.setattr(on_host, "until", lambda asked, hold_ms: asked.after(hold_ms + 8_000))
         case "asked":  # who lives is not told of
-            monkeypatch.setattr(on_host, "asks", lambda *_: iter(()))
+            monkeypatch.setattr(on_host, "asks", lambda *_, **__: iter(()))

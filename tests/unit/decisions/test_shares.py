@@ -1,10 +1,12 @@
 """`total = N`: so many in the environment, over the hosts that there are."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.decisions import shares
 from agent.decisions.shares import LOST_MS, Table, spread
+from agent.link.dial import turn_ms
 from agent.model.ids import AppName, EnvironmentName, HostName, ProcessName
 from agent.model.lease import WITHOUT_END, LeaseAsk, LeaseName
 
@@ -46,6 +48,17 @@ def test_the_first_host_of_a_rollout_does_not_run_all() -> None:
     assert story.asks(H1, 1, expected=HOSTS) == 2
     assert story.asks(H1, 2) == 3
     assert story.all == {H1: 3, H2: 3}
+
+
+@pytest.mark.parametrize("lease_ms", [5_000, 30_000, 3_600_000])
+def test_hosts_keep_their_part_however_long_a_lease_is(lease_ms: int) -> None:
+    """How seldom a lease has to be renewed makes nobody lost."""
+    story, turn = Story(4), turn_ms(lease_ms)
+    story.asks(H1, 0)
+    for start in range(0, 10 * turn, turn):
+        story.asks(H2, start + turn // 2)
+        assert story.asks(H1, start + turn) == 2
+    assert story.all == {H1: 2, H2: 2}
 
 
 def test_a_host_that_is_lost_leaves_its_part_to_others() -> None:

@@ -7,6 +7,7 @@ from agent.decisions.rollout import scale
 from agent.decisions.rollout.hosts import AWAY_MS_MIN
 from agent.model.assignment import AppReport, Assignment, HostState, InstanceReport, ReleaseRef
 from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ProcessName, ReleaseName
+from agent.model.process import AppSpec, ProcessType
 
 H1, H2, H3 = (HostName(f"h{number}") for number in (1, 2, 3))
 WEB, WORKER = ProcessName("web"), ProcessName("worker")
@@ -39,6 +40,14 @@ def report(generation: int, state: HostState, ready: int = 0, aside: str = "") -
         instances=instances,
         aside=aside,
     )
+
+
+def test_what_counts_in_the_whole_environment_has_no_count_on_each_host() -> None:
+    """Nobody is shown a count of a singleton, or of a total, that no host has."""
+    clock = ProcessType(name=ProcessName("clock"), command="x", swap="stop-first", singleton=True)
+    workers = ProcessType(name=WORKER, command="x", total=4)
+    spec = AppSpec(app=HELD.app, processes=(ProcessType(name=WEB, command="x", count=2), clock, workers))
+    assert scale.per_host(spec) == {WEB: 2}
 
 
 def test_only_counts_change_and_only_where_they_are_others() -> None:
