@@ -17,7 +17,7 @@ from agent.decisions.process.state import Terms
 from agent.model.assignment import ReleaseRef
 from agent.model.ids import AppName, EnvironmentName, ProcessName, ReleaseName, is_name
 from agent.model.lease import LeaseName
-from agent.model.process import ProcessType
+from agent.model.process import Limits, ProcessType, Sandbox
 from agent.model.units import Milliseconds
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -120,6 +120,23 @@ class AdminCommand(Struct, frozen=True, kw_only=True):
     timeout_ms: Milliseconds
     process: ProcessName = ProcessName("release")
     shell: bool = False
+
+
+class WatchedCommand(Struct, frozen=True, kw_only=True):
+    """A command that somebody watches, in the identical environment of the release's instances."""
+
+    app: AppName
+    environment: EnvironmentName
+    release: ReleaseName
+    words: tuple[str, ...]
+    cwd: str
+    config: Mapping[str, str]
+    limits: Limits
+    sandbox: Sandbox
+    size: tuple[int, int] | None
+    """Rows and columns of its terminal; None: it has pipes."""
+    takes_input: bool
+    process: ProcessName = ProcessName("run")
 
 
 class AdminExit(Struct, frozen=True, kw_only=True):
