@@ -64,6 +64,7 @@ class Attended:
             return
         self.reason = reason
         self.signal(self._hang_up)
+        self.signal(signal.SIGCONT)  # who was stopped hears nothing
         with anyio.move_on_after(GRACE_S) as grace:
             await pidfd.exited(self._process.main.handle)
         if grace.cancelled_caught:

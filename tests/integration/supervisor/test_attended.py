@@ -131,8 +131,8 @@ ENDS = {"with pipes": (None, "TERM"), "with a terminal": ((24, 80), "HUP")}
 
 @pytest.mark.parametrize(("size", "told"), ENDS.values(), ids=ENDS)
 async def test_who_is_to_end_is_told_and_has_its_grace(house: House, size: tuple[int, int] | None, told: str) -> None:
-    """By SIGTERM, or as a terminal that is hung up; what it says then can still be read."""
-    script = f"trap 'echo bye; exit 5' {told}; echo begun; while :; do sleep 0.05; done"
+    """By SIGTERM, or as a terminal that is hung up, though it is stopped; what it says then can still be read."""
+    script = f"trap 'echo bye; exit 5' {told}; echo begun; kill -STOP $$; while :; do sleep 0.05; done"
     async with house.supervisor.watching(command(house, script, size=size)) as started:
         attended = begun(started)
         assert await line(attended) == "begun"
