@@ -24,6 +24,7 @@ from agent.wire.runs import (
     CHUNK_BYTES,
     NOT_FOUND,
     NOT_RUN,
+    SIDE_MAX,
     STDERR,
     STDIN,
     STDOUT,
@@ -58,7 +59,7 @@ class _NotRunThereError(FailedError):
 def window() -> Size:
     """Of the caller's terminal."""
     rows, columns = terminal.size()
-    return Size(rows, columns)
+    return Size(min(rows, SIDE_MAX), min(columns, SIDE_MAX))
 
 
 class Carrier:
@@ -127,21 +128,21 @@ class Carrier:
         with anyio.open_signal_receiver(*heeded) as received:
             task_status.started()
             async for number in received:
-                await self._got_signal(number, tasks)
+                self._got_signal(number, tasks)
 
-    async def _got_signal(self, number: signal.Signals, tasks: TaskGroup) -> None:
+    def _got_signal(self, number: signal.Signals, tasks: TaskGroup) -> None:
         if number in (signal.SIGCONT, signal.SIGWINCH):
             if self._raw is not None and number == signal.SIGCONT:
                 self._raw.set()
             if self._ask.size is not None:
-                await self._said.say(Resized(size=window()))
+                tasks.start_soon(self._said.say, Resized(size=window()))
             return
         self._got[number] += 1
         is_ending = number in _ENDING and (self._raw is not None or self._got[number] == TIMES)
         if number == signal.SIGHUP or is_ending:
             self._leave(SIGNALLED + number, tasks)
             return
-        await self._said.say(Signalled(signal=_PASSED[number]))
+        tasks.start_soon(self._said.say, Signalled(signal=_PASSED[number]))  # the next may be one that leaves
         if number in _ENDING and self._got[number] == TIMES - 1:
             remark("rollway: once more ends it")
 

@@ -27,7 +27,8 @@ NOT_RUN: Final = 126
 
 Stream = Literal[0, 1, 2]
 SignalName = Literal["SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2"]
-Side = Annotated[int, Meta(ge=1, le=10_000)]
+SIDE_MAX: Final = 10_000
+Side = Annotated[int, Meta(ge=1, le=SIDE_MAX)]
 
 
 class Size(Struct, frozen=True):
