@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 from agent.cli.agent_main import WITHOUT_LIBRARIES
 from agent.cli.agent_main import run as run_on_host
-from agent.cli.output import show, show_error
+from agent.cli.output import show, show_error, wants_json
 from agent.cli.role import run_role
 from agent.errors import FailedError, RollwayError, UsageError
 
@@ -45,7 +45,7 @@ def _run(words: list[str]) -> int:
         told = _for_a_person(error)
         if told is None:
             raise
-        return show_error(told, as_json="--json" in words)
+        return show_error(told, as_json=wants_json(words))
 
 
 def _for_a_person(error: BaseException) -> RollwayError | None:

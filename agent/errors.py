@@ -4,7 +4,9 @@ Rules: a text reads "cannot X: reason" or names what was found; `what_to_do` is 
 a class of its own exists only where a caller acts on it. Expected outcomes ("probe failed") are values, not errors.
 """
 
-from typing import ClassVar, NoReturn
+from typing import ClassVar, NoReturn, TypeVar
+
+E = TypeVar("E", bound=Exception)
 
 
 class RollwayError(Exception):
@@ -94,6 +96,12 @@ class VerificationError(RollwayError):
 
 class InvariantBrokenError(Exception):
     """The program is wrong, not its input. Stops one rollout or one swap, never an instance."""
+
+
+def first(errors: BaseExceptionGroup[E]) -> E:
+    """One of what went wrong at once, in however many groups it came."""
+    found = errors.exceptions[0]
+    return first(found) if isinstance(found, BaseExceptionGroup) else found
 
 
 def invariant(condition: bool, why: str) -> None:  # noqa: FBT001 - reads as a sentence at every call

@@ -1,33 +1,37 @@
 """The one place that verifies releases and orders: from an envelope's bytes to a struct that a host may act on.
 
-Rules: nothing else may turn an envelope into a Release or an Order; the payload is parsed from the very bytes that were
-verified and is never serialised again; every name is checked before it can reach a path. The envelopes' signatures are
-not examined yet: an empty list is accepted, and so nothing here is evidence of who wrote it.
+Rules: nothing else may turn an envelope into a Release, an Order or a RunOrder; the payload is parsed from the very
+bytes that were verified and is never serialised again; every name is checked before it can reach a path. The envelopes'
+signatures are not examined yet: an empty list is accepted, and so nothing here is evidence of who wrote it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, TypeVar
 
 from agent.errors import VerificationError
 from agent.model import ids
 from agent.model.ids import Digest
-from agent.model.release import Order, Release
+from agent.model.release import Order, Release, RunOrder
 from agent.wire import canonical, dsse
 
 RELEASE_TYPE: Final = "application/vnd.rollway.release+json"
 ORDER_TYPE: Final = "application/vnd.rollway.order+json"
+RUN_TYPE: Final = "application/vnd.rollway.run+json"
 ENVELOPE_BYTES_MAX: Final = 1 << 20
-"""Both kinds are small: names, digests, config and process types."""
+"""All kinds are small: names, digests, config and process types."""
+WORDS_MAX: Final = 1_000
+WORDS_BYTES_MAX: Final = 64 * 1024
+"""Of a command, which travels in one frame."""
 
 _TEXT_MAX: Final = 64
 _ADVICE: Final = "It was changed after it was made, or not made by Rollway. Create it again."
 
-T = TypeVar("T", Release, Order)
+T = TypeVar("T", Release, Order, RunOrder)
 
 
-def seal(payload: Release | Order) -> bytes:
+def seal(payload: Release | Order | RunOrder) -> bytes:
     """The envelope of `payload`, with no signature yet."""
-    kind = RELEASE_TYPE if isinstance(payload, Release) else ORDER_TYPE
+    kind = {Release: RELEASE_TYPE, Order: ORDER_TYPE, RunOrder: RUN_TYPE}[type(payload)]
     return dsse.encode(dsse.Envelope(payload_type=kind, payload=canonical.encode(payload)))
 
 
@@ -70,6 +74,32 @@ def verify_order(envelope: bytes) -> Order:
         },
     )
     return order
+
+
+def verify_run(envelope: bytes) -> RunOrder:
+    """The command in `envelope`; raises VerificationError."""
+    order = _open(envelope, RUN_TYPE, RunOrder)
+    _check(
+        "command",
+        {
+            "app": ids.is_name(order.app),
+            "environment": ids.is_name(order.environment),
+            "host": ids.is_host_name(order.host),
+            "release": ids.is_release_name(order.release),
+            "release_digest": ids.is_digest(order.release_digest),
+            "words": are_words(order.words),
+            "like": order.like is None or ids.is_name(order.like),
+        },
+    )
+    return order
+
+
+def are_words(words: Sequence[str]) -> bool:
+    """Whether they can be a command."""
+    size_bytes = sum(len(word.encode(errors="surrogateescape")) for word in words)
+    return (
+        0 < len(words) <= WORDS_MAX and bool(words[0]) and size_bytes <= WORDS_BYTES_MAX and "\0" not in "".join(words)
+    )
 
 
 def payload_digest(envelope: bytes) -> Digest:

@@ -23,6 +23,7 @@ class Word(click.ParamType[str, str]):
 
 
 NAME: Final = Word("name", ids.is_name, ids.NAME_EXPECTED)
+HOST: Final = Word("host", ids.is_host_name, "the name of a host, of a-z, 0-9, '-' and '.'")
 RELEASE: Final = Word("release", ids.is_release_name, ids.RELEASE_EXPECTED)
 
 app_argument = click.argument("app", type=NAME)

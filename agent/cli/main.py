@@ -10,7 +10,7 @@ from typing import Final
 import rich_click as click
 from click.exceptions import NoSuchCommand
 
-from agent.cli.output import show_error
+from agent.cli.output import show_error, wants_json
 from agent.errors import UsageError
 
 VERBS: Final = {
@@ -30,6 +30,7 @@ VERBS: Final = {
     "status": "agent.cli.status",
     "ps": "agent.cli.ps",
     "logs": "agent.cli.logs",
+    "run": "agent.cli.run",
     "restart": "agent.cli.restart",
     "stop": "agent.cli.stop",
     "host": "agent.cli.host",
@@ -82,7 +83,7 @@ def run(words: list[str]) -> int:
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "rollway"
         wrong = UsageError(error.format_message().rstrip("."), f"See `{command} --help`.")
-        return show_error(wrong, as_json="--json" in words)
+        return show_error(wrong, as_json=wants_json(words))
     except click.Abort:
         return 130
     return code if isinstance(code, int) else 0

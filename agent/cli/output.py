@@ -83,6 +83,11 @@ def words(state: str) -> str:
     return state.replace("_", " ")
 
 
+def wants_json(line: Sequence[str]) -> bool:
+    """Whether a command line asks for JSON; what comes behind `--` is somebody else's words."""
+    return "--json" in line[: line.index("--") if "--" in line else None]
+
+
 def show_error(error: RollwayError, *, as_json: bool) -> int:
     """Say what went wrong and what to do; gives the exit code."""
     if as_json:

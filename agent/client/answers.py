@@ -70,6 +70,13 @@ class ReleaseShown(Struct, frozen=True):
     digest: Digest
 
 
+class RunTarget(Struct, frozen=True):
+    """Where a command is run, and in which release."""
+
+    host: HostName
+    release: ReleaseRef
+
+
 class State(Struct, frozen=True):
     """What an environment runs, what it can go back to (newest last), and the number of its last order."""
 

@@ -4,6 +4,7 @@ Nothing is tried twice, except by `watch`, which outlives a coordinator that is 
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from agent.client.answers import (
     ReleaseMade,
     ReleaseShown,
     RolloutShown,
+    RunTarget,
     ScaleShown,
     Settings,
     State,
@@ -32,6 +34,7 @@ from agent.client.answers import (
 )
 from agent.client.http import Session
 from agent.errors import UnreachableError
+from agent.link.runs import Line
 from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ProcessName, ReleaseName, RolloutId
 from agent.model.release import ConfigValue
 from agent.model.rollout import TERMINAL
@@ -148,6 +151,14 @@ class Coordinator(Session):
             lambda seen: self.counts(app, environment, None if seen is None else seen.version),
             lambda shown: shown.state != "scaling" or shown.rollout is not None,
         )
+
+    async def run_target(self, app: AppName, environment: EnvironmentName, host: HostName | None) -> RunTarget:
+        query = {} if host is None else {"host": host}
+        return await self.ask("GET", f"{_environment(app, environment)}/run-target", RunTarget, query=query)
+
+    def run(self, app: AppName, environment: EnvironmentName) -> AbstractAsyncContextManager[Line]:
+        """The connection over which a command is asked for, and watched."""
+        return self.connected(f"{_environment(app, environment)}/run")
 
     async def status(self, app: AppName | None = None, environment: EnvironmentName | None = None) -> Status:
         return await self.ask("GET", "/v1/status", Status, query=_where(app, environment))

@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -18,7 +18,10 @@ import msgspec
 from agent.client.context import Context
 from agent.client.refusal import refusal
 from agent.errors import FailedError, UnreachableError
+from agent.link.channel import HEARTBEAT_S
+from agent.link.runs import Line
 from agent.link.tls import cli_context
+from agent.wire.runs import FRAME_BYTES_MAX
 
 T = TypeVar("T")
 
@@ -87,6 +90,26 @@ class Session:
                         yield line
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
+
+    @asynccontextmanager
+    async def connected(self, path: str) -> AsyncIterator[Line]:
+        """A WebSocket for one command."""
+        try:
+            socket = await self._session.ws_connect(
+                self._url + path, heartbeat=HEARTBEAT_S, compress=0, max_msg_size=FRAME_BYTES_MAX
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            raise FailedError(
+                f"{self._url} answered {error.status} {error.message} to a command",
+                "Compare the versions of this Rollway and of the coordinator.",
+            ) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from error
+        line = Line(socket)
+        try:
+            yield line
+        finally:
+            await line.close()
 
     def _send(
         self, method: str, path: str, query: Mapping[str, str] | None, body: object, timeout: aiohttp.ClientTimeout

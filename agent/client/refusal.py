@@ -37,4 +37,9 @@ def refusal(status: int, answer: bytes, role: str) -> RollwayError:
             f"the {role} answered {status} {answer[:200].decode(errors='replace')!r}",
             f"Look whether this is the address of a Rollway {role}.",
         )
-    return _BY_CODE.get(found.code, FailedError)(found.error, found.what_to_do)
+    return error_of(found.code, found.error, found.what_to_do)
+
+
+def error_of(code: int, error: str, what_to_do: str) -> RollwayError:
+    """The error that an exit code stands for."""
+    return _BY_CODE.get(code, FailedError)(error, what_to_do)

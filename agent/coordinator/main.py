@@ -100,6 +100,7 @@ async def _serve(settings: CoordinatorSettings, database: Database, lifeline: in
             await ending.asked.wait()
             service.notify(Notice(stopping=True))
             health.draining = True
+            server.runs.close()
             server.hosts.links.close()
         tasks.cancel_scope.cancel()
     log.info("coordinator ended")

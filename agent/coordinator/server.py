@@ -19,6 +19,7 @@ from agent.coordinator.leases import Leases
 from agent.coordinator.orders import Orders
 from agent.coordinator.releases import Releases
 from agent.coordinator.rollouts import Rollouts
+from agent.coordinator.runs import Runs
 from agent.coordinator.scaling import Scaling
 from agent.coordinator.tokens import Tokens
 from agent.errors import FailedError
@@ -43,6 +44,7 @@ class Server(Struct, frozen=True, kw_only=True):
     rollouts: Rollouts
     orders: Orders
     scaling: Scaling
+    runs: Runs
     enrolment: Enrolment
 
     @classmethod
@@ -80,6 +82,7 @@ class Server(Struct, frozen=True, kw_only=True):
             rollouts=rollouts,
             orders=Orders(database, releases, kept, hosts),
             scaling=Scaling(database, kept, builds, releases, hosts),
+            runs=Runs(database, kept, hosts),
             enrolment=Enrolment(database, hosts, Path(settings.tls.ca).parent, identity.urls(settings)),
         )
 

@@ -26,6 +26,7 @@ from agent.host.keys import HostKey
 from agent.host.leases import Leases
 from agent.host.ownports import OwnPorts
 from agent.host.releases import Releases, ReleaseSource
+from agent.host.runs import DRAINED, Runs
 from agent.host.services import Services
 from agent.host.tails import tail
 from agent.linux.fdstore import FdStore, Inherited
@@ -80,6 +81,7 @@ class Host:
             on_state=self._on_state,
         )
         self.leases = Leases(supervisor, self._actors)
+        self.runs = Runs(self.name, self._actors, self._services, self._tell)
         self.loaded = False
         self.stops_for_good = False
         """Whether what the service manager keeps for a next agent will be lost."""
@@ -90,6 +92,7 @@ class Host:
         """Bring back what was assigned; started, and reported for the first time, once every actor looks at now."""
         try:
             async with anyio.create_task_group() as self._tasks:
+                self.runs.tasks = self._tasks
                 await self._bring_back()
                 task_status.started()
                 await self._watch_for_strangers()
@@ -103,6 +106,7 @@ class Host:
         await to_thread.run_sync(self._services.releases.sweep)
         stored = await to_thread.run_sync(self._services.states.load, _quarantined)
         self.drained = await to_thread.run_sync(drained.is_there, self._run_dir)
+        self.runs.closed = DRAINED if self.drained else ""
         held = [self._begin(key, state) for key, state in stored.items() if state.assignment is not None]
         # What runs although nobody knows any more why goes on: the coordinator will say.
         left = {AppKey(*names) for names in self._services.supervisor.left_apps()}
@@ -193,6 +197,7 @@ class Host:
     async def drain(self) -> bool:
         """Stop everything in order and wait for it, bounded by the stop policies; whether it all ended."""
         patience_s = self.patience_s
+        self.runs.end(DRAINED)
         self._put_all(Drain())
         with anyio.move_on_after(patience_s):
             while self.undrained():
@@ -209,12 +214,13 @@ class Host:
                 await to_thread.run_sync(drained.put, self._run_dir)
             except OSError as error:
                 log.error("an agent that is started anew will not know that the host is drained", reason=str(error))  # noqa: TRY400
+        self.runs.end(DRAINED)
         self._put_all(Drain())
 
     def undrain(self) -> None:
         """Run again what is assigned. Raises OSError while the mark cannot be taken away. At once: whole or not."""
         drained.take_away(self._run_dir)
-        self.drained = False
+        self.drained, self.runs.closed = False, ""
         self._put_all(Undrain())
 
     @property
@@ -224,7 +230,8 @@ class Host:
 
     def undrained(self) -> tuple[str, ...]:
         """What a drain still waits for, by name."""
-        return tuple(name for actor in self._actors.values() for name in actor.undrained())
+        commands = tuple(str(attended.key) for attended in self.runs.living())
+        return (*(name for actor in self._actors.values() for name in actor.undrained()), *commands)
 
     async def changed(self) -> None:
         """Wait for the next change of anything on this host."""

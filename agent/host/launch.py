@@ -13,8 +13,10 @@ from agent.host.routes import Slot
 from agent.model.address import Address, parse_address
 from agent.model.assignment import Assignment
 from agent.model.process import ProcessType
-from agent.supervisor.launchable import AdminCommand, InstanceKey, Launchable, ReadConfig
+from agent.model.release import RunOrder
+from agent.supervisor.launchable import AdminCommand, InstanceKey, Launchable, ReadConfig, WatchedCommand
 from agent.supervisor.records import Kept, Record
+from agent.wire.runs import Ask
 
 WITHOUT_BYTECODE: Final = {"PYTHONDONTWRITEBYTECODE": "1"}
 """A root's Python writes `__pycache__` into read-only folders too; the release would then not be what was built."""
@@ -96,4 +98,23 @@ def admin_command(assignment: Assignment, runnable: Runnable, config: Mapping[st
         timeout_ms=command.timeout_ms,
         limits=command.limits,
         sandbox=command.sandbox,
+    )
+
+
+def watched_command(
+    order: RunOrder, ask: Ask, runnable: Runnable, like: ProcessType, config: Mapping[str, str]
+) -> WatchedCommand:
+    """What an operator runs, in the environment that the instances of the release get, and with its terminal's kind."""
+    terminal = {"TERM": ask.term} if ask.size is not None else {}
+    return WatchedCommand(
+        app=order.app,
+        environment=order.environment,
+        release=runnable.release.name,
+        words=order.words,
+        cwd=str(runnable.tree),
+        config={**WITHOUT_BYTECODE, **config, **terminal},
+        limits=like.limits,
+        sandbox=like.sandbox,
+        size=(ask.size.rows, ask.size.columns) if ask.size is not None else None,
+        takes_input=ask.stdin,
     )

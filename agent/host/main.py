@@ -31,6 +31,7 @@ from agent.host.tails import tail
 from agent.link import tls
 from agent.link.dial import Dialer
 from agent.link.fetch import Fetcher
+from agent.link.runs import dialled
 from agent.linux import cgroup, clock, fdstore, orphans, service, sockets, spawn, unixsocket, users
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.journal import Journal
@@ -132,6 +133,7 @@ class Agent:
             tail=lambda ask: tail(self._supervisor, ask),
             leases=self._host.leases,
             measure=self._supervisor.figures,
+            on_run=lambda url, run: self._host.runs.begin(lambda: dialled(url, run, self._tls)),
             on_connected=self._linked,
         )
         self._health = Health(

@@ -33,6 +33,7 @@ from agent.wire.messages import (
     AskFigures,
     AskLeases,
     Assign,
+    CallRun,
     FiguresTold,
     FromCoordinator,
     Hello,
@@ -122,12 +123,11 @@ class Figuring:
 class _Connection:
     """One host's connection: what it has said, and what waits to be said to it."""
 
-    def __init__(self, channel: Channel, *, tells_figures: bool) -> None:
-        self.channel = channel
+    def __init__(self, channel: Channel, hello: Hello) -> None:
+        self.channel, self.hello = channel, hello
         self.side = CoordinatorSide()
         self.tails: dict[int, Tail] = {}
         self.figures: dict[int, Figuring] = {}
-        self.tells_figures = tells_figures
         self._controls: list[FromCoordinator] = []
         self._waiting = anyio.Event()
 
@@ -135,7 +135,7 @@ class _Connection:
         self.side = self.side.assign(assignment)
         self._waiting.set()
 
-    def say(self, message: TailLogs | StopTail | AskFigures | AnswerLeases) -> None:
+    def say(self, message: TailLogs | StopTail | AskFigures | AnswerLeases | CallRun) -> None:
         self._controls.append(message)
         self._waiting.set()
 
@@ -210,7 +210,7 @@ class Links:
     ) -> tuple[InstanceFigures, ...]:
         """What the instances of one host use; nothing of one that does not answer soon, or knows not how."""
         connection = self._connections.get(host)
-        if connection is None or not connection.tells_figures:
+        if connection is None or not connection.hello.tells_figures:
             return ()
         number, figuring = next(self._ask_ids), Figuring()
         connection.figures[number] = figuring
@@ -221,6 +221,23 @@ class Links:
         finally:
             connection.figures.pop(number, None)
         return tuple(figuring.found)
+
+    def runs_commands(self, host: HostName) -> bool:
+        """Whether its agent knows `CallRun`; nobody knows it of a host that is away."""
+        connection = self._connections.get(host)
+        return connection is not None and connection.hello.runs
+
+    def call(self, host: HostName, run: str) -> None:
+        """Have the host dial for a command. Raises UnreachableError, RefusedError."""
+        connection = self._connections.get(host)
+        if connection is None:
+            raise UnreachableError(f"cannot run it on {host}: it is not connected", "See `rollway status`.")
+        if not connection.hello.runs:
+            version = connection.hello.version
+            raise RefusedError(
+                f"cannot run it on {host}: its agent, version {version}, does not know how", "Upgrade that agent."
+            )
+        connection.say(CallRun(run=run))
 
     async def handle(self, request: web.Request, peer: Peer, *, lives_s: float) -> web.WebSocketResponse:
         """Serve the connection of the agent `peer` to its end, at most until its certificate has expired."""
@@ -252,7 +269,7 @@ class Links:
         return socket
 
     async def _serve(self, hello: Hello, channel: Channel) -> None:
-        host, connection = hello.host, _Connection(channel, tells_figures=hello.tells_figures)
+        host, connection = hello.host, _Connection(channel, hello)
         if (older := self._connections.pop(host, None)) is not None:
             older.channel.end("the host has connected again")
         spread_ms = max(1_000, len(self._connections) * 1_000 // _AGENTS_PER_S)

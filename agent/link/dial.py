@@ -33,6 +33,7 @@ from agent.wire.messages import (
     AskFigures,
     AskLeases,
     Assign,
+    CallRun,
     FiguresTold,
     Hello,
     Report,
@@ -60,6 +61,8 @@ gives back another is to have soon."""
 
 Assigned = Callable[[Assignment], Awaitable[None]]
 Tail = Callable[[TailLogs], AsyncGenerator[TailLines, None]]
+Called = Callable[[str, str], None]
+"""With the coordinator that calls, and for which command."""
 Measure = Callable[[AppName | None, EnvironmentName | None], Awaitable[tuple[InstanceFigures, ...]]]
 
 
@@ -113,10 +116,12 @@ class Dialer:
         tail: Tail,
         measure: Measure | None = None,
         leases: LeaseSide | None = None,
+        on_run: Called | None = None,
         on_connected: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._coordinators = tuple(coordinators)
-        self._tls, self._hello, self._rng = tls, replace(hello, tells_figures=measure is not None), rng
+        self._hello = replace(hello, tells_figures=measure is not None, runs=on_run is not None)
+        self._tls, self._rng, self._on_run = tls, rng, on_run or (lambda _url, _run: None)
         self._on_assign, self._tail, self._measure, self._on_connected = on_assign, tail, measure, on_connected
         self._side, self._leases, self._lease_ms = AgentSide(), leases, 0
         self._apps: tuple[AppReport, ...] | None = None
@@ -173,7 +178,7 @@ class Dialer:
                         compress=0,
                         max_msg_size=messages.FRAME_BYTES_MAX,
                     )
-                return await self._converse(socket)
+                return await self._converse(socket, url)
         except TimeoutError:
             return Lost(reason=f"no answer within {CONNECT_S:.0f} s")
         except aiohttp.WSServerHandshakeError as error:
@@ -185,7 +190,7 @@ class Dialer:
         except (aiohttp.ClientError, OSError) as error:
             return Lost(reason=str(error) or type(error).__name__)
 
-    async def _converse(self, socket: aiohttp.ClientWebSocketResponse) -> Lost:
+    async def _converse(self, socket: aiohttp.ClientWebSocketResponse, url: str) -> Lost:
         welcomed, channel = False, Channel(socket)
         try:
             with channel.scope:
@@ -195,7 +200,7 @@ class Dialer:
                     if welcomed:
                         group.start_soon(self._send_reports, channel)
                         group.start_soon(self._send_asks, channel)
-                        await self._listen(channel, group)
+                        await self._listen(channel, group, url)
                     group.cancel_scope.cancel()
         except* (RefusedError, VerificationError) as errors:
             channel.lost(str(errors.exceptions[0]))
@@ -226,7 +231,7 @@ class Dialer:
             if self._leases is not None:
                 self._leases.linked(self._lease_ms if connected else None)
 
-    async def _listen(self, channel: Channel, group: TaskGroup) -> None:
+    async def _listen(self, channel: Channel, group: TaskGroup, url: str) -> None:
         tails: dict[int, anyio.CancelScope] = {}
         while (frame := await channel.receive()) is not None:
             match messages.decode_from_coordinator(frame):
@@ -236,17 +241,15 @@ class Dialer:
                         await self._on_assign(assignment)
                         self._side = side
                 case TailLogs() as ask:
-                    if ask.tail in tails or len(tails) == TAILS_MAX:
-                        await channel.send(messages.encode(TailEnd(tail=ask.tail)))
-                    else:
-                        tails[ask.tail] = anyio.CancelScope()
-                        group.start_soon(self._send_tail, channel, ask, tails)
+                    await self._begin_tail(channel, ask, tails, group)
                 case StopTail(tail=tail):
                     if tail in tails:
                         tails[tail].cancel()
                 case AnswerLeases() as answer:
                     if self._leases is not None:
                         await self._leases.answered(answer)
+                case CallRun(run=run):
+                    self._on_run(url, run)
                 case AskFigures() as wanted:
                     group.start_soon(self._send_figures, channel, wanted)
                 case Welcome():
@@ -272,6 +275,15 @@ class Dialer:
             await anyio.sleep(min(REPORT_SPACING_S, turn_s))
             with anyio.move_on_after(turn_s - REPORT_SPACING_S):
                 await changed.wait()
+
+    async def _begin_tail(
+        self, channel: Channel, ask: TailLogs, tails: dict[int, anyio.CancelScope], group: TaskGroup
+    ) -> None:
+        if ask.tail in tails or len(tails) == TAILS_MAX:
+            await channel.send(messages.encode(TailEnd(tail=ask.tail)))
+        else:
+            tails[ask.tail] = anyio.CancelScope()
+            group.start_soon(self._send_tail, channel, ask, tails)
 
     async def _send_tail(self, channel: Channel, ask: TailLogs, tails: dict[int, anyio.CancelScope]) -> None:
         with tails[ask.tail]:

@@ -38,17 +38,21 @@ _NR_OPEN: Final = Path("/proc/sys/fs/nr_open")
 _CAP_SYS_RESOURCE: Final = 24
 _OOM_SCORE: Final = Path("/proc/self/oom_score_adj")
 _SHELLS_OWN: Final = frozenset({"_", "IFS", "LINENO", "OLDPWD", "OPTIND", "PPID", "PWD", "SHLVL"})
-# Positional: cgroup or "", umask, folder, whether sockets are passed, then the command.
+# Positional: cgroup or "", umask, folder, whether sockets are passed, the path of its terminal or "", then the command.
 _SCRIPT: Final = f"""
 read -r _ || exit {SHELL_FAILED}
-exec </dev/null
+exec %s
 [ -z "$1" ] || echo $$ >"$1/cgroup.procs" || exit {SHELL_FAILED}
 umask "$2" && cd -- "$3" || exit {SHELL_FAILED}
 [ -z "$4" ] || export LISTEN_PID=$$
-shift 4
+shift 5
 unset PWD OLDPWD SHLVL _
 exec "$@"
 """
+_FROM_NOTHING: Final = "</dev/null"
+_FROM_PIPE: Final = "<&3 3<&-"
+_FROM_TERMINAL: Final = '<>"$5"'
+"""A session leader that has no terminal gets the one that it opens."""
 
 Rlimits = Mapping[int, tuple[int, int]]
 """`resource.RLIMIT_…` to soft and hard."""
@@ -62,6 +66,8 @@ class Launch(Struct, frozen=True, kw_only=True):
     cwd: Path
     stdout: int
     stderr: int
+    stdin: int | Path | None = None
+    """A descriptor, instead of sockets; or the path of the terminal that is to be its own; None: /dev/null."""
     listen: tuple[int, ...] = ()
     """Become fd 3, 4, …; LISTEN_FDS and the like are the caller's words in `env`, LISTEN_PID is added."""
     cgroup: Path | None = None
@@ -170,10 +176,13 @@ def _start(launch: Launch, start: Callable[[], int]) -> int:
 
 
 def _start_shell(launch: Launch, command: Path, gate: int) -> int:
-    shell = [SHELL, "-c", _SCRIPT, "rollway-launch"]
+    terminal = str(launch.stdin) if isinstance(launch.stdin, Path) else ""
+    passed = (launch.stdin,) if isinstance(launch.stdin, int) else launch.listen
+    reads = _FROM_TERMINAL if terminal else _FROM_PIPE if isinstance(launch.stdin, int) else _FROM_NOTHING
+    shell = [SHELL, "-c", _SCRIPT % reads, "rollway-launch"]
     leaf = launch.cgroup if launch.fence is None else None
-    ours = [str(leaf or ""), f"{launch.umask:04o}", str(launch.cwd), "yes" if launch.listen else ""]
-    with _lifted((gate, launch.stdout, launch.stderr, *launch.listen)) as sources:
+    ours = [str(leaf or ""), f"{launch.umask:04o}", str(launch.cwd), "yes" if launch.listen else "", terminal]
+    with _lifted((gate, launch.stdout, launch.stderr, *passed)) as sources:
         return os.posix_spawn(
             SHELL,
             [*shell, *ours, *_privileges(launch), str(command), *launch.argv[1:]],

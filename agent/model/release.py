@@ -1,13 +1,14 @@
-"""A release: a build with the config of one environment, named, framed for signing, never modified; and the order.
+"""A release: a build with the config of one environment, named, framed for signing, never modified; and the orders.
 
-`Release` and `Order` are payloads of DSSE envelopes; what a host believes is the bytes of those payloads alone.
+`Release`, `Order` and `RunOrder` are payloads of DSSE envelopes; what a host believes is the bytes of those payloads
+alone.
 """
 
 from typing import Literal
 
 from msgspec import Struct
 
-from agent.model.ids import AppName, Digest, EnvironmentName, ReleaseName
+from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ProcessName, ReleaseName
 from agent.model.process import AppSpec
 
 
@@ -54,3 +55,17 @@ class Order(Struct, frozen=True, kw_only=True):
     replaces: ReleaseName | None
     replaces_digest: Digest | None
     sequence: int
+
+
+class RunOrder(Struct, frozen=True, kw_only=True):
+    """A command that an operator wants to be run once, on this host, in the identical environment of this release."""
+
+    app: AppName
+    environment: EnvironmentName
+    host: HostName
+    release: ReleaseName
+    release_digest: Digest
+    words: tuple[str, ...]
+    """The command, run without a shell."""
+    like: ProcessName | None
+    """The process type whose user, limits and sandbox it has; None: the first that the app declares."""

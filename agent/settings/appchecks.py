@@ -13,8 +13,11 @@ from agent.model.process import AppSpec, ExecCheck, HttpCheck, Probe, ProcessTyp
 from agent.settings.source import MISSING, Source, show_text, show_value
 
 FD: Final = "{fd}"
-RELEASE: Final = "release"
-"""Under which the output of the release command is found."""
+_TAKEN: Final = {
+    "release": "so the release command is called, [release] command",
+    "run": "so commands of `rollway run` are called",
+}
+"""Names under which something else than instances is found."""
 
 
 def check_app(spec: AppSpec, source: Source) -> None:
@@ -24,10 +27,8 @@ def check_app(spec: AppSpec, source: Source) -> None:
     if spec.release is not None:
         _check_command(spec.release.command, ("release", "command"), source, shell=False, has_fd=False)
     for process in spec.processes:
-        if process.name == RELEASE:
-            raise source.error(
-                ("process", RELEASE), "another name: so the release command is called, [release] command", RELEASE
-            )
+        if process.name in _TAKEN:
+            raise source.error(("process", process.name), f"another name: {_TAKEN[process.name]}", process.name)
         _check_process(process, source)
     _check_after(spec, source)
     _check_listen(spec, source)

@@ -7,6 +7,7 @@ may block the loop, so callers run these in a thread.
 import contextlib
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -36,8 +37,10 @@ class Folder:
             folder.chmod(_THROUGH)
         self.tmp.mkdir(mode=0o700)
 
-    def give_to(self, uid: int, gid: int) -> None:
+    def give_to(self, uid: int, gid: int, streams: Iterable[int] = ()) -> None:
         """Let another user write what is there by now: its TMPDIR, its output opened again, its notices."""
+        for fd in streams:
+            os.fchown(fd, uid, -1)  # of a terminal the group is the system's
         for path in (self.tmp, self.notify, *(self.path / stream for stream in STREAMS)):
             with contextlib.suppress(FileNotFoundError):  # not every process has notices
                 os.chown(path, uid, gid, follow_symlinks=False)

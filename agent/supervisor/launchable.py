@@ -124,6 +124,23 @@ class AdminCommand(Struct, frozen=True, kw_only=True):
     sandbox: Sandbox = Sandbox()
 
 
+class WatchedCommand(Struct, frozen=True, kw_only=True):
+    """A command that somebody watches, in the identical environment of the release's instances."""
+
+    app: AppName
+    environment: EnvironmentName
+    release: ReleaseName
+    words: tuple[str, ...]
+    cwd: str
+    config: Mapping[str, str]
+    limits: Limits
+    sandbox: Sandbox
+    size: tuple[int, int] | None
+    """Rows and columns of its terminal; None: it has pipes."""
+    takes_input: bool
+    process: ProcessName = ProcessName("run")
+
+
 class AdminExit(Struct, frozen=True, kw_only=True):
     """How an admin process ended: neither code nor signal when it never ran, or nobody could tell."""
 

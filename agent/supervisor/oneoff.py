@@ -49,7 +49,7 @@ async def run_once(around: Surroundings, command: AdminCommand, number: int) -> 
     )
     status: ExitStatus | None = None
     async with anyio.create_task_group() as tasks:
-        process = await _begin(around, plan, tasks)
+        process = await begin(around, plan, tasks)
         if isinstance(process, ExecFailure):
             return AdminExit(failure=str(process))
         unkept = process.unkept
@@ -58,14 +58,15 @@ async def run_once(around: Surroundings, command: AdminCommand, number: int) -> 
                 status = await process.wait()
         finally:
             with anyio.CancelScope(shield=True):
-                await _clear_away(around, plan.key, process)
+                await clear_away(around, plan.key, process)
     around.logs.end(plan.key)
     if status is None:
         return AdminExit(timed_out=True, output=tail.text(), unkept=unkept)
     return AdminExit(exit_code=status.code, signal=status.signal, output=tail.text(), unkept=unkept)
 
 
-async def _begin(around: Surroundings, plan: Plan, tasks: TaskGroup) -> Process | ExecFailure:
+async def begin(around: Surroundings, plan: Plan, tasks: TaskGroup) -> Process | ExecFailure:
+    """Start it, known to a next agent from before it begins until it is cleared away."""
     with anyio.CancelScope(shield=True):
         await _record(around, plan.key)
         process = await start(around, plan, tasks)
@@ -90,7 +91,8 @@ async def _record(around: Surroundings, key: InstanceKey, process: Process | Non
     await to_thread.run_sync(around.records.write, record)
 
 
-async def _clear_away(around: Surroundings, key: InstanceKey, process: Process) -> None:
+async def clear_away(around: Surroundings, key: InstanceKey, process: Process) -> None:
+    """End what is left of it, and everything that was made for it."""
     await process.kill()
     await process.close()
     await to_thread.run_sync(around.records.remove, key)

@@ -39,6 +39,7 @@ from agent.supervisor.notices import Notices, heard_as
 from agent.supervisor.pipes import Pipe, kept_as
 from agent.supervisor.records import Record, Records
 from agent.supervisor.sandbox import fence_of, user_of
+from agent.supervisor.ways import Watched, Ways
 
 READ_OUT_S: Final = 5.0
 """So long the output of a process that is gone may wait for its reader."""
@@ -115,19 +116,10 @@ class Plan(Struct, frozen=True, kw_only=True):
     """What it may have to say by sd_notify(3); None: nobody hears it."""
     tap: Callable[[bytes], None] = lambda _chunk: None
     """Sees the raw output as well."""
-
-
-class Ways(Struct, kw_only=True):
-    """What of a process reaches us, and a next agent: its output and its notices."""
-
-    pipes: list[Pipe] = []
-    notices: Notices | None = None
-
-    def close(self, store: FdStore, key: InstanceKey) -> None:
-        for pipe in self.pipes:
-            pipe.close(store, str(key))
-        if self.notices is not None:
-            self.notices.close(store, str(key))
+    words: tuple[str, ...] = ()
+    """The command, where it came in words: in the place of `command`."""
+    watched: Watched | None = None
+    """Its streams, where they are not log pipes."""
 
 
 class Process:
@@ -268,7 +260,7 @@ def _start(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailur
     folder, key = around.folder(plan.key), plan.key
     folder.prepare()
     around.logs.keep()
-    for name in STREAMS:
+    for name in STREAMS if plan.watched is None else ():
         ways.pipes.append(Pipe.make(folder, around.store, str(key), name))
     ways.notices = _notices(around, plan)
     leaf = cgroup.renew(around.cgroup_root, str(key)) if around.cgroup_root else None
@@ -278,8 +270,9 @@ def _start(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailur
         return ExecFailure(errno=errno.ENOTSUP, what=refused or str(user))
     unkept += sandbox.unkept(plan.sandbox)
     if user is not None and user.identity is not None:
-        folder.give_to(user.identity.uid, user.identity.gid)
-    launch = _launch(around, plan, ways, user, (ways.pipes[0].writer, ways.pipes[1].writer))
+        folder.give_to(user.identity.uid, user.identity.gid, plan.watched.theirs if plan.watched else ())
+    output = plan.watched.output if plan.watched else (ways.pipes[0].writer, ways.pipes[1].writer)
+    launch = _launch(around, plan, ways, user, output)
     launched = spawn(replace(launch, cgroup=leaf), lambda process: around.store.put(_pidfd_name(key), process.pidfd))
     if isinstance(launched, ExecFailure):
         return launched
@@ -323,7 +316,7 @@ def _launch(around: Surroundings, plan: Plan, ways: Ways, user: User | None, out
     if plan.probes is not None and (within_ms := watchdog_ms(plan.probes)) is not None:
         hears["WATCHDOG_USEC"] = str(within_ms * 1_000)
     return Launch(
-        argv=words_of(plan.command, shell=plan.shell, port=plan.port),
+        argv=plan.words or words_of(plan.command, shell=plan.shell, port=plan.port),
         env={
             **environment_of(plan.key, plan.release, {**(user.environment if user else {}), **plan.config}, plan.port),
             **sockets_named(plan.key, len(plan.listeners)),
@@ -332,6 +325,7 @@ def _launch(around: Surroundings, plan: Plan, ways: Ways, user: User | None, out
             **hears,
         },
         cwd=Path(plan.cwd),
+        stdin=plan.watched.stdin if plan.watched else None,
         stdout=stdout,
         stderr=stderr,
         listen=tuple(listener.socket.fileno() for listener in plan.listeners),

@@ -10,7 +10,7 @@ import itertools
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ from agent.decisions.process.state import Level
 from agent.decisions.swap.state import InstanceView
 from agent.errors import invariant
 from agent.linux import cgroup, clock, journal
+from agent.linux.executable import ExecFailure
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.killtree import Tree, end_tree
 from agent.linux.spawn import Rlimits
@@ -30,10 +31,11 @@ from agent.model.ids import AppName, EnvironmentName
 from agent.model.process import ProcessType, ReleaseCommand
 from agent.model.units import Milliseconds
 from agent.supervisor import oneoff
+from agent.supervisor.attended import Attended, watching
 from agent.supervisor.gauge import Gauge
 from agent.supervisor.guards import Guards
 from agent.supervisor.instance import Instance
-from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey, Launchable
+from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey, Launchable, WatchedCommand
 from agent.supervisor.logs import Follower, LinesOf, Logs, Outlet, as_json, matching
 from agent.supervisor.preflight import refusal
 from agent.supervisor.process import NO_ROOM, UNKEPT, Surroundings, kept_names, wait_for_room
@@ -220,6 +222,10 @@ class Supervisor:
             key = InstanceKey(command.app, command.environment, command.process, number)
             self._on_event(key, UNKEPT, {"limits": " ".join(ended.unkept)}, "warning")
         return ended
+
+    def watching(self, command: WatchedCommand) -> AbstractAsyncContextManager[Attended | ExecFailure]:
+        """Run a command that somebody watches; it ends with the block."""
+        return watching(self._around, command, next(self._numbers))
 
     async def _find_left(self) -> None:
         await self._end_probes()

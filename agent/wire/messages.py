@@ -37,6 +37,8 @@ class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
     """Whether it knows `AskFigures`: an older agent would take it for the word of a stranger."""
     leases: bool = False
     """Whether it asks for leases; one that does not would start a singleton like any other type."""
+    runs: bool = False
+    """Whether it knows `CallRun`."""
 
 
 class Report(Struct, frozen=True, kw_only=True, tag="report"):
@@ -117,8 +119,14 @@ class AskFigures(Struct, frozen=True, kw_only=True, tag="ask_figures"):
     environment: EnvironmentName | None = None
 
 
+class CallRun(Struct, frozen=True, kw_only=True, tag="call_run"):
+    """Somebody wants to run a command on the host: dial `/agent/v1/runs/{run}` and hear what (`wire.runs`)."""
+
+    run: str
+
+
 FromAgent = Hello | Report | TailLines | TailEnd | FiguresTold | AskLeases
-FromCoordinator = Welcome | Assign | TailLogs | StopTail | AskFigures | AnswerLeases
+FromCoordinator = Welcome | Assign | TailLogs | StopTail | AskFigures | AnswerLeases | CallRun
 
 Message = TypeVar("Message")
 

@@ -24,6 +24,7 @@ SAYS = {
     "git tag v3.0.0": ["exit code 3", "hello again from v2.0.0"],
     "rollway rollback": ["hello from v1.0.0", "rolled back"],
     "rollway scale": ["web=3 on each host", "web.3"],
+    "rollway run": ["run in v1.0.0"],
 }
 
 

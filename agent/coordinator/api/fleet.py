@@ -76,7 +76,7 @@ async def ps(call: Call) -> web.StreamResponse:
         if app in (None, report.app) and environment in (None, report.environment)
         for row in rows(host, report, figures.get(host, ()))
     ]
-    return answer(shown)
+    return answer([*shown, *call.server.runs.rows(app, environment)])
 
 
 async def _ask(

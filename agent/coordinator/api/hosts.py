@@ -36,7 +36,7 @@ async def create_token(call: Call) -> web.StreamResponse:
     if not asked.environments or not all(map(ids.is_name, asked.environments)):
         raise UsageError(f"environments: expected at least one, each {ids.NAME_EXPECTED}", "Name them anew.")
     if asked.name:
-        _host_name(asked.name)
+        host_name(asked.name)
     text, token = await call.server.enrolment.new_token(
         environments=tuple(dict.fromkeys(map(EnvironmentName, asked.environments))),
         labels=asked.labels,
@@ -61,7 +61,9 @@ async def change_labels(call: Call) -> web.StreamResponse:
 
 
 async def remove_host(call: Call) -> web.StreamResponse:
-    return answer(_member(await call.server.hosts.remove(_host(call))))
+    member = await call.server.hosts.remove(_host(call))
+    call.server.runs.drop(member.name)
+    return answer(_member(member))
 
 
 async def get_authority(call: Call) -> web.StreamResponse:
@@ -86,10 +88,10 @@ def _member(member: Member) -> dict[str, object]:
 
 
 def _host(call: Call) -> HostName:
-    return _host_name(call.request.match_info["host"])
+    return host_name(call.request.match_info["host"])
 
 
-def _host_name(text: str) -> HostName:
+def host_name(text: str) -> HostName:
     if not ids.is_host_name(text):
         raise UsageError(f"host: expected a name of 1 to 63 of a-z, 0-9, '-' and '.', found {text[:80]!r}")
     return HostName(text)

@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from agent.coordinator.api import apps, builds, fleet, hosts, leases, releases, rollouts, scale
+from agent.coordinator.api import apps, builds, fleet, hosts, leases, releases, rollouts, runs, scale
 from agent.coordinator.api.call import Call
 from agent.coordinator.server import Server
 from agent.coordinator.tokens import Caller, Role
@@ -48,6 +48,8 @@ ROUTES: Final = (
     Route("POST", f"{ENVIRONMENT}/rollouts", "operator", rollouts.create_rollout),
     Route("GET", f"{ENVIRONMENT}/scale", "viewer", scale.get_counts),
     Route("POST", f"{ENVIRONMENT}/scale", "operator", scale.set_counts),
+    Route("GET", f"{ENVIRONMENT}/run-target", "operator", runs.get_target),
+    Route("GET", f"{ENVIRONMENT}/run", "operator", runs.run),
     Route("GET", f"{ENVIRONMENT}/logs", "viewer", fleet.stream_logs),
     Route("GET", "/v1/rollouts", "viewer", rollouts.list_rollouts),
     Route("GET", "/v1/rollouts/{rollout}", "viewer", rollouts.get_rollout),
@@ -66,6 +68,7 @@ ROUTES: Final = (
     Route("POST", "/join/v1/hosts", "anyone", hosts.join),
     Route("POST", "/agent/v1/certificate", "agent", hosts.renew_certificate),
     Route("GET", "/agent/v1/link", "agent", fleet.link),
+    Route("GET", "/agent/v1/runs/{run}", "agent", runs.dialled),
     Route("GET", "/agent/v1/releases/{app}/{environment}/{release}", "agent", releases.get_envelope),
     Route("GET", "/agent/v1/builds/{app}/{digest}/manifest", "agent", builds.get_manifest),
     Route("GET", "/agent/v1/builds/{app}/{digest}/archive", "agent", builds.get_archive),

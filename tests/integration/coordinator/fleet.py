@@ -183,6 +183,7 @@ class FakeAgent:
         tls: ssl.SSLContext | None = None,
         *,
         leases: LeaseSide | None = None,
+        on_run: Callable[[str, str], None] | None = None,
     ) -> None:
         self.name, self.held = HostName(name), dict[tuple[str, str], Assignment]()
         self.assigned: list[Assignment] = []
@@ -211,6 +212,7 @@ class FakeAgent:
             on_assign=self._assigned,
             tail=self._tail,
             leases=leases,
+            on_run=on_run,
             on_connected=lambda _: self._tell(),
         )
 

@@ -82,6 +82,7 @@ def concrete(path: str) -> str:
         "rollout": "r-1",
         "host": "h1",
         "process": "clock",
+        "run": "a-number",
     }
     return path.format(**names)
 

@@ -151,8 +151,12 @@ class Agent:
             on_assign=self._assigned,
             tail=self._tail,
             measure=None if uses is None else self._measure,
+            on_run=None if uses is None else self._called,
             on_connected=lambda connected: self.seen.add("up" if connected else "down"),
         )
+
+    def _called(self, _url: str, run: str) -> None:
+        self.seen.add(f"called for {run}")
 
     async def _measure(self, app: AppName | None, environment: EnvironmentName | None) -> tuple[InstanceFigures, ...]:
         return tuple(one for one in self._uses if app in (None, one.app) and environment in (None, one.environment))

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import WSMsgType
 from msgspec.structs import replace
 
-from agent.errors import UnreachableError
+from agent.errors import RefusedError, UnreachableError
 from agent.link.accept import Tail
 from agent.link.dial import cut
 from agent.link.tls import cli_context, client_context
@@ -80,6 +80,20 @@ async def test_an_agent_of_an_older_version_is_not_asked_what_instances_use(tmp_
         agent.dialer.report((app_report(1),))
         await server.seen.until(lambda _: bool(server.reports))
         assert agent.seen.events == ["up"]
+
+
+async def test_only_an_agent_that_knows_how_is_called_for_a_command(tmp_path: Path) -> None:
+    """It is called by the coordinator that it is connected to; an older one, and one that is away, is said to be so."""
+    async with connected(tmp_path) as (server, agent):
+        assert server.links.runs_commands(hello("h1").host)
+        server.links.call(hello("h1").host, "number-7")
+        await agent.seen.until(lambda events: "called for number-7" in events)
+        with pytest.raises(UnreachableError, match="cannot run it on h9: it is not connected"):
+            server.links.call(hello("h9").host, "number-8")
+    async with connected(tmp_path, uses=None) as (server, _):
+        assert not server.links.runs_commands(hello("h1").host)
+        with pytest.raises(RefusedError, match="cannot run it on h1: its agent, version 0, does not know how"):
+            server.links.call(hello("h1").host, "number-9")
 
 
 async def test_a_lost_link_comes_back_with_the_truth(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from msgspec.structs import replace
 
 from agent.artifacts import sign
 from agent.errors import VerificationError
-from agent.model.ids import AppName, Digest, EnvironmentName, ProcessName, ReleaseName
+from agent.model.ids import AppName, Digest, EnvironmentName, HostName, ProcessName, ReleaseName
 from agent.model.process import AppSpec, ProcessType
-from agent.model.release import ConfigValue, Order, Release
+from agent.model.release import ConfigValue, Order, Release, RunOrder
 from agent.wire import canonical, dsse
 
 WEB = ProcessType(name=ProcessName("web"), command="bin/web")
@@ -33,6 +33,15 @@ ORDER = Order(
     replaces=None,
     replaces_digest=None,
     sequence=1,
+)
+RUN = RunOrder(
+    app=AppName("shop"),
+    environment=EnvironmentName("production"),
+    host=HostName("h1"),
+    release=ReleaseName("v1.2.3"),
+    release_digest=Digest("sha256:" + "d" * 64),
+    words=("bin/console",),
+    like=None,
 )
 
 
@@ -94,10 +103,36 @@ def test_orders_with_wrong_fields_are_refused(order: Order, reason: str) -> None
         sign.verify_order(sign.seal(order))
 
 
+def test_a_sealed_command_is_accepted() -> None:
+    """A command comes out of its envelope word by word, whatever its words are."""
+    order = replace(RUN, words=("sh", "-c", "echo 'ü' \n\t", ""), like=ProcessName("web"))
+    assert sign.verify_run(sign.seal(order)) == order
+
+
+WRONG_RUNS = {
+    "a host that climbs": (replace(RUN, host=HostName("../h1")), "wrong host"),
+    "a release that climbs": (replace(RUN, release=ReleaseName("../v1")), "wrong release"),
+    "no word": (replace(RUN, words=()), "wrong words"),
+    "a program without a name": (replace(RUN, words=("", "x")), "wrong words"),
+    "a word that holds a NUL": (replace(RUN, words=("x", "a\0b")), "wrong words"),
+    "words without end": (replace(RUN, words=("x",) * (sign.WORDS_MAX + 1)), "wrong words"),
+    "a word without end": (replace(RUN, words=("x" * (sign.WORDS_BYTES_MAX + 1),)), "wrong words"),
+    "a process type that climbs": (replace(RUN, like=ProcessName("..")), "wrong like"),
+}
+
+
+@pytest.mark.parametrize(("order", "reason"), WRONG_RUNS.values(), ids=list(WRONG_RUNS))
+def test_commands_with_wrong_fields_are_refused(order: RunOrder, reason: str) -> None:
+    """Nothing that could not be run, or reach a path, gets out of an envelope."""
+    with pytest.raises(VerificationError, match=reason):
+        sign.verify_run(sign.seal(order))
+
+
 def test_an_order_is_no_release() -> None:
     """What was sealed as one thing cannot be passed off as another."""
-    with pytest.raises(VerificationError, match=r"holds 'application/vnd\.rollway\.order\+json'"):
-        sign.verify_release(sign.seal(ORDER))
+    for read in (sign.verify_release, sign.verify_run):
+        with pytest.raises(VerificationError, match=r"holds 'application/vnd\.rollway\.order\+json'"):
+            read(sign.seal(ORDER))
 
 
 def test_a_payload_in_another_spelling_is_refused() -> None:

@@ -146,6 +146,10 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
         WEB + '[process.release]\ncommand = "x"\n',
         (":4: process.release: expected another name", "found release"),
     ),
+    "a type that is called as commands of `rollway run`": (
+        WEB + '[process.run]\ncommand = "x"\n',
+        (":4: process.run: expected another name", "found run"),
+    ),
     "no surge at all": (WEB + "surge = 0\n", ("process.web.surge: expected an integer from 1",)),
     "a duration without a unit": (
         WEB + '[process.web.stop]\nlinger = "10"\n',

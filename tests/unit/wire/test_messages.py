@@ -11,6 +11,7 @@ from agent.model.lease import WITHOUT_END, LeaseAnswer, LeaseAsk, LeaseName
 from agent.wire.messages import (
     AnswerLeases,
     AskLeases,
+    CallRun,
     Hello,
     Report,
     Welcome,
@@ -48,6 +49,15 @@ def test_leases_cross_the_link_as_they_are() -> None:
     assert decode_from_agent(encode(question)) == question
     answer = AnswerLeases(number=7, answers=(LeaseAnswer(name=NAME, granted=False, holder="h2", share=1),))
     assert decode_from_coordinator(encode(answer)) == answer
+
+
+def test_a_host_is_called_for_a_command_as_it_is() -> None:
+    """The number arrives; an older agent says nothing of commands, and is not called for one."""
+    assert decode_from_coordinator(encode(CallRun(run="number"))) == CallRun(run="number")
+    hello = Hello(protocol=1, host=HostName("h1"), boot_id="1", version="0", age_recipient="age1", runs=True)
+    told = msgspec.json.decode(encode(hello))
+    del told["runs"]
+    assert decode_from_agent(msgspec.json.encode(told)) == replace(hello, runs=False)
 
 
 @pytest.mark.parametrize("name", [["shop", "local"], ["shop", "local", "clock", "x"], "shop.local.clock", [1, 2, 3]])
