@@ -86,6 +86,8 @@ async def test_the_next_agent_knows_whose_a_port_is(keeper: Keeper, tmp_path: Pa
     ports, records = OwnPorts(), [record for record in left if isinstance(record, Record)]
     async with an_agent(house, keeper.inherited()), anyio.create_task_group() as tasks:
         await Routes(KEY, tasks, keeper.store, ports).adopt(Inherited({}), records, None)
-        with pytest.raises(RefusedError, match="worker of shop test binds"):
-            await Routes(OTHER, tasks, keeper.store, ports).slot(own, 1, (Address("127.0.0.1", port),))
-        await emptied(house)
+        try:
+            with pytest.raises(RefusedError, match="worker of shop test binds"):
+                await Routes(OTHER, tasks, keeper.store, ports).slot(own, 1, (Address("127.0.0.1", port),))
+        finally:
+            await emptied(house)
