@@ -5,6 +5,7 @@ import select
 import struct
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -42,6 +43,12 @@ class Births:
                 data += os.read(self._fd, count * _RECORD.size - len(data))
         found = [Birth(*_RECORD.unpack_from(data, at)) for at in range(0, len(data), _RECORD.size)]
         return sorted(found, key=lambda birth: birth.at_ns)
+
+    def forget(self) -> None:
+        """Of whom nothing is asked any more."""
+        with suppress(BlockingIOError):
+            while os.read(self._fd, 1 << 16):
+                pass
 
     def close(self) -> None:
         os.close(self._fd)

@@ -91,6 +91,7 @@ class Race:
         with ExitStack() as stack, (folder / "said").open("wb") as said:
             reader = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=said)
             stack.callback(reader.wait)
+            self._births.forget()
             asked_ns = time.monotonic_ns()
             process = subprocess.Popen(
                 command.words,
@@ -103,7 +104,7 @@ class Race:
             )
             if reader.stdin is not None:
                 reader.stdin.close()
-            stack.callback(self._end, process)
+            stack.callback(self._end, process, command.stop)
             born = self._births.take(count, START_WITHIN_S)
             assert len(born) == count, (
                 f"{len(born)} of {count}:\n{(folder / 'said').read_text(errors='replace')[-2000:]}"
@@ -111,8 +112,11 @@ class Race:
             start_s = (born[-1].at_ns - asked_ns) / 1e9
             yield Running(process, command.stop, born, start_s=start_s, births=self._births, child=self._child)
 
-    def _end(self, process: subprocess.Popen[bytes]) -> None:
+    def _end(self, process: subprocess.Popen[bytes], stop: signal.Signals) -> None:
         """Leave nothing: whatever is of the supervisor, then what runs our child. All of that was started here."""
+        process.send_signal(stop)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOPPED_WITHIN_S)
         with suppress(psutil.NoSuchProcess):
             for one in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
                 with suppress(psutil.NoSuchProcess):
@@ -123,7 +127,6 @@ class Race:
                 with suppress(psutil.NoSuchProcess):
                     one.kill()
             psutil.wait_procs(left)
-        self._births.take(1 << 16, 0.01)
 
     def _is_ours(self, process: psutil.Process) -> bool:
         """A child, or what names our folder: with runit and s6 the watcher of each outlives the first process."""

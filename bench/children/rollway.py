@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -55,10 +55,10 @@ class Units(NamedTuple):
 class Rollway:
     """A host with both kinds as apps. `prepare` gives it one of them, so many instances, and nothing else to run."""
 
-    def __init__(self, config: Path, units: Units | None, manager: str) -> None:
+    def __init__(self, config: Path, units: Units | None) -> None:
         self._config = config
         self._units = units
-        self._manager = manager
+        self._manager: subprocess.Popen[bytes] | None = None
         self._folder = next(config.parent.rglob("apps"))
         self._assigned = States(self._folder).load(_not_trusted)
 
@@ -80,8 +80,22 @@ class Rollway:
         if self._units:
             into = f'echo $$ >{self._units.agent}/cgroup.procs && exec "$@"'
             words = ["/bin/sh", "-c", into, "sh", *words]
-        env = agent.environment() | {"NOTIFY_SOCKET": self._manager}
+        env = agent.environment() | {"NOTIFY_SOCKET": f"@{self._manage()}"}
         return Command(words, env, signal.SIGINT)
+
+    def _manage(self) -> str:
+        """Give the agent a service manager that has nothing of an earlier one, as after a boot; the socket's name."""
+        self.close()
+        name = f"rollway/bench/{os.getpid()}"
+        self._manager = subprocess.Popen([sys.executable, "-P", str(MANAGER), name], stdout=subprocess.PIPE)
+        if self._manager.stdout is None or not self._manager.stdout.readline():
+            raise AssertionError("nobody takes the service manager's place")
+        return name
+
+    def close(self) -> None:
+        if self._manager is not None:
+            self._manager.kill()
+            self._manager.communicate()
 
 
 def _not_trusted(path: Path, why: str) -> None:
@@ -91,20 +105,8 @@ def _not_trusted(path: Path, why: str) -> None:
 @contextmanager
 def rollway(folder: Path, child: list[str], net: str | None) -> Iterator[Rollway]:
     apps = {kind: f"[process.child]\ncommand = {json.dumps(shlex.join(child))}{more}" for kind, more in KINDS.items()}
-    with agent.assigned(folder, apps, net) as config, _units() as units, _manager() as manager:
-        yield Rollway(config, units, manager)
-
-
-@contextmanager
-def _manager() -> Iterator[str]:
-    name = f"rollway/bench/{os.getpid()}"
-    with subprocess.Popen([sys.executable, "-P", str(MANAGER), name], stdout=subprocess.PIPE) as process:
-        try:
-            if process.stdout is None or not process.stdout.readline():
-                raise AssertionError("the service manager's place is not taken")
-            yield f"@{name}"
-        finally:
-            process.kill()
+    with agent.assigned(folder, apps, net) as config, _units() as units, closing(Rollway(config, units)) as one:
+        yield one
 
 
 @contextmanager

@@ -4,12 +4,15 @@ Memory counts files in memory that are held open but not mapped, which PSS and R
 """
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import psutil
 
+_CPUCLOCK_SCHED: Final = 2
+"""Of a process by its number, as clock_getcpuclockid(3) gives it: in nanoseconds, whatever the tick."""
 _GONE: Final = (psutil.NoSuchProcess, ProcessLookupError, FileNotFoundError)
 
 
@@ -40,12 +43,11 @@ def tree(pid: int, but: str) -> list[int]:
 
 
 def cpu_ns(pids: list[int]) -> int:
-    """What all threads of these have run so far."""
+    """What all threads of these have run so far, those that have ended too."""
     total = 0
     for pid in pids:
-        with suppress(*_GONE):
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                total += int((task / "schedstat").read_text().split()[0])
+        with suppress(OSError):  # gone
+            total += time.clock_gettime_ns(~pid << 3 | _CPUCLOCK_SCHED)
     return total
 
 
