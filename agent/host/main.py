@@ -5,6 +5,7 @@ manager stops leaves every instance as it is, for the next agent to take up; whe
 instance is drained first, only then is the group cancelled. Not handled here: what any of the parts does.
 """
 
+import gc
 import os
 import random
 from collections.abc import AsyncIterator, Mapping
@@ -63,6 +64,7 @@ def run(settings: AgentSettings) -> None:
     """Be the agent, until asked to end. Raises RollwayError when it cannot start."""
     inherited = fdstore.inherited(os.environ)
     spawn.keep_own_fds()
+    gc.freeze()  # what is imported stays: no collection has to look through it while hundreds are started
     anyio.run(serve, settings, inherited, backend_options={"use_uvloop": True})
 
 
