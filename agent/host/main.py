@@ -108,7 +108,7 @@ class Agent:
             on_change=self._instance_changed,
             on_event=self._on_event,
             cgroup_root=apps,
-            has_room=lambda: apps is None or cgroup.take_over(apps),
+            has_room=cgroup.Room(apps),
             drops_logs=settings.logs_on_full == "drop",
             ring_bytes=settings.ring_bytes,
             rlimits=spawn.raise_open_files(),
