@@ -72,7 +72,11 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with tempfile.TemporaryDirectory(prefix="rollway-bench-") as folder, ExitStack() as stack:
         top = Path(folder)
-        program, heard = births.build(top), births.Births(top / "births")
+        try:
+            program = births.build(top)
+        except (OSError, subprocess.CalledProcessError) as error:
+            sys.exit(f"cannot compile the child (Debian: gcc, libc6-dev): {error}")
+        heard = births.Births(top / "births")
         stack.callback(heard.close)
         found, missing = entries(given.only, top, [str(program), str(heard.path)], given.net, stack)
         run = Race(top, program, heard, SIZES)

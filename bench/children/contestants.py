@@ -45,7 +45,7 @@ def circus(peer: Peer, folder: Path, child: list[str], count: int) -> Command:
     ends = "".join(f"{name}=ipc://{folder}/{name}\n" for name in ("endpoint", "pubsub_endpoint"))
     (folder / "c.ini").write_text(
         f"[circus]\ncheck_delay=1\n{ends}[watcher:child]\ncmd={shlex.join(child)}\nnumprocesses={count}\nwarmup_delay=0\n"
-        "copy_env=true\nstdout_stream.class=FileStream\nstdout_stream.filename={folder}/out.log\n"
+        f"copy_env=true\nstdout_stream.class=FileStream\nstdout_stream.filename={folder}/out.log\n"
     )
     return Command([str(peer.folder / "circusd"), "--log-level", "error", str(folder / "c.ini")])
 

@@ -30,7 +30,7 @@ _NAMES: Final[dict[Measure, str]] = {
     "crash_ms": "{some} killed at once, until all are back, ms",
     "stopped_ms": "stop of {some}, until they are gone, ms",
     "gone_ms": "the same, until the supervisor is gone too, ms",
-    "left": "children left alive by it, most",
+    "left": "children left alive by it",
 }
 
 
@@ -94,7 +94,7 @@ def figures(rounds: Sequence[Round], sizes: tuple[int, int, int]) -> dict[Measur
         "crash_ms": over((each.crash_s for each in rounds), unit=1e-3),
         "stopped_ms": over((each.stopped_s for each in rounds), unit=1e-3),
         "gone_ms": over((each.gone_s for each in rounds), unit=1e-3),
-        "left": over(max(each.left for each in rounds) for _ in "1"),
+        "left": over(each.left for each in rounds),
     }
 
 
@@ -182,7 +182,7 @@ def markdown(results: Results) -> str:
 
 def _cell(row: Row, measure: Measure) -> str:
     figure = row.figures[measure]
-    spread = "" if measure == "left" else f" ({_short(figure.least)}..{_short(figure.most)})"
+    spread = "" if figure.least == figure.most else f" ({_short(figure.least)}..{_short(figure.most)})"
     compared = f" [{row.ratios[measure]:.2f} x]" if measure in row.ratios else ""
     return f"{_short(figure.value)}{spread}{compared}"
 

@@ -1,11 +1,13 @@
 """Rollway in the race: the whole agent as its unit starts it, with what the unit gives it.
 
 That is: an assignment that lies ready in its state, from a coordinator that is not there; the release verified before
-its start; a record of each instance; the FD store (`peers/manager.py` in the place of systemd); a cgroup of its own for
-each instance beside that of the agent, where this machine lets us; its output read from a pipe, as journald does.
+its start; a run folder in memory, as /run is, with a record of each instance; the FD store (`peers/manager.py` in the
+place of systemd); a cgroup of its own for each instance beside that of the agent, where this machine lets us; its
+output read from a pipe, as journald does.
 
-`rollway` has a socket for each instance and a TCP readiness and liveness probe of each, by the defaults but for the
-linger, for peers have none. `rollway-plain` has neither socket nor probe, as a worker: what peers know of a child.
+`rollway` has a socket for each instance and a TCP readiness and liveness probe of each, by their defaults.
+`rollway-plain` has neither socket nor probe, as a worker: what peers know of a child. Neither lingers before its stop
+signal, for no peer does: the assignment says so.
 """
 
 import json
@@ -19,6 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
@@ -34,14 +37,13 @@ PROCESS: Final = ProcessName("child")
 _PORT: Final = 9703
 _PROBED: Final = f"""
 listen = ["0.0.0.0:{_PORT}"]
-[process.child.stop]
-linger = "0s"
 [process.child.probe.readiness]
 tcp = true
 [process.child.probe.liveness]
 tcp = true
 """
 KINDS: Final = {"rollway": _PROBED, "rollway-plain": ""}
+MEMORY_FILES: Final = Path("/dev/shm")  # noqa: S108 - what /run is on a host
 _EMPTY_WITHIN_S: Final = 5.0
 
 
@@ -74,7 +76,7 @@ class Rollway:
         state = self._assigned[key]
         if state.assignment is None:
             raise AssertionError(f"{key} was not assigned")
-        assignment = replace(state.assignment, counts={PROCESS: count})
+        assignment = replace(state.assignment, counts={PROCESS: count}, linger_ms=0)
         States(self._folder).store(key, replace(state, assignment=assignment, instances=()))
         words = agent.command(self._config)
         if self._units:
@@ -105,7 +107,16 @@ def _not_trusted(path: Path, why: str) -> None:
 @contextmanager
 def rollway(folder: Path, child: list[str], net: str | None) -> Iterator[Rollway]:
     apps = {kind: f"[process.child]\ncommand = {json.dumps(shlex.join(child))}{more}" for kind, more in KINDS.items()}
-    with agent.assigned(folder, apps, net) as config, _units() as units, closing(Rollway(config, units)) as one:
+    in_memory = MEMORY_FILES if os.access(MEMORY_FILES, os.W_OK) else folder
+    with (
+        agent.assigned(folder, apps, net) as config,
+        TemporaryDirectory(dir=in_memory) as run_dir,
+        _units() as units,
+        closing(Rollway(config, units)) as one,
+    ):
+        lines = config.read_text().splitlines()
+        lines = [f'run_dir = "{run_dir}"' if line.startswith("run_dir =") else line for line in lines]
+        config.write_text("\n".join(lines))
         yield one
 
 
