@@ -15,16 +15,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.loglines import contestants, numbers, race, report
 from bench.loglines.contestants import Contestant
 from bench.peers import setup
 from bench.peers.machine import machine
+from bench.peers.results import show
 
-RESULTS: Final = Path(__file__).parent / "results"
 MEMORY_FILES: Final = Path("/dev/shm")  # noqa: S108 - files of gigabytes are to be no disk's matter
 RECORD_BYTES_MOST: Final = 320
 Entry = tuple[Contestant, Path]
@@ -102,12 +100,7 @@ def main() -> None:
         rows=report.rows(runs, about),
         missing=missing,
     )
-    table = report.markdown(results)
-    print(f"\n{table}")
-    if given.out:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{given.out}.md").write_text(table)
-        (RESULTS / f"{given.out}.json").write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
+    show(results, report.markdown(results), given.out)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.children import births, contestants, race, report
@@ -25,8 +23,8 @@ from bench.children import rollway as agent
 from bench.children.race import Prepare, Race
 from bench.peers import setup
 from bench.peers.machine import commit, machine
+from bench.peers.results import show
 
-RESULTS: Final = Path(__file__).parent / "results"
 SIZES: Final = (1, 100, 500)
 
 
@@ -94,12 +92,7 @@ def main() -> None:
         goals=report.judged(rows),
         missing=missing,
     )
-    table = report.markdown(results)
-    print(f"\n{table}")
-    if given.out:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{given.out}.md").write_text(table)
-        (RESULTS / f"{given.out}.json").write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
+    show(results, report.markdown(results), given.out)
 
 
 if __name__ == "__main__":
