@@ -110,7 +110,7 @@ def rollway(folder: Path, child: list[str], net: str | None) -> Iterator[Rollway
     in_memory = MEMORY_FILES if os.access(MEMORY_FILES, os.W_OK) else folder
     with (
         agent.assigned(folder, apps, net) as config,
-        TemporaryDirectory(dir=in_memory) as run_dir,
+        TemporaryDirectory(prefix="rollway-bench-", dir=in_memory) as run_dir,
         _units() as units,
         closing(Rollway(config, units)) as one,
     ):
