@@ -38,6 +38,7 @@ from agent.decisions.swap.state import (
     SwapState,
     Tick,
     Wake,
+    durable,
 )
 from agent.errors import (
     FailedError,
@@ -212,10 +213,10 @@ class Actor:
 
     async def _store(self, state: SwapState) -> bool:
         """Make `state` the stored one; whether it may be acted upon, as what a restart finds out anew always may."""
-        if state == self.state:
+        if (stored := durable(state)) == durable(self.state):  # what the supervisor sees is on its own records
             return True
         try:
-            await to_thread.run_sync(self._services.states.store, self.key, state)
+            await to_thread.run_sync(self._services.states.store, self.key, stored)
         except OSError as error:
             self._log.error("the state cannot be stored", reason=str(error))
             return _to_remember(state) == _to_remember(self.state)

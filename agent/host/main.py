@@ -5,6 +5,7 @@ manager stops leaves every instance as it is, for the next agent to take up; whe
 instance is drained first, only then is the group cancelled. Not handled here: what any of the parts does.
 """
 
+import gc
 import os
 import random
 from collections.abc import AsyncIterator, Mapping
@@ -65,6 +66,7 @@ def run(settings: AgentSettings) -> None:
     spawn.keep_own_fds()
     orphans.become_subreaper()
     orphans.reap_for_ever()
+    gc.freeze()  # what is imported stays: no collection has to look through it while hundreds are started
     anyio.run(serve, settings, inherited, backend_options={"use_uvloop": True})
 
 
@@ -108,7 +110,7 @@ class Agent:
             on_change=self._instance_changed,
             on_event=self._on_event,
             cgroup_root=apps,
-            has_room=lambda: apps is None or cgroup.take_over(apps),
+            has_room=cgroup.Room(apps),
             drops_logs=settings.logs_on_full == "drop",
             ring_bytes=settings.ring_bytes,
             rlimits=spawn.raise_open_files(),

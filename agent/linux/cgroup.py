@@ -78,6 +78,25 @@ def take_over(unit: Path) -> bool:
     return True
 
 
+class Room:
+    """Whether a delegated unit has room for leaves, asked before each start: taken over once, then only looked at.
+
+    A unit that was started anew has another folder, with its process not in the holder: it is taken over again.
+    """
+
+    def __init__(self, unit: Path | None) -> None:
+        """Without a unit there always is."""
+        self._unit: Final = unit
+        self._taken = False
+
+    def __call__(self) -> bool:
+        if self._unit is None:
+            return True
+        if not (self._taken and pids(self._unit / HOLDER) and not pids(self._unit)):
+            self._taken = take_over(self._unit)
+        return self._taken
+
+
 def switched_on(folder: Path) -> tuple[str, ...]:
     """Which controllers are on for the leaves of a folder."""
     return tuple(_read(folder / "cgroup.subtree_control").split())

@@ -85,6 +85,7 @@ class Instance:
         self.taken_up: Final = anyio.Event()
         """Set once what an earlier agent left of it, if anything, is in its hands."""
         self._around = around
+        self._tree = around.tree(launchable.key)
         self._changed = changed
         self._tell = tell
         self._record = left
@@ -187,8 +188,7 @@ class Instance:
         self._unrecorded = self._record != record
 
     def _recorded(self, *, signalled: bool) -> Record:
-        given, process = self.launchable, self._process if self._machine.pid is not None else None
-        tree = self._around.tree(given.key)
+        given, tree, process = self.launchable, self._tree, self._process if self._machine.pid is not None else None
         return Record(
             key=given.key,
             boot_id=clock.boot_id(),

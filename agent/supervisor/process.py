@@ -254,9 +254,15 @@ async def wait_for_room(around: Surroundings) -> bool:
 
 
 async def _start_in_room(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailure:
-    if await wait_for_room(around):
-        return await to_thread.run_sync(_start, around, plan, ways)
-    return ExecFailure(errno=errno.EAGAIN, what=NO_ROOM)
+    """Mostly there is room, and then one call of a thread does all."""
+    started = await to_thread.run_sync(_start_if_room, around, plan, ways)
+    if started is None and await wait_for_room(around):
+        started = await to_thread.run_sync(_start, around, plan, ways)
+    return started or ExecFailure(errno=errno.EAGAIN, what=NO_ROOM)
+
+
+def _start_if_room(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailure | None:
+    return _start(around, plan, ways) if around.has_room() else None
 
 
 def _start(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailure:
