@@ -33,6 +33,7 @@ VERBS: Final = {
     "restart": "agent.cli.restart",
     "stop": "agent.cli.stop",
     "host": "agent.cli.host",
+    "lease": "agent.cli.lease",
     "agent": "agent.cli.agent",
     "coordinator": "agent.cli.coordinator_run",
 }

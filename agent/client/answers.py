@@ -199,3 +199,23 @@ class HostMember(Struct, frozen=True):
 class Status(Struct, frozen=True):
     apps: tuple[AppStatus, ...]
     hosts: tuple[HostStatus, ...]
+
+
+class LeaseReleased(Struct, frozen=True):
+    """The shape of `rollway lease release --json`."""
+
+    app: AppName
+    environment: EnvironmentName
+    process: ProcessName
+    host: HostName
+
+
+class LeaseShown(Struct, frozen=True):
+    """The shape of `rollway lease list --json`; `left_ms` is None where it has no end."""
+
+    app: AppName
+    environment: EnvironmentName
+    process: ProcessName
+    host: HostName
+    connected: bool
+    left_ms: int | None = None

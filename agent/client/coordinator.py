@@ -18,6 +18,8 @@ from agent.client.answers import (
     HostMember,
     HostStatus,
     HostTokenMade,
+    LeaseReleased,
+    LeaseShown,
     Planned,
     ReleaseEntry,
     ReleaseMade,
@@ -172,6 +174,15 @@ class Coordinator(Session):
 
     async def remove_host(self, host: HostName) -> HostMember:
         return await self.ask("DELETE", f"/v1/hosts/{quote(host)}", HostMember)
+
+    async def leases(self) -> list[LeaseShown]:
+        return await self.ask("GET", "/v1/leases", list[LeaseShown])
+
+    async def release_lease(
+        self, app: AppName, environment: EnvironmentName, process: ProcessName, host: HostName
+    ) -> LeaseReleased:
+        path = f"/v1/apps/{app}/environments/{environment}/leases/{process}"
+        return await self.ask("DELETE", path, LeaseReleased, query={"host": host})
 
     def logs(
         self,

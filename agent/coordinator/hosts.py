@@ -20,7 +20,10 @@ from agent.coordinator.db import environments, fleet, members, rollouts
 from agent.coordinator.db.engine import Database
 from agent.coordinator.db.environments import EnvironmentRow
 from agent.coordinator.db.members import Member
+from agent.coordinator.environments import settings_of
 from agent.coordinator.keys import CoordinatorKey
+from agent.coordinator.leases import Leases
+from agent.decisions.shares import Place
 from agent.errors import FailedError, ForbiddenError, NotFoundError, RefusedError
 from agent.link.accept import Links
 from agent.link.tls import Peer, key_id
@@ -28,6 +31,7 @@ from agent.linux import clock
 from agent.model.assignment import AppReport, Assignment, HostReport
 from agent.model.environment import EnvironmentSettings
 from agent.model.ids import AppName, EnvironmentName, HostName, is_name
+from agent.model.lease import LeaseAnswer, LeaseAsk
 from agent.model.units import Milliseconds
 from agent.wire.messages import Hello
 
@@ -52,15 +56,23 @@ class Hosts:
     """Listens to the link. `follower` is set before anybody can connect."""
 
     def __init__(
-        self, database: Database, key: CoordinatorKey, epoch: int, known: Iterable[Hello], decided: Iterable[Member]
+        self,
+        database: Database,
+        key: CoordinatorKey,
+        epoch: int,
+        known: Iterable[Hello],
+        decided: Iterable[Member],
+        *,
+        leases: Leases,
+        lease_ms: Milliseconds,
     ) -> None:
-        self._database, self._key = database, key
+        self._database, self._key, self._leases = database, key, leases
         self._members = {member.name: member for member in decided}
         self._hellos = {hello.host: self._as_decided(hello) for hello in known}
         self._order = _ordered(self._hellos)
         self._reports: dict[HostName, HostReport] = {}
         self._since_ms = dict.fromkeys(self._hellos, clock.now().wall_ms)
-        self.links = Links(epoch=epoch, listener=self)
+        self.links = Links(epoch=epoch, listener=self, lease_ms=lease_ms)
         self._changed = anyio.Event()
         self.follower: Follower
 
@@ -234,8 +246,26 @@ class Hosts:
         for app in report.apps:
             self.follower.host_reported(report.host, app)
 
+    async def lease_asks(self, host: HostName, asks: tuple[LeaseAsk, ...]) -> tuple[LeaseAnswer, ...] | None:
+        places = {ask.name[:2] for ask in asks}
+
+        def read(connection: Connection) -> dict[Place, tuple[HostName, ...]]:
+            """Of which places the host is, and who of them is about to move there."""
+            here: dict[Place, tuple[HostName, ...]] = {}
+            for place in places:
+                row = environments.get(connection, *place)
+                if row is not None and self.belongs(host, row.environment, settings_of(row)):
+                    live = rollouts.live_in(connection, *place)
+                    moving = [step.host for step in live.hosts if step.reachable and not step.aside] if live else []
+                    here[place] = tuple(moving)
+            return here
+
+        here = await self._database.run(read) if places else {}
+        return await self._leases.ask(host, asks, here)
+
     def disconnected(self, host: HostName) -> None:
         self._reports.pop(host, None)
+        self._leases.left(host)
         if host in self._hellos:
             self._since_ms[host] = clock.now().wall_ms
         self._tell()

@@ -72,6 +72,8 @@ class Orders:
             if _runs_everywhere(self._hosts, row, rollout):
                 return replace(rollout, id=RolloutId(""), state="done", reason=_nothing_to_do(rollout))
             self._check(connection, row, order)
+            if order.kind == "swap":
+                _refuse_older_agents(self._hosts, spec, rollout)
             if not asked.plan_only:
                 rollouts.store(connection, rollout)
                 environments.change(connection, replace(row, sequence=order.sequence, order=asked.order))
@@ -151,6 +153,17 @@ def refuse_second(live: Rollout | None) -> None:
             f"{live.asked_by} is bringing {live.release.name} to {live.app} in {live.environment} since {since}: "
             f"rollout {live.id} is {live.state}",
             f"Wait for it (`rollway rollout watch {live.id}`), or end it (`rollway rollout abort {live.id}`).",
+        )
+
+
+def _refuse_older_agents(hosts: Hosts, spec: AppSpec, rollout: Rollout) -> None:
+    single = next((process.name for process in spec.processes if process.singleton or process.total), None)
+    older = [hello.host for hello in hosts.hellos if not hello.leases]
+    if single is not None and (found := [step.host for step in rollout.hosts if step.host in older]):
+        raise RefusedError(
+            f"{single} counts in the whole environment, and the agent of {', '.join(found)} is of a version that does "
+            "not know this: it would start one of its own",
+            "Upgrade the agent there.",
         )
 
 

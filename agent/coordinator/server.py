@@ -15,6 +15,7 @@ from agent.coordinator.enrolment import Enrolment
 from agent.coordinator.environments import Environments
 from agent.coordinator.hosts import Hosts
 from agent.coordinator.keys import CoordinatorKey
+from agent.coordinator.leases import Leases
 from agent.coordinator.orders import Orders
 from agent.coordinator.releases import Releases
 from agent.coordinator.rollouts import Rollouts
@@ -38,6 +39,7 @@ class Server(Struct, frozen=True, kw_only=True):
     configs: Configs
     releases: Releases
     hosts: Hosts
+    leases: Leases
     rollouts: Rollouts
     orders: Orders
     scaling: Scaling
@@ -58,7 +60,9 @@ class Server(Struct, frozen=True, kw_only=True):
                 f"cannot open {error.filename}: {error.strerror}", "Give the coordinator folders that it may write to."
             ) from error
         epoch = await database.run(fleet.next_epoch)
-        hosts = Hosts(database, key, epoch, await database.run(fleet.list_hosts), await database.run(members.every))
+        known, decided = await database.run(fleet.list_hosts), await database.run(members.every)
+        leases = await Leases.load(database)
+        hosts = Hosts(database, key, epoch, known, decided, leases=leases, lease_ms=settings.lease_ms)
         kept = Environments(database, key, hosts.served)
         builds, releases = Builds(database, store, incoming), Releases(database, store, kept)
         rollouts = Rollouts(database, hosts, epoch)
@@ -72,6 +76,7 @@ class Server(Struct, frozen=True, kw_only=True):
             configs=Configs(database, kept),
             releases=releases,
             hosts=hosts,
+            leases=leases,
             rollouts=rollouts,
             orders=Orders(database, releases, kept, hosts),
             scaling=Scaling(database, kept, builds, releases, hosts),

@@ -213,7 +213,7 @@ class Actor:
 
     async def _store(self, state: SwapState) -> bool:
         """Make `state` the stored one; whether it may be acted upon, as what a restart finds out anew always may."""
-        if (stored := durable(state)) == durable(self.state):  # what the supervisor sees is on its own records
+        if (stored := durable(state)) == durable(self.state):  # the rest is on records and in leases' files
             return True
         try:
             await to_thread.run_sync(self._services.states.store, self.key, stored)
@@ -332,9 +332,8 @@ class Actor:
                 launched=now,
                 detail=str(error),
             )
-            self._log.error(
-                "instance cannot be launched", instance=f"{launch.process}.{launch.slot}", reason=str(error)
-            )
+            name = self._instance(*where).name
+            self._log.error("instance cannot be launched", instance=name, reason=str(error))
             self.look()
             return
         self._refused.pop(where, None)
@@ -397,4 +396,5 @@ class Actor:
 
 def _to_remember(state: SwapState) -> tuple[object, ...]:
     """What only the disk can tell after a restart: it is never acted upon before it lies there."""
-    return state.assignment, state.order, state.sequence, state.admin, state.pin, state.halts, state.renewal
+    by_hand = (state.pin, state.halts, state.renewal)
+    return state.assignment, state.order, state.sequence, state.admin, state.shares, *by_hand

@@ -4,7 +4,7 @@ Rules: an assignment reaches a path, a process or a socket only after its names 
 an environment that this host does not serve is refused. No coordinator is needed to start, to restart or to drain.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,7 @@ from agent.host import drained
 from agent.host.assignments import AppKey, States
 from agent.host.converge import Actor
 from agent.host.keys import HostKey
+from agent.host.leases import Leases
 from agent.host.releases import Releases, ReleaseSource
 from agent.host.services import Services
 from agent.host.tails import tail
@@ -30,8 +31,8 @@ from agent.linux.fdstore import FdStore, Inherited
 from agent.model import ids
 from agent.model.assignment import AppReport, Assignment, ReleaseRef
 from agent.model.figures import InstanceFigures
-from agent.model.ids import AppName, EnvironmentName
-from agent.model.process import StopPolicy
+from agent.model.ids import AppName, EnvironmentName, ProcessName
+from agent.model.process import ProcessType, StopPolicy
 from agent.model.roles import AgentSettings
 from agent.model.units import Milliseconds
 from agent.supervisor.supervisor import Supervisor
@@ -76,6 +77,7 @@ class Host:
             address=settings.address,
             on_state=self._on_state,
         )
+        self.leases = Leases(supervisor, self._actors)
         self.loaded = False
         self.stops_for_good = False
         """Whether what the service manager keeps for a next agent will be lost."""
@@ -193,6 +195,7 @@ class Host:
         with anyio.move_on_after(patience_s):
             while self.undrained():
                 await self.changed()
+            await self.leases.leave()
             return True
         return False
 
@@ -230,7 +233,7 @@ class Host:
             actor.put(event)
 
     def _begin(self, key: AppKey, state: SwapState) -> Actor:
-        state = replace(state, draining=self.drained)
+        state = replace(state, draining=self.drained, leases=self.leases.of(key, state))
         actor = self._actors[key] = Actor(key, state, self._services, self._tasks)
         self._tasks.start_soon(actor.run)
         return actor
@@ -246,6 +249,7 @@ class Host:
 
     def _on_state(self) -> None:
         if self.loaded:
+            self.leases.look()
             self._on_report(self.reports())
         self._tell()
 
@@ -285,8 +289,16 @@ def _patience_ms(states: Iterable[SwapState]) -> Milliseconds:
     longest = StopPolicy().linger_ms + StopPolicy().grace_ms
     for state in states:
         over = state.assignment.linger_ms if state.assignment is not None else None
-        processes = state.spec.processes if state.spec is not None else ()
-        each = [(process.stop.linger_ms if over is None else over) + process.stop.grace_ms for process in processes]
-        in_turn = any(process.after for process in processes)
-        longest = max(longest, sum(each) if in_turn else max(each, default=0))
+        each: dict[ProcessName, Milliseconds] = {}
+        in_turn = False
+        for process in (*(state.spec.processes if state.spec is not None else ()), *_running(state)):
+            takes_ms = (process.stop.linger_ms if over is None else over) + process.stop.grace_ms
+            each[process.name] = max(takes_ms, each.get(process.name, 0))
+            in_turn = in_turn or bool(process.after)
+        longest = max(longest, sum(each.values()) if in_turn else max(each.values(), default=0))
     return longest
+
+
+def _running(state: SwapState) -> Iterator[ProcessType]:
+    """As what they run, of whatever release."""
+    return (view.type for view in state.instances if view.type is not None)

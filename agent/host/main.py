@@ -111,6 +111,7 @@ class Agent:
             on_event=self._on_event,
             cgroup_root=apps,
             has_room=cgroup.Room(apps),
+            launches=settings.launches,
             drops_logs=settings.logs_on_full == "drop",
             ring_bytes=settings.ring_bytes,
             rlimits=spawn.raise_open_files(),
@@ -131,6 +132,7 @@ class Agent:
             rng=random.Random(),  # noqa: S311 - spreads reconnects, keeps no secret
             on_assign=self._host.assign,
             tail=lambda ask: tail(self._supervisor, ask),
+            leases=self._host.leases,
             measure=self._supervisor.figures,
             on_connected=self._linked,
         )
@@ -282,4 +284,5 @@ def _hello(settings: AgentSettings, key: HostKey) -> Hello:
         labels=settings.labels,
         environments=settings.environments,
         address=settings.address or "",
+        leases=True,
     )

@@ -24,10 +24,14 @@ from agent.link.tls import Peer
 from agent.model.assignment import Assignment, HostReport
 from agent.model.figures import InstanceFigures
 from agent.model.ids import AppName, EnvironmentName, HostName
+from agent.model.lease import LeaseAnswer, LeaseAsk
+from agent.model.units import Milliseconds
 from agent.wire import messages
 from agent.wire.messages import (
     PROTOCOL,
+    AnswerLeases,
     AskFigures,
+    AskLeases,
     Assign,
     FiguresTold,
     FromCoordinator,
@@ -59,6 +63,9 @@ class Listener(Protocol):
         """Tell that this host can be reached from now on; what it is to run is given in here."""
 
     def reported(self, report: HostReport) -> None: ...
+
+    async def lease_asks(self, host: HostName, asks: tuple[LeaseAsk, ...]) -> tuple[LeaseAnswer, ...] | None:
+        """What is granted; None: no answer. Only the newest connection of a host is asked for."""
 
     def disconnected(self, host: HostName) -> None: ...
 
@@ -128,7 +135,7 @@ class _Connection:
         self.side = self.side.assign(assignment)
         self._waiting.set()
 
-    def say(self, message: TailLogs | StopTail | AskFigures) -> None:
+    def say(self, message: TailLogs | StopTail | AskFigures | AnswerLeases) -> None:
         self._controls.append(message)
         self._waiting.set()
 
@@ -148,8 +155,8 @@ class _Connection:
 class Links:
     """Every connected host. `handle` serves one connection; the rest is for the coordinator."""
 
-    def __init__(self, *, epoch: int, listener: Listener) -> None:
-        self._epoch, self._listener = epoch, listener
+    def __init__(self, *, epoch: int, listener: Listener, lease_ms: Milliseconds = 0) -> None:
+        self._epoch, self._listener, self._lease_ms = epoch, listener, lease_ms
         self._connections: dict[HostName, _Connection] = {}
         self._greeting: dict[Channel, str] = {}
         """Who was let in and has not said hello yet."""
@@ -249,7 +256,8 @@ class Links:
         if (older := self._connections.pop(host, None)) is not None:
             older.channel.end("the host has connected again")
         spread_ms = max(1_000, len(self._connections) * 1_000 // _AGENTS_PER_S)
-        await channel.send(messages.encode(Welcome(protocol=PROTOCOL, epoch=self._epoch, spread_ms=spread_ms)))
+        welcome = Welcome(protocol=PROTOCOL, epoch=self._epoch, spread_ms=spread_ms, lease_ms=self._lease_ms)
+        await channel.send(messages.encode(welcome))
         self._connections[host] = connection
         self._log.info("host connected", host=host, version=hello.version)
         try:
@@ -273,11 +281,9 @@ class Links:
         while (frame := await channel.receive()) is not None:
             match messages.decode_from_agent(frame):
                 case Report(report=report):
-                    if report.host != host:
-                        raise VerificationError(f"{host} reported for {report.host}")
-                    if (side := connection.side.reported(report)) is not None:
-                        connection.side = side
-                        self._listener.reported(report)
+                    self._reported(host, connection, report)
+                case AskLeases() as ask:
+                    await self._answer(host, connection, ask)
                 case TailLines(tail=number) as batch:
                     if (tail := connection.tails.get(number)) is not None:
                         tail.put(batch)
@@ -289,6 +295,20 @@ class Links:
                         figuring.put(part)
                 case Hello():
                     raise VerificationError(f"{host} said hello twice")
+
+    def _reported(self, host: HostName, connection: _Connection, report: HostReport) -> None:
+        if report.host != host:
+            raise VerificationError(f"{host} reported for {report.host}")
+        if (side := connection.side.reported(report)) is not None:
+            connection.side = side
+            self._listener.reported(report)
+
+    async def _answer(self, host: HostName, connection: _Connection, ask: AskLeases) -> None:
+        """What an older connection of the host asked says nothing of what it has now."""
+        if self._connections.get(host) is connection:
+            answers = await self._listener.lease_asks(host, ask.asks)
+            if answers is not None:
+                connection.say(AnswerLeases(number=ask.number, answers=answers))
 
 
 def _seen_at(request: web.BaseRequest) -> str:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from contextlib import aclosing
 from itertools import count
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 import aiohttp
 import anyio
@@ -28,7 +28,9 @@ from agent.model.ids import AppName, EnvironmentName
 from agent.model.units import Milliseconds
 from agent.wire import messages
 from agent.wire.messages import (
+    AnswerLeases,
     AskFigures,
+    AskLeases,
     Assign,
     FiguresTold,
     Hello,
@@ -49,9 +51,28 @@ FIGURES_PER_FRAME: Final = 500
 _SPREAD_MS: Final = 1_000
 _PAUSE_MS_MAX: Final = 30_000
 
+LEASE_TURNS: Final = 3
+"""So often within the time of a lease its renewal is asked for."""
+
 Assigned = Callable[[Assignment], Awaitable[None]]
 Tail = Callable[[TailLogs], AsyncGenerator[TailLines, None]]
 Measure = Callable[[AppName | None, EnvironmentName | None], Awaitable[tuple[InstanceFigures, ...]]]
+
+
+class LeaseSide(Protocol):
+    """Who asks for leases, and hears what is granted."""
+
+    changed: anyio.Event
+
+    @property
+    def hurried(self) -> bool:
+        """Whether something here ends if no coordinator is found in time."""
+
+    def linked(self, lease_ms: Milliseconds | None) -> None: ...
+
+    def ask(self) -> AskLeases: ...
+
+    async def answered(self, answer: AnswerLeases) -> None: ...
 
 
 class Lost(Struct, frozen=True, kw_only=True):
@@ -82,12 +103,13 @@ class Dialer:
         on_assign: Assigned,
         tail: Tail,
         measure: Measure | None = None,
+        leases: LeaseSide | None = None,
         on_connected: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._coordinators = tuple(coordinators)
         self._tls, self._hello, self._rng = tls, replace(hello, tells_figures=measure is not None), rng
         self._on_assign, self._tail, self._measure, self._on_connected = on_assign, tail, measure, on_connected
-        self._side = AgentSide()
+        self._side, self._leases, self._lease_ms = AgentSide(), leases, 0
         self._apps: tuple[AppReport, ...] | None = None
         self._changed = anyio.Event()
         self._spread_ms = _SPREAD_MS
@@ -125,7 +147,10 @@ class Dialer:
             tell = self._log.warning if failures == 1 else self._log.debug
             event = "link lost" if lost.was_up else "cannot connect"
             tell(event, coordinator=url, reason=lost.reason, failures=failures)
-            await anyio.sleep(pause_ms(failures, self._spread_ms, self._rng) / 1000)
+            pause = pause_ms(failures, self._spread_ms, self._rng)
+            if self._leases is not None and self._leases.hurried:
+                pause = min(pause, self._lease_ms // LEASE_TURNS)
+            await anyio.sleep(pause / 1000)
 
     async def _dial(self, url: str) -> Lost:
         """One connection, to its end."""
@@ -160,6 +185,7 @@ class Dialer:
                     welcomed = await self._welcomed(channel)
                     if welcomed:
                         group.start_soon(self._send_reports, channel)
+                        group.start_soon(self._send_asks, channel)
                         await self._listen(channel, group)
                     group.cancel_scope.cancel()
         except* (RefusedError, VerificationError) as errors:
@@ -177,7 +203,7 @@ class Dialer:
             if not isinstance(welcome, Welcome):
                 raise VerificationError("its first word was no welcome")
             self._side = self._side.welcomed(welcome)
-            self._spread_ms = welcome.spread_ms
+            self._spread_ms, self._lease_ms = welcome.spread_ms, welcome.lease_ms
             self._set_connected(connected=True)
             return True
         channel.lost(f"connected, but not welcomed within {CONNECT_S:.0f} s")
@@ -188,6 +214,8 @@ class Dialer:
             self.connected = connected
             self._lost.clear()
             self._on_connected(connected)
+            if self._leases is not None:
+                self._leases.linked(self._lease_ms if connected else None)
 
     async def _listen(self, channel: Channel, group: TaskGroup) -> None:
         tails: dict[int, anyio.CancelScope] = {}
@@ -207,6 +235,9 @@ class Dialer:
                 case StopTail(tail=tail):
                     if tail in tails:
                         tails[tail].cancel()
+                case AnswerLeases() as answer:
+                    if self._leases is not None:
+                        await self._leases.answered(answer)
                 case AskFigures() as wanted:
                     group.start_soon(self._send_figures, channel, wanted)
                 case Welcome():
@@ -221,6 +252,16 @@ class Dialer:
             await channel.send(encode_report(report))
             await anyio.sleep(REPORT_SPACING_S)
             with anyio.move_on_after(REPORT_PERIOD_S - REPORT_SPACING_S):
+                await changed.wait()
+
+    async def _send_asks(self, channel: Channel) -> None:
+        leases, turn_s = self._leases, self._lease_ms / LEASE_TURNS / 1000
+        while leases is not None and turn_s:
+            question = leases.ask()
+            changed = leases.changed
+            await channel.send(messages.encode(question))
+            await anyio.sleep(min(REPORT_SPACING_S, turn_s))
+            with anyio.move_on_after(turn_s - REPORT_SPACING_S):
                 await changed.wait()
 
     async def _send_tail(self, channel: Channel, ask: TailLogs, tails: dict[int, anyio.CancelScope]) -> None:

@@ -15,6 +15,7 @@ WhenNoneReady = Literal["wait", "refuse"]
 Bind = Literal["fd", "port"]
 ProbeKind = Literal["startup", "readiness", "liveness"]
 RestartWhen = Literal["always", "on-failure", "never"]
+OnPartition = Literal["stop", "keep"]
 RollbackRule = Literal["safe", "barrier"]
 
 
@@ -138,6 +139,13 @@ class ProcessType(Struct, frozen=True, kw_only=True):
     swap: SwapOrder = "start-first"
     when_none_ready: WhenNoneReady = "wait"
     after: tuple[ProcessName, ...] = ()
+    total: int = 0
+    """Not 0: so many in the whole environment, in place of `count` on each host: the coordinator says how many here."""
+    singleton: bool = False
+    """At most one in the whole environment, stop-first: on the host that has the lease of it (`model.lease`)."""
+    on_partition: OnPartition = "stop"
+    """What becomes of a singleton whose host hears no coordinator: it ends before another host may run it, or it stays,
+    and only a person moves it."""
     stop: StopPolicy = StopPolicy()
     restart: RestartPolicy = RestartPolicy()
     probes: Probes = Probes()

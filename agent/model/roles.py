@@ -8,6 +8,7 @@ from typing import Final, Literal, Self
 from msgspec import Struct
 
 from agent.model.ids import EnvironmentName, HostName
+from agent.model.units import Milliseconds
 
 AGENT_STATE_DIR: Final = "/var/lib/rollway"
 COORDINATOR_STATE_DIR: Final = "/var/lib/rollway-coordinator"
@@ -51,6 +52,8 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     """While nobody takes the agent's output, instances wait in their writes, or their lines are dropped and counted."""
     ring_bytes: int = 256 * 1024
     """Last log records kept per instance."""
+    launches: int | None = None
+    """So many instances are started at once; None: twice as many as the host has cores."""
 
     @classmethod
     def below(cls, name: HostName, coordinators: tuple[str, ...], state_dir: str = AGENT_STATE_DIR) -> Self:
@@ -71,6 +74,8 @@ class CoordinatorSettings(Struct, frozen=True, kw_only=True):
     tls: TlsFiles
     advertise: tuple[str, ...] = ()
     """`https://HOST:PORT` each, by which agents and operators reach it; empty: what `listen` and this machine say."""
+    lease_ms: Milliseconds = 30_000
+    """How long a singleton runs on while its host hears nothing of a coordinator."""
 
     @classmethod
     def below(cls, state_dir: str = COORDINATOR_STATE_DIR) -> Self:

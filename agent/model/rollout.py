@@ -96,7 +96,7 @@ class Rollout(Struct, frozen=True, kw_only=True):
     on_failure: OnFailure
     needs_migration: bool
     gapless: bool = False
-    """Whether every process type is start-first: a host that moves then stays available."""
+    """Whether every process type is start-first, singletons aside: a host that moves then stays available."""
     state: RolloutState = "planned"
     reason: str = ""
     asked_by: str = ""

@@ -11,6 +11,7 @@ from agent.settings.kinds import (
     HOST_NAME,
     IP,
     NAME,
+    POSITIVE,
     RING,
     VALUE,
     list_of,
@@ -27,8 +28,9 @@ SCHEMA: Final = Schema(
         "tls": "ca certificate key",
         "identity": "age_key",
         "logs": "on_full ring",
+        "limits": "launches",
     },
-    planned={"": "limits drivers"},
+    planned={"": "drivers", "limits": "downloads"},
 )
 
 
@@ -49,5 +51,6 @@ def load_agent(text: str, file: str) -> AgentSettings:
         tls=tls_files(root.table("tls"), default.tls),
         age_key=root.table("identity").get("age_key", FILE_PATH, default.age_key),
         logs_on_full=root.table("logs").get("on_full", one_of("block", "drop"), default.logs_on_full),
+        launches=root.table("limits").find("launches", POSITIVE),
         ring_bytes=root.table("logs").get("ring", RING, default.ring_bytes),
     )

@@ -47,6 +47,10 @@ def _check_process(process: ProcessType, source: Source) -> None:
     _check_command(process.command, (*at, "command"), source, shell=process.shell, has_fd=has_fd)
     if process.bind == "port":
         _check_own_port(process, source)
+    if process.singleton:
+        _check_singleton(process, source)
+    if process.total:
+        _check_total(process, source)
     if process.restart.max_delay_ms < process.restart.base_delay_ms:
         raise source.error((*at, "restart"), "max_delay to be at least base_delay", "a shorter one")
     for kind, probe in probes_of(process):
@@ -76,6 +80,27 @@ def _check_own_port(process: ProcessType, source: Source) -> None:
     if process.swap == "start-first":
         expected = 'swap = "stop-first" with bind = "port": start-first needs a socket that the agent owns'
         raise source.error((*at, "swap"), expected, '"start-first"')
+
+
+def _check_singleton(process: ProcessType, source: Source) -> None:
+    at = ("process", process.name)
+    if process.count != 1:
+        raise source.error((*at, "count"), "1: it is a singleton, one in the whole environment", str(process.count))
+    if process.swap == "start-first":
+        expected = 'swap = "stop-first" with singleton = true: there are never two'
+        raise source.error((*at, "swap"), expected, '"start-first"')
+    if process.listen:
+        expected = "none with singleton = true: nobody could tell on which host it listens"
+        raise source.error((*at, "listen"), expected, show_text(process.listen[0]))
+
+
+def _check_total(process: ProcessType, source: Source) -> None:
+    at = ("process", process.name)
+    if process.count != 1:
+        raise source.error((*at, "count"), f"none: total = {process.total} counts in all hosts", str(process.count))
+    if process.listen:
+        expected = "none with total: hosts that run none of it would have nobody to answer"
+        raise source.error((*at, "listen"), expected, show_text(process.listen[0]))
 
 
 def _check_probe(process: ProcessType, kind: str, probe: Probe, source: Source) -> None:

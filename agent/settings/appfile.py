@@ -13,6 +13,7 @@ from agent.model.process import (
     HttpCheck,
     Limits,
     NotifyCheck,
+    OnPartition,
     Probe,
     ProbeKind,
     Probes,
@@ -62,7 +63,7 @@ SCHEMA: Final = Schema(
         "": "app",
         "build": "run exclude",
         "release": "command timeout rollback",
-        "process.*": "command shell count listen bind surge swap when_none_ready after",
+        "process.*": "command shell count listen bind surge swap when_none_ready after total singleton on_partition",
         "process.*.limits": "memory memory_high cpu tasks io_weight open_files enforce",
         "process.*.sandbox": "user",
         "process.*.stop": "linger signal grace",
@@ -78,7 +79,6 @@ SCHEMA: Final = Schema(
     planned={
         "": "verify",
         "build": "assets",
-        "process.*": "total singleton on_partition",
         "process.*.sandbox": "writable",
         "process.*.stop": "notice",
     },
@@ -96,6 +96,7 @@ _BIND: Final[Kind[Bind]] = one_of("fd", "port")
 _SWAP: Final[Kind[SwapOrder]] = one_of("start-first", "stop-first")
 _WHEN_NONE_READY: Final[Kind[WhenNoneReady]] = one_of("wait", "refuse")
 _RESTART: Final[Kind[RestartWhen]] = one_of("always", "on-failure", "never")
+_ON_PARTITION: Final[Kind[OnPartition]] = one_of("stop", "keep")
 _ROLLBACK: Final[Kind[RollbackRule]] = one_of("safe", "barrier")
 _SIGNAL: Final[Kind[str]] = one_of("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 _CONFIG_KEY: Final = text_where(CONFIG_KEY_EXPECTED, is_config_key)
@@ -139,6 +140,8 @@ def _config_key(table: Table) -> ConfigKey:
 
 def _process(name: ProcessName, table: Table) -> ProcessType:
     default = ProcessType(name=name, command="")
+    singleton = table.get("singleton", BOOLEAN, default.singleton)
+    _check_singleton(table, singleton=singleton)
     return ProcessType(
         name=name,
         command=table.need("command", COMMAND),
@@ -147,15 +150,28 @@ def _process(name: ProcessName, table: Table) -> ProcessType:
         listen=table.get("listen", list_of(ADDRESS), default.listen),
         bind=table.get("bind", _BIND, default.bind),
         surge=table.get("surge", integer(1, MAX_COUNT), default.surge),
-        swap=table.get("swap", _SWAP, default.swap),
+        swap=table.get("swap", _SWAP, "stop-first" if singleton else default.swap),
         when_none_ready=table.get("when_none_ready", _WHEN_NONE_READY, default.when_none_ready),
         after=tuple(ProcessName(other) for other in table.get("after", list_of(NAME), ())),
+        total=table.get("total", integer(1, MAX_COUNT), default.total),
+        singleton=singleton,
+        on_partition=table.get("on_partition", _ON_PARTITION, default.on_partition),
         stop=_stop(table.table("stop")),
         restart=_restart(table.table("restart")),
         probes=_probes(table.table("probe")),
         limits=_limits(table.table("limits")),
         sandbox=Sandbox(user=table.table("sandbox").find("user", USER_NAME)),
     )
+
+
+def _check_singleton(table: Table, *, singleton: bool) -> None:
+    if not singleton and "on_partition" in table:
+        raise table.error("on_partition", "singleton = true beside it: others run on without a coordinator", "none")
+    if "total" in table and "count" in table:
+        raise table.error("count", "nothing beside total, which counts in the whole environment", '"count"')
+    for key in ("count", "surge", "total"):
+        if singleton and key in table:
+            raise table.error(key, "nothing beside singleton = true: there is one in the whole environment", f'"{key}"')
 
 
 def _limits(table: Table) -> Limits:

@@ -3,14 +3,15 @@
 from typing import Final
 
 from agent.model.roles import COORDINATOR_STATE_DIR, CoordinatorSettings
-from agent.settings.kinds import ADDRESS, COORDINATOR_URL, FILE_PATH, STRING, Kind, list_of, text_where
+from agent.settings.kinds import ADDRESS, COORDINATOR_URL, FILE_PATH, STRING, Kind, duration, list_of, text_where
 from agent.settings.tables import NOT_SUPPORTED, Schema, Table, read_toml
 from agent.settings.tls import tls_files
 
 SCHEMA: Final = Schema(
-    known={"": "listen advertise state_dir database store", "tls": "ca certificate key"},
+    known={"": "listen advertise state_dir database store", "tls": "ca certificate key", "singleton": "lease"},
     planned={"": "retention limits"},
 )
+_LEASE: Final = duration("5s")
 _DATABASE: Final = "sqlite:///"
 _STORE: Final = "file://"
 _PLANNED: Final = ("postgres:", "postgresql:", "postgresql+", "s3:")
@@ -27,6 +28,7 @@ def load_coordinator(text: str, file: str) -> CoordinatorSettings:
         database=_place(root, "database", _DATABASE, default.database),
         store=_place(root, "store", _STORE, default.store),
         tls=tls_files(root.table("tls"), default.tls),
+        lease_ms=root.table("singleton").get("lease", _LEASE, default.lease_ms),
     )
 
 

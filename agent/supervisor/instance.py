@@ -14,7 +14,7 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from agent.decisions.process.instance import new, step
-from agent.decisions.process.probe import effective, rhythm
+from agent.decisions.process.probe import rhythm
 from agent.decisions.process.state import (
     AcceptLeft,
     Action,
@@ -28,6 +28,7 @@ from agent.decisions.process.state import (
     Launched,
     LaunchFailed,
     LaunchNow,
+    LaunchWithheld,
     Probed,
     ShowNotice,
     Signal,
@@ -35,7 +36,6 @@ from agent.decisions.process.state import (
     StartProbe,
     StopAsked,
     StopProbe,
-    Terms,
     Tick,
     Wake,
     WatchConnections,
@@ -92,7 +92,7 @@ class Instance:
         self._unrecorded = False
         self._unkept: tuple[str, ...] = ()
         kept = left.instance if left else None
-        self._machine = kept.machine if kept else new(_terms(launchable), clock.now())
+        self._machine = kept.machine if kept else new(launchable.terms, clock.now())
         self._send, self._inbox = anyio.create_memory_object_stream[Event](INBOX_EVENTS_MAX)
         self._hearing = Hearing(self._send.send, tell, self._publish)
         self._shown = self._seen()
@@ -231,6 +231,7 @@ class Instance:
             start_ms=machine.start_ms,
             crash_looping=machine.history.crash_looping,
             detail=machine.why(self._hearing.status),
+            type=self.launchable.type,
         )
 
     # Actions
@@ -239,7 +240,7 @@ class Instance:
         """Perform; the answer, where there is one at once."""
         match action:
             case LaunchNow():
-                return (await self._launch(tasks),)
+                return await self._launch(tasks)
             case Signal() | ShowNotice() | KillTree() | CloseProcess():
                 await self._end(action)
             case StartProbe() | StopProbe() | WatchConnections():
@@ -258,22 +259,28 @@ class Instance:
                 self._wake = action.at
         return ()
 
-    async def _launch(self, tasks: TaskGroup) -> Event:
+    async def _launch(self, tasks: TaskGroup) -> tuple[Event, ...]:
         self._plan = None
         try:
             plan = await self._planned()
         except RollwayError as error:
-            return LaunchFailed(errno=errno.EKEYREJECTED, what=str(error), jitter=self._around.jitter())
-        process = await start(self._around, plan, tasks)
+            return (LaunchFailed(errno=errno.EKEYREJECTED, what=str(error), jitter=self._around.jitter()),)
+        async with self._around.launches:
+            if self._stop is not None:
+                stop, self._stop = self._stop, None
+                return stop, LaunchWithheld()
+            if why := await self._around.guards.admit(self.launchable.key.lease, self.launchable.type):
+                return (LaunchFailed(errno=errno.EAGAIN, what=why, jitter=self._around.jitter()),)
+            process = await start(self._around, plan, tasks)
         if isinstance(process, ExecFailure):
-            return LaunchFailed(errno=process.errno, what=str(process), jitter=self._around.jitter())
+            return (LaunchFailed(errno=process.errno, what=str(process), jitter=self._around.jitter()),)
         if process.unkept not in ((), self._unkept):  # told once, not at every start
             unkept = {"limits": " ".join(process.unkept)}
             self._tell("runs without limits that this host cannot keep", unkept, "warning")
         self._unkept = process.unkept
         self._process = process
         self._attend(process, tasks)
-        return Launched(pid=process.pid)
+        return (Launched(pid=process.pid),)
 
     async def _planned(self) -> Plan:
         """Raises RollwayError where the config cannot be opened."""
@@ -388,13 +395,3 @@ class Instance:
                     await anyio.sleep(WATCH_S)
             except OSError as error:
                 self._tell("its connections cannot be seen: it has its whole linger", {"reason": str(error)}, "warning")
-
-
-def _terms(launchable: Launchable) -> Terms:
-    listens = launchable.target is not None
-    return Terms(
-        stop=launchable.type.stop,
-        restart=launchable.type.restart,
-        probes=effective(launchable.type.probes, listens=listens),
-        listens=listens,
-    )

@@ -12,8 +12,11 @@ from typing import Final
 
 from msgspec import Struct
 
+from agent.decisions.process.probe import effective
+from agent.decisions.process.state import Terms
 from agent.model.assignment import ReleaseRef
 from agent.model.ids import AppName, EnvironmentName, ProcessName, ReleaseName, is_name
+from agent.model.lease import LeaseName
 from agent.model.process import ProcessType
 from agent.model.units import Milliseconds
 
@@ -34,6 +37,11 @@ class InstanceKey(Struct, frozen=True):
     @property
     def name(self) -> str:
         return f"{self.process}.{self.slot}"
+
+    @property
+    def lease(self) -> LeaseName:
+        """That it needs where its type is a singleton."""
+        return LeaseName(self.app, self.environment, self.process)
 
     def __str__(self) -> str:
         return f"{self.app}.{self.environment}.{self.name}"
@@ -87,6 +95,17 @@ class Launchable(Struct, frozen=True, kw_only=True):
     """None: the type does not listen."""
     linger_ms: Milliseconds | None = None
     """Over the stop policy's linger."""
+
+    @property
+    def terms(self) -> Terms:
+        """The policies under which it lives."""
+        listens = self.target is not None
+        return Terms(
+            stop=self.type.stop,
+            restart=self.type.restart,
+            probes=effective(self.type.probes, listens=listens),
+            listens=listens,
+        )
 
 
 class AdminCommand(Struct, frozen=True, kw_only=True):

@@ -31,6 +31,7 @@ from agent.model.ids import ReleaseName
 from agent.model.process import Limits, ProbeKind, Probes, Sandbox
 from agent.supervisor import limits
 from agent.supervisor.folder import STREAMS, Folder
+from agent.supervisor.guards import Guards
 from agent.supervisor.launchable import InstanceKey, Listener, environment_of, sockets_named, words_of
 from agent.supervisor.logs import Logs, Marks, Stream, source_of
 from agent.supervisor.mainprocess import MainProcess
@@ -57,6 +58,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     logs: Logs
     store: FdStore
     inherited: Inherited
+    guards: Guards
     jitter: Callable[[], float]
     """Draws in 0..1."""
     cgroup_root: Path | None = None
@@ -64,6 +66,8 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     """Whether leaves can be made below `cgroup_root` by now; blocking, may fail with OSError."""
     rlimits: Rlimits = {}
     """What instances have in place of the agent's own limits."""
+    launches: anyio.CapacityLimiter
+    """So many are started at once; the others wait in the order in which they came."""
 
     def folder(self, key: InstanceKey) -> Folder:
         return Folder(self.run_dir, str(key))

@@ -13,6 +13,7 @@ from agent.errors import VerificationError
 from agent.model.assignment import Assignment, HostReport
 from agent.model.figures import InstanceFigures
 from agent.model.ids import AppName, EnvironmentName, HostName, ProcessName
+from agent.model.lease import LeaseAnswer, LeaseAsk
 from agent.model.units import Milliseconds
 
 PROTOCOL: Final = 1
@@ -34,6 +35,8 @@ class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
     """By its settings; where they name none, a coordinator notes the one that the link comes from."""
     tells_figures: bool = False
     """Whether it knows `AskFigures`: an older agent would take it for the word of a stranger."""
+    leases: bool = False
+    """Whether it asks for leases; one that does not would start a singleton like any other type."""
 
 
 class Report(Struct, frozen=True, kw_only=True, tag="report"):
@@ -53,6 +56,13 @@ class TailEnd(Struct, frozen=True, kw_only=True, tag="tail_end"):
     tail: int
 
 
+class AskLeases(Struct, frozen=True, kw_only=True, tag="ask_leases"):
+    """All leases that the host has or wants; of what it leaves out nothing lives there. Again and again."""
+
+    number: int
+    asks: tuple[LeaseAsk, ...] = ()
+
+
 class FiguresTold(Struct, frozen=True, kw_only=True, tag="figures"):
     """A part of what was asked for by `AskFigures`."""
 
@@ -69,6 +79,8 @@ class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
     epoch: int
     spread_ms: Milliseconds = 1_000
     """Over how long to spread the first try to connect again: it grows with the fleet, so that none comes at once."""
+    lease_ms: Milliseconds = 0
+    """How long a singleton may go on without an answer to `AskLeases`; 0: this coordinator answers none."""
 
 
 class Assign(Struct, frozen=True, kw_only=True, tag="assign"):
@@ -91,6 +103,12 @@ class StopTail(Struct, frozen=True, kw_only=True, tag="stop_tail"):
     tail: int
 
 
+class AnswerLeases(Struct, frozen=True, kw_only=True, tag="answer_leases"):
+    number: int
+    """Of the `AskLeases` that is answered: what is granted counts from when that was made."""
+    answers: tuple[LeaseAnswer, ...] = ()
+
+
 class AskFigures(Struct, frozen=True, kw_only=True, tag="ask_figures"):
     """Tell once what the instances that run use of the host, of one app or environment or of all."""
 
@@ -99,8 +117,8 @@ class AskFigures(Struct, frozen=True, kw_only=True, tag="ask_figures"):
     environment: EnvironmentName | None = None
 
 
-FromAgent = Hello | Report | TailLines | TailEnd | FiguresTold
-FromCoordinator = Welcome | Assign | TailLogs | StopTail | AskFigures
+FromAgent = Hello | Report | TailLines | TailEnd | FiguresTold | AskLeases
+FromCoordinator = Welcome | Assign | TailLogs | StopTail | AskFigures | AnswerLeases
 
 Message = TypeVar("Message")
 

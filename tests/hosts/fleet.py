@@ -41,6 +41,7 @@ user = "daemon"
 [process.limited.probe.startup]
 notify = true
 """
+LEASE_S: Final = 6
 QUICK: Final = '[rolling]\nmin_ready = "500ms"\ndeadline = "60s"\n'
 """Settings of the environment: tests do not watch a good release for ten seconds."""
 
@@ -59,7 +60,7 @@ class Fleet:
             f'state_dir = "{state}"\n'
             f'database = "sqlite:///{state}/coordinator.db"\nstore = "file://{state}/store"\n'
             f'[tls]\nca = "{state}/tls/ca.pem"\nkey = "{state}/tls/key.pem"\n'
-            f'certificate = "{state}/tls/certificate.pem"\n'
+            f'certificate = "{state}/tls/certificate.pem"\n[singleton]\nlease = "{LEASE_S}s"\n'
         )
         self._environment = {
             **os.environ,

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from agent.decisions.swap import plan
 from agent.decisions.swap.hand import way_back
+from agent.decisions.swap.lease import asks
 from agent.decisions.swap.report import report
 from agent.decisions.swap.state import (
     AdminEnded,
@@ -14,6 +15,8 @@ from agent.decisions.swap.state import (
     Forget,
     InstanceView,
     Launch,
+    Lease,
+    Leased,
     Observed,
     PinAsked,
     Prepare,
@@ -39,6 +42,7 @@ from agent.model.release import Order
 from agent.model.units import Instant, parse_duration
 
 APP, ENVIRONMENT = AppName("shop"), EnvironmentName("production")
+LEASE_MS = 10_000
 Slot = tuple[ProcessName, int]
 ORDERS: dict[str, SwapEvent] = {"drain the host": Drain(), "undrain the host": Undrain(), "unpin": UnpinAsked()}
 
@@ -75,6 +79,8 @@ class SwapScript:
             rollout = RolloutId(f"r{self.state.sequence}")
             ended = AdminReport(rollout=rollout, state="failed" if code else "succeeded", exit_code=code)
             return [*self._step(AdminEnded(report=ended)), f"the release command {ended.state}"]
+        if verb in ("lease", "asks"):
+            return self._lease(rest) if verb == "lease" else self._asked()
         if command[0] in ORDERS:
             return self._step(ORDERS[command[0]])
         if command[0] == "go back":
@@ -104,6 +110,10 @@ class SwapScript:
             )
             if given.get("swap") == "stop-first":
                 process = replace(process, swap="stop-first")
+            process = replace(process, total=int(given.get("total", "0")))
+            if given.get("swap") == "singleton":
+                stop = replace(process.stop, grace_ms=2_000)
+                process = replace(process, swap="stop-first", singleton=True, stop=stop)
             if given.get("restart") == "never":
                 process = replace(process, restart=replace(process.restart, policy="never"))
             processes.append(process)
@@ -154,6 +164,36 @@ class SwapScript:
         process = None if kind == "everything" else ProcessName(kind)
         event = RestartAsked if verb == "restart" else StopAsked
         return event(process=process, slot=int(slot) if slot else None)
+
+    def _lease(self, words: str) -> list[str]:
+        """`lease clock for 12s`, `lease clock is h2's`, `lease clock none: the coordinator is away`: what is known.
+
+        `lease worker share 2`: so many of a total.
+        """
+        process, _, rest = words.partition(" ")
+        if rest.startswith("share "):
+            share = int(rest.removeprefix("share "))
+            return self._step(Leased(leases=self.state.leases, shares={ProcessName(process): share}))
+        said, _, why = rest.partition(": ")
+        before = {lease.process: lease for lease in self.state.leases}
+        lease = Lease(process=ProcessName(process), why=why)
+        if said.startswith("for "):
+            lease = replace(lease, until=self._now().after(parse_duration(said.removeprefix("for "))))
+        if said.startswith("is "):
+            lease = replace(lease, holder=said.removeprefix("is ").removesuffix("'s"))
+        if said == "still":
+            lease = replace(lease, until=before[lease.process].until)
+        before[lease.process] = lease
+        return self._step(Leased(leases=tuple(before.values())))
+
+    def _asked(self) -> list[str]:
+        untils = {lease.process: lease.until for lease in self.state.leases if lease.until is not None}
+        return [
+            (f"a share of {ask.total} {ask.name.process}" if ask.total else f"{ask.name.process} for {ask.hold_ms} ms")
+            + (f", it may live for {ask.bound_ms} ms" if ask.bound_ms else "")
+            + ("" if ask.wants else ", not to be had anew")
+            for ask in asks(self.state, self._views.values(), untils, LEASE_MS, self._now())
+        ]
 
     def _go_back(self) -> list[str]:
         """`rollway agent rollback`: to where the host itself knows the way."""
@@ -231,6 +271,7 @@ class SwapScript:
                     state="starting",
                     since=self._now(),
                     launched=self._now(),
+                    type=self._specs[release.name].process(process),
                 )
                 yield f"launch {process}.{slot} of {release.name}"
             case Route(process=process, admitted=admitted, waiting=waiting):

@@ -96,6 +96,7 @@ class Process:
             restarts=machine.restarts,
             crash_looping=machine.history.crash_looping,
             detail=machine.detail,
+            type=self.kind,
         )
 
     def stop(self, linger_ms: int | None) -> None:

@@ -20,7 +20,7 @@ from agent.link.tls import peer_of
 from agent.linux import clock
 from agent.model.assignment import Assignment
 from agent.model.figures import InstanceFigures
-from agent.model.ids import AppName, EnvironmentName, HostName
+from agent.model.ids import AppName, EnvironmentName, HostName, ProcessName
 from agent.model.rollout import Rollout
 from agent.model.units import iso
 from agent.wire.control import rows
@@ -162,6 +162,10 @@ async def _ready(call: Call, row: EnvironmentRow, assigned: Assigned) -> tuple[i
     While a host swaps it may have more than it is to run: they do not make up for what another host lacks.
     """
     ready = wanted = 0
+    singles: dict[ProcessName, bool] = {}
+    """Whether any host has a ready one: it is one in the whole environment."""
+    totals: dict[ProcessName, tuple[int, int]] = {}
+    """How many are wanted in the whole environment, and are ready."""
     for host in call.server.hosts.members(row.environment, settings_of(row)):
         if (held := assigned.get(host)) is None or held.release is None or not call.server.hosts.is_known(host):
             continue
@@ -169,10 +173,17 @@ async def _ready(call: Call, row: EnvironmentRow, assigned: Assigned) -> tuple[i
         found = Counter(one.process for one in report.instances if one.state == "ready") if report else Counter()
         spec = await call.server.releases.spec(row.app, row.environment, held.release)
         for process in spec.processes:
+            if process.singleton:
+                singles[process.name] = singles.get(process.name, False) or found[process.name] > 0
+                continue
+            if process.total:
+                totals[process.name] = (process.total, totals.get(process.name, (0, 0))[1] + found[process.name])
+                continue
             count = held.counts.get(process.name, process.count)
             wanted += count
             ready += min(count, found[process.name])
-    return ready, wanted
+    ready += sum(singles.values()) + sum(min(total, found) for total, found in totals.values())
+    return ready, wanted + len(singles) + sum(total for total, _ in totals.values())
 
 
 def _hosts(hosts: Hosts) -> list[dict[str, object]]:

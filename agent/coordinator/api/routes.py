@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from agent.coordinator.api import apps, builds, fleet, hosts, releases, rollouts, scale
+from agent.coordinator.api import apps, builds, fleet, hosts, leases, releases, rollouts, scale
 from agent.coordinator.api.call import Call
 from agent.coordinator.server import Server
 from agent.coordinator.tokens import Caller, Role
@@ -57,6 +57,8 @@ ROUTES: Final = (
     Route("GET", "/v1/status", "viewer", fleet.status),
     Route("GET", "/v1/ps", "viewer", fleet.ps),
     Route("GET", "/v1/hosts", "viewer", fleet.list_hosts),
+    Route("GET", "/v1/leases", "viewer", leases.list_leases),
+    Route("DELETE", f"{ENVIRONMENT}/leases/{{process}}", "operator", leases.release_lease),
     Route("POST", "/v1/host-tokens", "admin", hosts.create_token),
     Route("PATCH", "/v1/hosts/{host}/labels", "admin", hosts.change_labels),
     Route("DELETE", "/v1/hosts/{host}", "admin", hosts.remove_host),

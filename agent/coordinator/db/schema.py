@@ -152,3 +152,26 @@ host_tokens: Final = Table(
     Column("host", String(63), nullable=False),
 )
 """`hash`: SHA-256 of the secret. `used_by`, `host`: the key and the name that it brought in; empty until then."""
+
+leases: Final = Table(
+    "leases",
+    metadata,
+    Column("app", String(32), primary_key=True),
+    Column("environment", String(32), primary_key=True),
+    Column("process", String(32), primary_key=True),
+    Column("host", String(63), nullable=False),
+    Column("hold_ms", BigInteger, nullable=False),
+)
+"""Which host has the lease of a singleton, and for how long it is answered each time; -1: without an end. It is stored
+with no moment: nobody knows from this when it was answered last."""
+
+shares: Final = Table(
+    "shares",
+    metadata,
+    Column("app", String(32), primary_key=True),
+    Column("environment", String(32), primary_key=True),
+    Column("process", String(32), primary_key=True),
+    Column("host", String(63), primary_key=True),
+    Column("share", Integer, nullable=False),
+)
+"""How many each host runs of a type with a total; never 0."""

@@ -29,6 +29,7 @@ from agent.decisions.process.state import (
     Launched,
     LaunchFailed,
     LaunchNow,
+    LaunchWithheld,
     Level,
     Noticed,
     Probed,
@@ -74,6 +75,9 @@ def _take(state: InstanceMachine, event: Event, now: Instant) -> Turn:
             return _launched(state, event, now)
         case LaunchFailed():
             return _launch_failed(state, event, now)
+        case LaunchWithheld():
+            invariant(state.launching and state.stop_asked, "a launch was withheld that nobody ordered, or stopped")
+            return _stopped(replace(state, launching=False), now, "")
         case Exited():
             return _exited(state, event, now)
         case Probed():

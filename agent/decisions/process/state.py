@@ -134,6 +134,10 @@ class LaunchFailed(Struct, frozen=True, kw_only=True):
     """In 0..1, drawn by the shell."""
 
 
+class LaunchWithheld(Struct, frozen=True):
+    """It was not begun: while it waited for its turn a stop was asked for, and that was told first."""
+
+
 class Exited(Struct, frozen=True, kw_only=True):
     """The main process has ended; neither code nor signal: nobody could tell how, which is not 0."""
 
@@ -188,7 +192,19 @@ class Tick(Struct, frozen=True):
     """Time has passed."""
 
 
-Event = Start | Adopted | Launched | LaunchFailed | Exited | Probed | Noticed | StopAsked | ConnectionsLeft | Tick
+Event = (
+    Start
+    | Adopted
+    | Launched
+    | LaunchFailed
+    | LaunchWithheld
+    | Exited
+    | Probed
+    | Noticed
+    | StopAsked
+    | ConnectionsLeft
+    | Tick
+)
 
 
 # Actions, performed in the order in which they are listed

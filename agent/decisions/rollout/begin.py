@@ -43,7 +43,7 @@ def plan(
         back_pace=settings.back_pace(len(hosts)),
         on_failure=settings.rolling.on_failure,
         needs_migration=spec.release is not None and order.kind == "swap",
-        gapless=all(process.swap == "start-first" for process in spec.processes),
+        gapless=all(process.swap == "start-first" or process.singleton for process in spec.processes),
         asked_by=asked_by,
         created_ms=now_ms,
         changed_ms=now_ms,

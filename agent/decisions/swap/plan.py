@@ -12,10 +12,10 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from agent.decisions.swap import hand, scale
-from agent.decisions.swap.hand import aim
+from agent.decisions.swap import hand, lease, ranks, scale
+from agent.decisions.swap.hand import Place, aim
 from agent.decisions.swap.orders import refusal, returns_to_stable
-from agent.decisions.swap.slots import LIVE, TypePlan, has_ended, leave_first, plan_type, why_never_ready
+from agent.decisions.swap.slots import LIVE, TypePlan, has_ended, plan_type, why_never_ready
 from agent.decisions.swap.state import (
     AdminEnded,
     Assigned,
@@ -24,6 +24,7 @@ from agent.decisions.swap.state import (
     Forget,
     InstanceView,
     Launch,
+    Leased,
     Observed,
     PinAsked,
     Prepare,
@@ -104,6 +105,8 @@ def _apply(state: SwapState, event: SwapEvent, now: Instant) -> SwapState:
                 all_ready_since=None,
                 renewal=state.renewal and replace(state.renewal, armed=now),
             )
+        case Leased(leases=leases, shares=shares):
+            return replace(state, leases=leases, shares={**state.shares, **shares})
         case Drain() | Undrain():
             return replace(state, draining=isinstance(event, Drain))
         case RestartAsked() | StopAsked() | PinAsked() | UnpinAsked():
@@ -219,30 +222,22 @@ def _converge(state: SwapState, now: Instant) -> tuple[SwapState, list[SwapActio
     if assignment is None:
         return state, []
     if state.draining or assignment.release is None:
-        after = {view.process: _after(state, view.process) for view in state.instances}
-        stops = {(view.process, view.slot) for view in state.instances if view.process in leave_first(after)}
-        state, actions = _perform(state, stops, [], now)
+        state, actions = _perform(state, ranks.in_turn(state, state.instances), [], now)
         if assignment.release is None and not state.instances:
             state = replace(state, phase="done", reason="")
         return state, actions
     spec = state.spec
     if spec is None:
-        halted = {(one.process, one.slot) for one in state.instances if one.slot in hand.halted(state, one.process)}
-        return _with_wake(*_perform(state, halted, [], now), now)
+        return _with_wake(*_perform(state, ranks.in_turn(state, ranks.halted(state)), [], now), now)
     state = scale.without_surplus_halts(state, assignment)
-    plans = _plans(state, spec, assignment)
+    plans = _plans(state, spec, assignment, now)
     state = (scale.judged if state.scaling else _judge)(state, plans, assignment, now)
     stops, launches = _moves(state, plans, assignment)
     state, actions = _perform(state, stops, launches, now)
     return _with_wake(state, actions, now)
 
 
-def _after(state: SwapState, name: ProcessName) -> tuple[ProcessName, ...]:
-    process = state.spec.process(name) if state.spec else None
-    return process.after if process is not None else ()
-
-
-def _plans(state: SwapState, spec: AppSpec, assignment: Assignment) -> dict[ProcessName, TypePlan]:
+def _plans(state: SwapState, spec: AppSpec, assignment: Assignment, now: Instant) -> dict[ProcessName, TypePlan]:
     """One plan per process type, in ranks: a type may launch once all types in its `after` are complete."""
     release = assignment.release
     if release is None:
@@ -253,20 +248,23 @@ def _plans(state: SwapState, spec: AppSpec, assignment: Assignment) -> dict[Proc
         now_planned = [process for process in waiting if all(name in plans for name in process.after)]
         for process in now_planned or waiting:  # settings refuse cycles; a cycle must not hang a host all the same
             own = tuple(view for view in state.instances if view.process == process.name)
-            plans[process.name] = plan_type(
+            plan = plan_type(
                 process,
-                assignment.counts.get(process.name, process.count),
+                lease.wanted(state, process, assignment.counts.get(process.name, process.count), now),
                 release.name,
                 own,
                 may_launch=all(plans[name].complete for name in process.after if name in plans),
                 halted=hand.halted(state, process.name),
                 renewed=hand.renewed(state, process.name),
             )
+            plans[process.name] = replace(plan, complete=plan.complete and lease.is_decided(state, process))
         waiting = [process for process in waiting if process.name not in plans]
     if all(plan.complete for plan in plans.values()):  # only now may types go that the new release does not have
-        for name in {view.process for view in state.instances} - plans.keys():
-            live = [view.slot for view in state.instances if view.process == name and view.state in LIVE]
-            plans[name] = TypePlan(stop=tuple(live), complete=True)
+        gone = [view for view in state.instances if view.process not in plans]
+        in_turn = ranks.in_turn(state, gone)
+        for name in {view.process for view in gone}:
+            slots = tuple(slot for process, slot in sorted(in_turn) if process == name)
+            plans[name] = TypePlan(stop=slots, complete=True)
     return plans
 
 
@@ -297,17 +295,17 @@ def _failure(new: list[InstanceView], state: SwapState, assignment: Assignment, 
         return failure
     if state.armed is not None and elapsed_ms(state.armed, now) >= assignment.deadline_ms:
         late = [view for view in new if view.state != "ready"]
-        who = (
-            f"{late[0].process}.{late[0].slot} is {late[0].state}: {late[0].detail}" if late else "old instances remain"
-        )
+        undecided = next((f"{name}: {why}" for name, why in lease.without(state)), "old instances remain")
+        who = f"{late[0].process}.{late[0].slot} is {late[0].state}: {late[0].detail}" if late else undecided
         return f"not ready within {say_duration(assignment.deadline_ms)}: {who}"
     return ""
 
 
 def _moves(
     state: SwapState, plans: dict[ProcessName, TypePlan], assignment: Assignment
-) -> tuple[set[tuple[ProcessName, int]], list[tuple[ProcessName, int]]]:
-    release = assignment.release
+) -> tuple[set[Place], list[Place]]:
+    release, halted = assignment.release, ranks.halted(state)
+    by_hand = ranks.in_turn(state, halted)
     if state.phase == "failed" and not returns_to_stable(state):
         # What failed and never served is stopped, so that it cannot become ready later and take traffic unasked.
         never_ready = {
@@ -315,19 +313,21 @@ def _moves(
             for view in state.instances
             if release and view.release == release.name and view.state in LIVE and view.state != "ready"
         }
-        return never_ready, []
+        return never_ready | by_hand, []
     stops = {(name, slot) for name, plan in plans.items() for slot in plan.stop}
+    stops -= {(view.process, view.slot) for view in halted} - by_hand
     return stops, [(name, slot) for name, plan in plans.items() for slot in plan.launch]
 
 
 def _perform(
-    state: SwapState, stops: set[tuple[ProcessName, int]], launches: list[tuple[ProcessName, int]], now: Instant
+    state: SwapState, stops: set[Place], launches: list[Place], now: Instant
 ) -> tuple[SwapState, list[SwapAction]]:
     """Actions in their order: launch, then route without what is about to stop, then stop."""
     assignment = aim(state)
     release = assignment.release if assignment else None
     actions: list[SwapAction] = []
-    stops = {(view.process, view.slot) for view in state.instances if view.state in LIVE}.intersection(stops)
+    live = {(view.process, view.slot) for view in state.instances if view.state in LIVE}
+    stops = live.intersection(stops | lease.lost(state, now))
     if release is not None:
         actions += [Launch(process=process, slot=slot, release=release) for process, slot in launches]
         fresh = tuple(
@@ -368,7 +368,7 @@ def _may_wait(state: SwapState, name: ProcessName) -> bool:
 
 def _with_wake(state: SwapState, actions: list[SwapAction], now: Instant) -> tuple[SwapState, list[SwapAction]]:
     assignment = aim(state)
-    moments: list[Milliseconds] = list(hand.deadline(state, now))
+    moments: list[Milliseconds] = [*hand.deadline(state, now), *lease.ends(state, now)]
     if assignment is not None and state.phase == "settling" and state.all_ready_since is not None:
         moments.append(assignment.min_ready_ms - elapsed_ms(state.all_ready_since, now))
     if assignment is not None and state.phase == "swapping" and state.armed is not None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from agent.decisions.swap import lease
 from agent.decisions.swap.hand import aim
 from agent.decisions.swap.state import InstanceView, SwapState
 from agent.model.assignment import AppReport, InstanceReport
@@ -24,7 +25,7 @@ def report(state: SwapState) -> AppReport:
         reason=state.reason,
         prepared=state.prepared,
         admin=state.admin,
-        instances=(*(_shown(view) for view in state.instances), *_halted(state)),
+        instances=(*(_shown(view) for view in state.instances), *_halted(state), *_without_lease(state)),
         aside="pinned" if state.pin else "",
     )
 
@@ -58,4 +59,21 @@ def _halted(state: SwapState) -> Iterator[InstanceReport]:
                 since_ms=halt.since.wall_ms,
                 restarts=0,
                 detail=BY_A_PERSON,
+            )
+
+
+def _without_lease(state: SwapState) -> Iterator[InstanceReport]:
+    """Singletons that nobody is known to run: it is to be seen why."""
+    assignment = aim(state)
+    for process, why in lease.without(state):
+        if assignment is not None and assignment.release is not None:
+            yield InstanceReport(
+                process=process,
+                slot=1,
+                release=assignment.release.name,
+                state="stopped",
+                pid=None,
+                since_ms=state.armed.wall_ms if state.armed else 0,
+                restarts=0,
+                detail=why,
             )

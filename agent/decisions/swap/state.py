@@ -19,7 +19,7 @@ from agent.model.assignment import (
     ReleaseRef,
 )
 from agent.model.ids import ProcessName, ReleaseName
-from agent.model.process import AppSpec
+from agent.model.process import AppSpec, ProcessType
 from agent.model.release import Order
 from agent.model.units import Instant, Milliseconds
 
@@ -40,6 +40,8 @@ class InstanceView(Struct, frozen=True, kw_only=True):
     """From the launch of its present process until it was ready first."""
     crash_looping: bool = False
     detail: str = ""
+    type: ProcessType | None = None
+    """As what it was launched; None: as the assigned release says of its type."""
 
 
 class Renewal(Struct, frozen=True, kw_only=True):
@@ -69,6 +71,18 @@ class Pin(Struct, frozen=True, kw_only=True):
     overrides: Overrides = Overrides()
     """Counts and addresses as they were: those of an assignment that does not count do not count either."""
     since: Instant
+
+
+class Lease(Struct, frozen=True, kw_only=True):
+    """What this host knows of the lease of one of its singletons; without any word of it, it has not been asked for."""
+
+    process: ProcessName
+    until: Instant | None = None
+    """By then nothing of it lives here; None: this host does not have it."""
+    holder: str = ""
+    """Which other host has it."""
+    why: str = ""
+    """Why nobody is known to have it, in words for a person."""
 
 
 class Scaling(Struct, frozen=True, kw_only=True):
@@ -105,13 +119,17 @@ class SwapState(Struct, frozen=True, kw_only=True):
     """The last restart that was asked for, over or not."""
     halts: tuple[Halt, ...] = ()
     pin: Pin | None = None
+    leases: tuple[Lease, ...] = ()
+    """At its start an agent sets them anew, from what guards have."""
+    shares: dict[ProcessName, int] = {}
+    """How many of each type with a total this host is to run, as a coordinator last said."""
     scaling: Scaling | None = None
     """Counts that were changed over what ran already, until so many run."""
 
 
 def durable(state: SwapState) -> SwapState:
     """The part that is worth a write to disk: what the supervisor sees is seen again after a restart."""
-    return replace(state, instances=())
+    return replace(state, instances=(), leases=())
 
 
 # Events
@@ -137,6 +155,11 @@ class AdminEnded(Struct, frozen=True, kw_only=True):
 
 class Observed(Struct, frozen=True, kw_only=True):
     instances: tuple[InstanceView, ...]
+
+
+class Leased(Struct, frozen=True, kw_only=True):
+    leases: tuple[Lease, ...]
+    shares: dict[ProcessName, int] = {}
 
 
 class Tick(Struct, frozen=True):
@@ -181,7 +204,7 @@ class UnpinAsked(Struct, frozen=True):
 
 
 ByHand = RestartAsked | StopAsked | PinAsked | UnpinAsked
-SwapEvent = Assigned | Prepared | AdminEnded | Observed | Tick | Restarted | Drain | Undrain | ByHand
+SwapEvent = Assigned | Prepared | AdminEnded | Observed | Leased | Tick | Restarted | Drain | Undrain | ByHand
 
 
 # Actions, performed in the order in which they are listed

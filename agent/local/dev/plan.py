@@ -85,7 +85,9 @@ def _here(process: ProcessType, running: Sequence[ProcessType]) -> ProcessType:
     restart = process.restart
     slowest = min(restart.max_delay_ms, RESTART_MS_MAX)
     restart = replace(restart, base_delay_ms=min(restart.base_delay_ms, slowest), max_delay_ms=slowest)
-    return replace(process, restart=restart, after=tuple(name for name in process.after if name in names))
+    after = tuple(name for name in process.after if name in names)
+    # Here is no environment of several hosts, in which one could be the only one.
+    return replace(process, restart=restart, after=after, singleton=False, total=0)
 
 
 def addresses(process: ProcessType, host: str) -> tuple[Address, ...]:

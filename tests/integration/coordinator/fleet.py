@@ -23,7 +23,7 @@ from agent.client.answers import RolloutShown
 from agent.client.context import Context
 from agent.client.coordinator import Coordinator
 from agent.coordinator import ca
-from agent.link.dial import Dialer
+from agent.link.dial import Dialer, LeaseSide
 from agent.link.tls import cli_context, client_context
 from agent.model.assignment import AppReport, Assignment, InstanceReport, PreparedReport
 from agent.model.build import Archive, Build
@@ -181,6 +181,8 @@ class FakeAgent:
         environments: tuple[str, ...] = ("local",),
         labels: dict[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
+        *,
+        leases: LeaseSide | None = None,
     ) -> None:
         self.name, self.held = HostName(name), dict[tuple[str, str], Assignment]()
         self.assigned: list[Assignment] = []
@@ -199,6 +201,7 @@ class FakeAgent:
             age_recipient=str(self.identity.to_public()),
             labels=labels or {},
             environments=tuple(map(EnvironmentName, environments)),
+            leases=leases is not None,
         )
         self.dialer = Dialer(
             coordinators=[fleet.url],
@@ -207,6 +210,7 @@ class FakeAgent:
             rng=Eager(),
             on_assign=self._assigned,
             tail=self._tail,
+            leases=leases,
             on_connected=lambda _: self._tell(),
         )
 
@@ -282,20 +286,20 @@ async def upload(fleet: Fleet, client: Coordinator, spec: AppSpec = SPEC, data: 
     await client.upload_manifest(APP, made.id, write_manifest(made))
 
 
-def release(name: str) -> bytes:
+def release(name: str, spec: AppSpec = SPEC) -> bytes:
     return sign.seal(
         Release(
             app=APP,
             environment=LOCAL,
             name=ReleaseName(name),
             build=BUILD,
-            build_manifest=digest_of(write_manifest(build())),
+            build_manifest=digest_of(write_manifest(build(spec))),
             version="1.0.0",
             commit="c" * 40,
             created_at_s=1_700_000_000,
             config_version=0,
             config={},
-            spec=SPEC,
+            spec=spec,
         )
     )
 
@@ -305,7 +309,7 @@ class Asked(Struct):
     envelope: bytes
 
 
-async def order(client: Coordinator, name: str, kind: OrderKind = "swap") -> Asked:
+async def order(client: Coordinator, name: str, kind: OrderKind = "swap", spec: AppSpec = SPEC) -> Asked:
     """What an operator's machine signs: after what runs now, with the next number."""
     state = await client.state(APP, LOCAL)
     wanted = Order(
@@ -313,7 +317,7 @@ async def order(client: Coordinator, name: str, kind: OrderKind = "swap") -> Ask
         app=APP,
         environment=LOCAL,
         release=ReleaseName(name),
-        release_digest=Digest(sign.payload_digest(release(name))),
+        release_digest=Digest(sign.payload_digest(release(name, spec))),
         replaces=state.runs.name if state.runs else None,
         replaces_digest=state.runs.digest if state.runs else None,
         sequence=state.sequence + 1,

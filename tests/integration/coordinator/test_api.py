@@ -74,7 +74,15 @@ async def ask(fleet: Fleet, method: str, path: str, token: str = ADMIN, **sent: 
 
 
 def concrete(path: str) -> str:
-    names = {"app": APP, "environment": LOCAL, "digest": BUILD, "release": "v1", "rollout": "r-1", "host": "h1"}
+    names = {
+        "app": APP,
+        "environment": LOCAL,
+        "digest": BUILD,
+        "release": "v1",
+        "rollout": "r-1",
+        "host": "h1",
+        "process": "clock",
+    }
     return path.format(**names)
 
 

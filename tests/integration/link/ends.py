@@ -18,6 +18,7 @@ from agent.link.tls import client_context, peer_of, server_context
 from agent.model.assignment import AppReport, Assignment, HostReport
 from agent.model.figures import InstanceFigures
 from agent.model.ids import AppName, EnvironmentName, HostName
+from agent.model.lease import LeaseAnswer, LeaseAsk
 from agent.model.roles import TlsFiles
 from agent.wire.messages import PROTOCOL, Hello, TailLines, TailLogs
 
@@ -94,6 +95,9 @@ class Server:
 
     def reported(self, report: HostReport) -> None:
         self.seen.add(report)
+
+    async def lease_asks(self, host: HostName, asks: tuple[LeaseAsk, ...]) -> tuple[LeaseAnswer, ...] | None:
+        return tuple(LeaseAnswer(name=ask.name, granted=True) for ask in asks)
 
     def disconnected(self, host: HostName) -> None:
         self.seen.add(("disconnected", host))

@@ -50,6 +50,8 @@ class House:
     folder: Path
     cgroup_root: Path | None = None
     drops_logs: bool = False
+    launches: int | None = None
+    has_room: Callable[[], bool] = lambda: True
     supervisor: Supervisor = field(init=False)
     records: list[Record] = field(default_factory=list)
     told: list[tuple[str, dict[str, str | int]]] = field(default_factory=list)
@@ -72,6 +74,8 @@ class House:
             on_event=self._tell,
             jitter=lambda: 0.0,
             cgroup_root=self.cgroup_root,
+            launches=self.launches,
+            has_room=self.has_room,
         )
 
     def _change(self) -> None:

@@ -10,6 +10,7 @@ from agent.settings.appfile import SCHEMA, load_app
 
 FILE = "rollway.toml"
 WEB = 'app = "shop"\n[process.web]\ncommand = "serve"\n'
+ONE = 'app = "shop"\n[process.clock]\ncommand = "clock"\nsingleton = true\n'
 LISTENING = WEB + 'listen = ["0.0.0.0:8080"]\n'
 
 WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -72,7 +73,37 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
         LISTENING + '[process.web.probe.startup]\nhttps = "/"\nhttp = "/"\n',
         ("startup.https: expected one of http, https, tcp, exec and notify", "found http and https"),
     ),
-    "a singleton": (WEB + "singleton = true\n", (":4: process.web.singleton:", "not supported by this version")),
+    "a total with a count": (
+        WEB + "total = 3\ncount = 2\n",
+        (":5: process.web.count: expected nothing beside total", 'found "count"'),
+    ),
+    "a total of none": (WEB + "total = 0\n", (":4: process.web.total: expected", "found 0")),
+    "a total that listens": (
+        WEB + 'total = 3\nlisten = ["0.0.0.0:80"]\n',
+        (":5: process.web.listen: expected none with total", "0.0.0.0:80"),
+    ),
+    "a singleton with a total": (ONE + "total = 1\n", (":5: process.clock.total: expected nothing beside singleton",)),
+    "a singleton with a count": (
+        ONE + "count = 1\n",
+        (":5: process.clock.count: expected nothing beside singleton = true", 'found "count"'),
+    ),
+    "a singleton with a surge": (ONE + "surge = 2\n", (":5: process.clock.surge: expected nothing beside singleton",)),
+    "a singleton that starts first": (
+        ONE + 'swap = "start-first"\n',
+        (":5: process.clock.swap:", 'expected swap = "stop-first" with singleton = true'),
+    ),
+    "a singleton that listens": (
+        ONE + 'listen = ["0.0.0.0:80"]\n',
+        (":5: process.clock.listen: expected none with singleton = true", "0.0.0.0:80"),
+    ),
+    "a partition of nobody": (
+        WEB + 'on_partition = "keep"\n',
+        (":4: process.web.on_partition: expected singleton = true beside it",),
+    ),
+    "a partition of another kind": (
+        ONE + 'on_partition = "move"\n',
+        (':5: process.clock.on_partition: expected "stop" or "keep"', 'found "move"'),
+    ),
     "assets": (WEB + '[build]\nassets = ["x"]\n', (":5: build.assets:", "not supported by this version")),
     "verify": (WEB + '[verify]\ncommand = "x"\n', (":4: verify:", "not supported by this version")),
     "no command": (

@@ -64,10 +64,10 @@ def test_an_example_has_every_key_that_is_known(name: str) -> None:
 
 
 def test_what_an_example_comments_out_as_a_default_is_the_default() -> None:
-    """Uncommenting a default of the agent or the coordinator changes nothing, but for a machine's own addresses."""
+    """Uncommenting a default of the agent or the coordinator changes nothing, but for what is a machine's own."""
     agent = (CONFIG / "agent.toml").read_text()
     plain = agentfile.load_agent(agent, "")
-    full = agentfile.load_agent(re.sub(r"(?m)^address.*$", "", uncommented(agent)), "")
+    full = agentfile.load_agent(re.sub(r"(?m)^(address|launches).*$", "", uncommented(agent)), "")
     assert plain == full
     coordinator = (CONFIG / "coordinator.toml").read_text()
     bare = re.sub(r"(?m)^advertise.*$", "", uncommented(coordinator))

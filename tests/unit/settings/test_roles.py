@@ -116,10 +116,15 @@ WRONG: dict[str, tuple[Loader, str, tuple[str, ...]]] = {
         f'{AGENT}[logs]\non_full = "ignore"\n',
         ('F:4: logs.on_full: expected "block" or "drop"', 'found "ignore"'),
     ),
-    "limits of an agent": (
+    "no launch at all": (
         load_agent,
-        f"{AGENT}[limits]\n",
-        ("F:3: limits:", "not supported by this version of Rollway"),
+        f"{AGENT}[limits]\nlaunches = 0\n",
+        ("F:4: limits.launches: expected", "found 0"),
+    ),
+    "downloads at once": (
+        load_agent,
+        f"{AGENT}[limits]\ndownloads = 2\n",
+        ("F:4: limits.downloads:", "not supported by this version of Rollway"),
     ),
     "a misspelled key of an agent": (
         load_agent,
@@ -183,6 +188,7 @@ def test_every_key_of_an_agent_reaches_its_setting() -> None:
         identity.age_key = "/d"
         logs.ring = "1MiB"
         logs.on_full = "drop"
+        limits.launches = 3
     """
     assert load_agent(text, "agent.toml") == AgentSettings(
         name=HostName("h1"),
@@ -197,4 +203,5 @@ def test_every_key_of_an_agent_reaches_its_setting() -> None:
         age_key="/d",
         logs_on_full="drop",
         ring_bytes=1 << 20,
+        launches=3,
     )

@@ -96,15 +96,20 @@ def process_types(draw: st.DrawFn, name: str, port: int, before: tuple[str, ...]
     """A process type that may wait for those `before` it; with `port` it listens."""
     bind: Bind = draw(st.sampled_from(("fd", "port"))) if port else "fd"
     shares_host = bind == "fd"
+    singleton = not port and draw(st.booleans())
+    total = 0 if port or singleton else draw(st.integers(0, 500))
     return ProcessType(
         name=ProcessName(name),
         command=draw(WORDS) + (" {fd}" if port and bind == "fd" else ""),
         shell=draw(st.booleans()),
-        count=draw(st.integers(0, 500 if shares_host else 1)),
+        count=1 if singleton or total else draw(st.integers(0, 500 if shares_host else 1)),
         listen=(f"0.0.0.0:{port}", f"[::1]:{port}") if port else (),
         bind=bind,
-        surge=draw(NUMBERS),
-        swap=draw(st.sampled_from(("start-first", "stop-first"))) if shares_host else "stop-first",
+        surge=1 if singleton else draw(NUMBERS),
+        swap=draw(st.sampled_from(("start-first", "stop-first"))) if shares_host and not singleton else "stop-first",
+        total=total,
+        singleton=singleton,
+        on_partition=draw(st.sampled_from(("stop", "keep"))) if singleton else "stop",
         when_none_ready=draw(st.sampled_from(("wait", "refuse"))),
         after=tuple(ProcessName(other) for other in before if draw(st.booleans())),
         stop=StopPolicy(
@@ -173,7 +178,9 @@ def written(spec: AppSpec) -> str:
 def process_lines(process: ProcessType) -> list[str]:
     """The tables of one process type."""
     at = f"process.{process.name}"
-    plain = ("command", "shell", "count", "listen", "bind", "surge", "swap", "when_none_ready", "after")
+    counted = "total" if process.total else "count"
+    of_one = ("singleton", "on_partition") if process.singleton else ("surge", "singleton", counted)
+    plain = ("command", "shell", "listen", "bind", "swap", "when_none_ready", "after", *of_one)
     lines = [f"[{at}]", *(f"{key} = {toml(getattr(process, key))}" for key in plain)]
     loop = process.restart.crash_loop
     lines += [*durations(f"{at}.stop", process.stop, "linger grace"), f"signal = {toml(process.stop.signal)}"]

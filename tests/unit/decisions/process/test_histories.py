@@ -22,6 +22,7 @@ from agent.decisions.process.state import (
     Launched,
     LaunchFailed,
     LaunchNow,
+    LaunchWithheld,
     Noticed,
     Probed,
     Signal,
@@ -119,13 +120,15 @@ class World:
         ]  # fmt: skip
         if self.ordered:
             events += [Launched(pid=7), LaunchFailed(errno=2, what="gone", jitter=jitter)]
+        if self.ordered and self.stop_asked:
+            events += [LaunchWithheld()]
         if self.alive:
             code = data.draw(st.none() | st.integers(0, 3))
             events += [Exited(code=code, signal=None, pid=data.draw(st.sampled_from([None, self.main])), jitter=jitter)]
         return data.draw(st.sampled_from(events))
 
     def happen(self, event: Event) -> None:
-        if isinstance(event, Launched | LaunchFailed):
+        if isinstance(event, Launched | LaunchFailed | LaunchWithheld):
             self.ordered, self.alive = False, isinstance(event, Launched)
         if isinstance(event, Exited) and event.pid in (None, self.main):
             self.alive = self.killed = False

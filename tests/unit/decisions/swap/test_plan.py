@@ -9,12 +9,14 @@ from agent.decisions.swap.report import report
 from agent.decisions.swap.state import (
     AdminEnded,
     Assigned,
+    Drain,
     InstanceView,
     Observed,
     Prepare,
     Prepared,
     Restarted,
     RunAdmin,
+    Stop,
     SwapEvent,
     SwapState,
     Tick,
@@ -98,6 +100,20 @@ def test_another_wish_of_the_same_generation_is_taken_up_whole() -> None:
     before = after(assigned("v1", 1), *BOTH)
     decision = plan.step(before, assigned("v2", 1, epoch=2), NOW)
     assert Prepare(release=ref("v2")) in decision.actions
+
+
+def test_a_drain_right_after_a_start_of_the_agent_goes_in_ranks() -> None:
+    """An agent that is told to drain before it has looked at the release stops nothing that others still need."""
+    mail = ProcessType(name=ProcessName("mail"), command="bin/mail", after=(WEB,))
+    served = replace(view("v1", "ready"), type=SPEC.processes[0])
+    needs = replace(view("v1", "ready"), process=mail.name, type=mail)
+    started = after(assigned("v1", 1), *BOTH, Restarted(), Observed(instances=(served, needs)))
+    assert started.spec is None
+    first = plan.step(started, Drain(), NOW)
+    assert [action.process for action in first.actions if isinstance(action, Stop)] == [mail.name]
+    gone = replace(needs, state="stopped")
+    then = plan.step(first.state, Observed(instances=(served, gone)), NOW)
+    assert [action.process for action in then.actions if isinstance(action, Stop)] == [WEB]
 
 
 def test_what_drains_of_an_earlier_try_does_not_fail_the_next_one() -> None:
