@@ -7,10 +7,14 @@ characters; a refusal is silent, so count what comes back. Without a manager not
 
 import array
 import contextlib
+import fcntl
 import os
 import select
 import socket
+import sys
+import termios
 from collections.abc import Callable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -21,6 +25,11 @@ from agent.wire.sdnotify import Notice
 FIRST_FD: Final = 3
 SEND_WITHIN_S: Final = 5.0
 HEARD_WITHIN_S: Final = 5.0
+WORDS_AT_ONCE: Final = 7
+"""As many as one process of an instance needs."""
+_WORD_BYTES: Final = 768
+"""What a short word that nobody has heard yet counts for in its sender's queue."""
+_QUEUE: Final = Path("/proc/sys/net/unix/max_dgram_qlen")
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -34,12 +43,21 @@ class FdStore:
         if self._address:  # held for as long as we live: what ends an instance must not need a descriptor for it
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
             self._socket.settimeout(SEND_WITHIN_S)
+        self._queue_words = _queue_words()
         self._told = False
 
     @property
     def keeps(self) -> bool:
         """Whether there is a manager that may keep something."""
         return bool(self._address)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether some words can be said now without waiting for the manager, or there is none."""
+        if self._socket is None:
+            return True
+        unheard_bytes = int.from_bytes(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        return unheard_bytes // _WORD_BYTES + WORDS_AT_ONCE <= self._queue_words
 
     def put(self, name: str, fd: int) -> None:
         """Have a copy of `fd` kept under `name`, until `drop`."""
@@ -78,6 +96,14 @@ class FdStore:
             if not self._told:
                 self._told = True
                 log.warning("the service manager keeps nothing for a next agent", reason=str(error))
+
+
+def _queue_words() -> int:
+    """How many words wait at most for somebody to hear them."""
+    try:
+        return int(_QUEUE.read_text("ascii"))
+    except (OSError, ValueError):
+        return 0
 
 
 class Inherited:

@@ -7,11 +7,12 @@ to drop, records that find no room are counted and a record says how many. What 
 lines of the instance; records of several are ordered by their time.
 """
 
+import asyncio
 import heapq
 import os
 import struct
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, Protocol
 
@@ -106,9 +107,9 @@ class Marks:
         self._of[stream] = mark
         self.journal.append(records, self._note())
 
-    def begin(self) -> None:
-        """A new process: nothing of its streams is used yet."""
-        self._of = {stream: Mark() for stream in STREAMS}
+    def begin(self, taken: Mapping[str, int]) -> None:
+        """A new process: what was taken from its streams before is not its own."""
+        self._of = {stream: Mark(used=used) for stream, used in taken.items()}
         self.known = True
         self.journal.append((), self._note())
 
@@ -284,7 +285,7 @@ class Stream:
         self._tap = tap
         self._life = anyio.CancelScope()
         self._finishing = False
-        self._waiting: anyio.CancelScope | None = None
+        self._woken = anyio.Event()
         self._done = anyio.Event()
 
     async def run(self) -> None:
@@ -293,7 +294,6 @@ class Stream:
                 await self._go_on()
                 await self._read_all()
         finally:
-            self._pipe.close_reader()
             self._done.set()
 
     async def _go_on(self) -> None:
@@ -315,8 +315,7 @@ class Stream:
             except BlockingIOError:
                 if self._finishing:
                     break
-                with anyio.CancelScope() as self._waiting:
-                    await anyio.wait_readable(self._pipe.reader)
+                await self._more()
                 continue
             left -= len(chunk) if self._finishing else 0
             self._tap(chunk)
@@ -326,6 +325,15 @@ class Stream:
             await checkpoint()
         # The last words, and what says how many are missing before them, are few: they need no room.
         self._commit(self._lines.end(clock.timestamp()), has_room=True, is_last=True)
+
+    async def _more(self) -> None:
+        """Wait until there is something to read, or nothing more to wait for."""
+        self._woken, loop = anyio.Event(), asyncio.get_running_loop()
+        loop.add_reader(self._pipe.reader, self._woken.set)
+        try:
+            await self._woken.wait()
+        finally:
+            loop.remove_reader(self._pipe.reader)
 
     def _commit(self, records: Sequence[bytes], *, has_room: bool, is_last: bool = False) -> None:
         used = self._pipe.taken - self._lines.rest_bytes
@@ -344,10 +352,10 @@ class Stream:
     async def finish(self) -> None:
         """The process is gone: read to the end what it wrote. Waiting is the only thing that is cut short."""
         self._finishing = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+        self._woken.set()
         await self._done.wait()
 
-    def abandon(self) -> None:
+    async def abandon(self) -> None:
         """Nobody takes the output: leave the rest unread. Does nothing once all was read."""
         self._life.cancel()
+        await self._done.wait()

@@ -24,6 +24,8 @@ AT_ONCE: Final = 50
 PAUSE_S: Final = 0.1
 HEARD_OUT_S: Final = 1.0
 """So long an end waits for what was said before it."""
+LEFT_MAX: Final = 1_000
+"""More words than wait in any socket (net.unix.max_dgram_qlen)."""
 EXTENSION_MS_MAX: Final = 24 * 3_600_000
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -100,6 +102,14 @@ class Notices:
         with anyio.move_on_after(HEARD_OUT_S):
             while notifysocket.look(self._socket) is not None:
                 await self._dropped.wait()
+
+    def renew(self) -> None:
+        """Another process is to speak: what the one before said and nobody has heard is not its own."""
+        for _ in range(LEFT_MAX):
+            if notifysocket.look(self._socket) is None:
+                break
+            notifysocket.drop(self._socket)
+        self._strangers, self._members = False, frozenset()
 
     def close(self, store: FdStore, key: str) -> None:
         store.drop(heard_as(key))

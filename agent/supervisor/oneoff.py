@@ -7,15 +7,15 @@ outlives the main process is killed, as after an instance.
 from typing import Final
 
 import anyio
-from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from agent.linux import clock
 from agent.linux.executable import ExecFailure
 from agent.linux.pidfd import ExitStatus
 from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey
-from agent.supervisor.process import Plan, Process, Surroundings, start
+from agent.supervisor.process import Plan, Process, start
 from agent.supervisor.records import Record
+from agent.supervisor.surroundings import Surroundings
 
 OUTPUT_BYTES_MAX: Final = 8 * 1024
 
@@ -67,7 +67,7 @@ async def _begin(around: Surroundings, plan: Plan, tasks: TaskGroup) -> Process 
         await _record(around, plan.key)
         process = await start(around, plan, tasks)
         if isinstance(process, ExecFailure):
-            await to_thread.run_sync(around.records.remove, plan.key)
+            await around.do(around.records.remove, plan.key)
         else:
             await _record(around, plan.key, process)
     return process
@@ -84,10 +84,10 @@ async def _record(around: Surroundings, key: InstanceKey, process: Process | Non
         start_time=process.start_time if process else None,
         cgroup=str(tree.cgroup) if tree.cgroup else None,
     )
-    await to_thread.run_sync(around.records.write, record)
+    await around.do(around.records.write, record)
 
 
 async def _clear_away(around: Surroundings, key: InstanceKey, process: Process) -> None:
     await process.kill()
     await process.close()
-    await to_thread.run_sync(around.records.remove, key)
+    await around.do(around.records.remove, key)

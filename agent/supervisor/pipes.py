@@ -85,7 +85,7 @@ class Pipe:
 
     def begin_at(self, used: int) -> None:
         """The first `used` bytes are of no interest to anybody any more."""
-        self._forgotten = memfd.page_floor(used)
+        self._forgotten = max(self._forgotten, memfd.page_floor(used))
 
     def forget(self, used: int) -> None:
         """The first `used` bytes are in records that are committed."""
@@ -94,11 +94,15 @@ class Pipe:
             memfd.forget(self._intake, self._forgotten, end)
             self._forgotten = end
 
-    def close_reader(self) -> None:
-        os.close(self.reader)
+    def renew(self) -> None:
+        """What was taken so far is in records, or of no interest: another process is to have it."""
+        end = memfd.page_floor(self._taken)
+        memfd.forget(self._intake, self._forgotten, end)
+        self._forgotten = end
 
     def close(self, store: FdStore, key: str) -> None:
-        """The process is gone and what it wrote is read. The reader was closed by who read."""
+        """The process is gone and what it wrote is read; nobody reads any more."""
+        os.close(self.reader)
         for kept, fd in zip(kept_as(key, self.name), (self.writer, self._intake), strict=True):
             store.drop(kept)
             os.close(fd)
