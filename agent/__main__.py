@@ -70,9 +70,14 @@ def _open_closed_streams() -> None:
 
 
 def _end_at_sigterm_as_at_ctrl_c() -> None:
-    """What a command has begun, a build line or a folder, is cleared away. Where Ctrl-C is ignored, nothing changes."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    """What a command has begun, a build line or a folder, is cleared away; in the background (`&`), too."""
+
+    def end(*_: object) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def _command_line(words: list[str]) -> int:

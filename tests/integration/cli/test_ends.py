@@ -67,13 +67,13 @@ def test_closed_streams(shell: str) -> None:
 
 
 @contextmanager
-def building(folder: Path, *words: str) -> Iterator["subprocess.Popen[str]"]:
-    """`rollway build` or another command that builds, while its build line sleeps."""
+def building(folder: Path, *words: str, ctrl_c: str) -> Iterator["subprocess.Popen[str]"]:
+    """`rollway build` or another command that builds, while its build line sleeps; `ctrl_c`: default or ignore."""
     source = repository(folder / "r", {"v1": {"rollway.toml": SLOW_APP}})
     (folder / "tmp").mkdir()
     (folder / "client.toml").write_text('coordinator = "https://127.0.0.1:9"\ntoken = "t"\n')
     with subprocess.Popen(
-        [sys.executable, "-m", "agent", *words],
+        ["env", f"--{ctrl_c}-signal=INT", sys.executable, "-m", "agent", *words],
         env={
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -106,11 +106,18 @@ BUILDING = {
 }
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+ENDED = {
+    "Ctrl-C": (signal.SIGINT, "default"),
+    "SIGTERM": (signal.SIGTERM, "default"),
+    "SIGTERM behind a shell's &": (signal.SIGTERM, "ignore"),
+}
+
+
+@pytest.mark.parametrize(("number", "ctrl_c"), ENDED.values(), ids=ENDED)
 @pytest.mark.parametrize("words", BUILDING.values(), ids=BUILDING)
-def test_ended_while_it_builds(tmp_path: Path, words: list[str], number: signal.Signals) -> None:
+def test_ended_while_it_builds(tmp_path: Path, words: list[str], number: signal.Signals, ctrl_c: str) -> None:
     """Ctrl-C and SIGTERM end a command that builds at once; no process of the build and no folder of it is left."""
-    with building(tmp_path, *words) as process:
+    with building(tmp_path, *words, ctrl_c=ctrl_c) as process:
         lines = psutil.Process(process.pid).children(recursive=True)
         assert any("sleep 600" in " ".join(line.cmdline()) for line in lines)
         process.send_signal(number)

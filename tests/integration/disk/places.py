@@ -30,12 +30,14 @@ from agent.host.assignments import AppKey, States
 from agent.host.control import Control
 from agent.host.keys import HostKey
 from agent.host.releases import Releases
-from agent.linux import atomic
+from agent.linux import atomic, clock
 from agent.linux.receive import receive
-from agent.model.ids import AppName, Digest, ReleaseName
-from agent.model.process import AppSpec
+from agent.model.ids import AppName, Digest, ProcessName, ReleaseName
+from agent.model.lease import LeaseName
+from agent.model.process import AppSpec, StopPolicy
 from agent.model.roles import CoordinatorSettings
 from agent.stores.directory import DirectoryStore
+from agent.supervisor.guards import Guards
 from agent.wire.canonical import digest_of
 from tests.integration.artifacts.test_build import WEB, commit
 from tests.integration.artifacts.test_unpack import make_build, make_tree
@@ -190,6 +192,23 @@ def commit_much(disk: Path, _elsewhere: Path) -> None:
         run(partial(opened.run, write))
 
 
+# A lease that a coordinator renews
+
+LEASE: Final = LeaseName(APP, ENVIRONMENT, ProcessName("scheduler"))
+MINUTE_MS: Final = 60_000
+
+
+def renew(minutes: int, disk: Path, _elsewhere: Path) -> None:
+    run(partial(Guards(disk, None).renew, LEASE, clock.now().after(minutes * MINUTE_MS), StopPolicy()))
+
+
+def lasts(minutes: int, disk: Path, _elsewhere: Path) -> bool:
+    guards = Guards(disk, None)
+    guards.load()
+    until = guards.until(LEASE)
+    return until is not None and until.boottime_ms > clock.now().boottime_ms + (minutes - 1) * MINUTE_MS
+
+
 PLACES: Final = {
     "a file that is replaced": Place(
         covers=("agent/linux/atomic.py",),
@@ -250,6 +269,12 @@ PLACES: Final = {
         covers=("agent/host/drained.py",),
         write=lambda disk, _: drained.put(disk),
         holds=lambda disk, _: drained.is_there(disk),
+    ),
+    "a lease that is renewed": Place(
+        covers=("agent/supervisor/guards.py",),
+        before=partial(renew, 10),
+        write=partial(renew, 30),
+        holds=partial(lasts, 30),
     ),
     "the age key of a host": Place(covers=("agent/host/keys.py",), **file("age.key", HostKey.of)),
     "the key of a host that joins": Place(
