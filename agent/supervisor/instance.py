@@ -55,8 +55,9 @@ from agent.supervisor.hearing import Hearing, Tell
 from agent.supervisor.launchable import Launchable
 from agent.supervisor.mainprocess import see_off
 from agent.supervisor.prober import Prober, ask_on, connections_left, whereabouts
-from agent.supervisor.process import Plan, Process, give_up, resume, start
+from agent.supervisor.process import Plan, Process, give_up, start
 from agent.supervisor.records import Kept, Record
+from agent.supervisor.resume import resume
 from agent.supervisor.surroundings import Surroundings
 from agent.supervisor.ways import Ways
 
@@ -350,9 +351,7 @@ class Instance:
         """Wait for its end, and hear what it says."""
         self._hearing.status = ""
         tasks.start_soon(self._await_exit, process)
-        if process.notices is not None:
-            scope = self._observers["notices"] = anyio.CancelScope()
-            tasks.start_soon(self._hearing.hear, process, process.notices, self._machine.launch, scope, tasks)
+        self._hearing.listen(process, self._machine.launch, self._observers, tasks)
 
     async def _await_exit(self, process: Process) -> None:
         event = exited(await process.wait(), process, self._around.jitter())

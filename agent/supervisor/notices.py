@@ -5,6 +5,7 @@ socket, which outlives the agent, until it is decided upon: `next` shows it, `dr
 is heard some hundred times a second and waits in its own send.
 """
 
+import asyncio
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,19 @@ class Notices:
             return cls.make(path, store, key)
         except OSError:
             return None
+
+    def listen(self, begin: Callable[[], None]) -> None:
+        """Have this called at the first word that waits, which `next` then gives."""
+
+        def heard() -> None:
+            self.ignore()
+            begin()
+
+        asyncio.get_running_loop().add_reader(self._socket, heard)
+
+    def ignore(self) -> None:
+        """Call nobody any more."""
+        asyncio.get_running_loop().remove_reader(self._socket)
 
     async def next(self, tree: Callable[[], Tree]) -> Notice:
         """Wait for the next word of a process of the tree that there is by then."""

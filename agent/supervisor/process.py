@@ -7,7 +7,6 @@ it is in the FD store before it runs (`pipes`, `logs`) or right after (its pidfd
 
 import contextlib
 import errno
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -19,9 +18,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from agent.decisions.process.probe import is_told, watchdog_ms
-from agent.linux import cgroup, pidfd
+from agent.linux import cgroup
 from agent.linux.executable import ExecFailure, Identity
-from agent.linux.killtree import NO_PID, Tree, end_tree
+from agent.linux.killtree import Tree, end_tree
 from agent.linux.notifysocket import can_bind
 from agent.linux.pidfd import ExitStatus
 from agent.linux.spawn import Launch, Launched, spawn
@@ -31,12 +30,12 @@ from agent.model.process import Limits, Probes, Sandbox
 from agent.supervisor import limits
 from agent.supervisor.folder import STREAMS
 from agent.supervisor.launchable import InstanceKey, Listener, environment_of, sockets_named, words_of
-from agent.supervisor.logs import Marks, Stream, source_of
+from agent.supervisor.logs import Marks, source_of
 from agent.supervisor.mainprocess import MainProcess
-from agent.supervisor.notices import Notices, heard_as
-from agent.supervisor.pipes import Pipe, kept_as
+from agent.supervisor.notices import Notices
+from agent.supervisor.pipes import Pipe
 from agent.supervisor.preflight import user_of
-from agent.supervisor.records import Record
+from agent.supervisor.stream import Stream
 from agent.supervisor.surroundings import Surroundings
 from agent.supervisor.ways import Ways
 
@@ -109,9 +108,8 @@ class Process:
         for pipe in self._ways.pipes:
             source = source_of(self._key, release, self.pid, pipe.name)
             lines = logs.lines(source, marks[pipe.name].inside)
-            stream = Stream(logs, self._key, pipe, marks=marks, lines=lines, tap=tap)
-            self._streams.append(stream)
-            tasks.start_soon(stream.run)
+            self._streams.append(Stream(logs, self._key, pipe, marks=marks, lines=lines, tap=tap, tasks=tasks))
+            self._streams[-1].begin()
 
     @property
     def notices(self) -> Notices | None:
@@ -126,8 +124,8 @@ class Process:
         return before or ()
 
     def _keep(self, handle: int) -> None:
-        self._around.store.drop(_pidfd_name(self._key))
-        self._around.store.put(_pidfd_name(self._key), handle)
+        self._around.store.drop(pidfd_name(self._key))
+        self._around.store.put(pidfd_name(self._key), handle)
 
     async def show_notice(self) -> None:
         """Let the drain notice appear; a disk that is full takes the notice away from the app, not the drain."""
@@ -135,8 +133,20 @@ class Process:
             await self._around.do(self._ways.folder.show_notice)
 
     async def wait(self) -> ExitStatus:
-        """Wait for the end of the main process."""
-        return await self.main.wait(self.notices)
+        """Wait for the end of the main process; who does not wait to its end leaves the output to others."""
+        status: ExitStatus | None = None
+        try:
+            status = await self.main.wait(self.notices)
+        finally:
+            if status is None:
+                self._let_go()
+        return status
+
+    def _let_go(self) -> None:
+        for stream in self._streams:
+            stream.let_go()
+        if self.notices is not None:
+            self.notices.ignore()
 
     def ran_out_of_memory(self) -> bool:
         """Whether the kernel killed a part of it, and so all of it, for that: known until it is closed."""
@@ -171,6 +181,7 @@ class Process:
                 await stream.finish()
         for stream in self._streams:
             await stream.abandon()
+        self._let_go()
         read = not patience.cancelled_caught
         # Without a cgroup somebody who is not found may hold them still.
         keeps = again and read and self._is_gone and self.tree.cgroup is not None and self._ways.made is not None
@@ -184,7 +195,7 @@ class Process:
         else:
             self._ways.close(self._around.store, self._key)
         if self.main.handle is not None:
-            self._around.store.drop(_pidfd_name(self._key))
+            self._around.store.drop(pidfd_name(self._key))
         self.main.close()
         if self._ways.forked is None:
             _remove_leaf(self.tree)
@@ -233,7 +244,7 @@ async def _start(around: Surroundings, plan: Plan, ways: Ways, marks: Marks) -> 
     if isinstance(ready, ExecFailure):
         return ready
     launch, unkept = ready
-    name = _pidfd_name(plan.key)
+    name = pidfd_name(plan.key)
     forked, ways.forked = ways.forked, None
     launched = await around.launcher.launch(launch, lambda process: around.store.put(name, process.pidfd), forked)
     if isinstance(launched, ExecFailure):
@@ -333,59 +344,6 @@ def _launch(around: Surroundings, plan: Plan, ways: Ways, user: User | None, out
     )
 
 
-async def resume(around: Surroundings, record: Record, release: ReleaseName, tasks: TaskGroup) -> Process | None:
-    """Take up the process that an earlier agent started, living or not; None where there is none, or never was.
-
-    One whose start was ordered and is not in the record is known by its pidfd alone: if that one does not live, it
-    never left its gate; without a store nobody has been served by it yet, and its tree is ended.
-    """
-    around.logs.journal(record.key)  # made anew where it did not come back, and kept with the rest
-    process = await to_thread.run_sync(_resume, around, record)
-    process.read(tasks, release)
-    if process.pid != NO_PID:
-        return process
-    await process.kill()
-    await process.close()
-    return None
-
-
-def _resume(around: Surroundings, record: Record) -> Process:
-    key = record.key
-    around.logs.keep()
-    pid, start_time = record.pid, record.start_time
-    handle = around.inherited.take(_pidfd_name(key), pidfd.is_pidfd)
-    held = pidfd.pid_of(handle) if handle is not None else None
-    if pid is None and held is not None:
-        pid, start_time = held
-    main = record.main or ((pid, start_time) if pid is not None and start_time is not None else None)
-    if handle is not None and held is not None and held != main:
-        os.close(handle)  # of an earlier process of this slot, or an earlier main process of this one
-        handle = None
-    if handle is None and main is not None:
-        handle = pidfd.open_pidfd(*main)
-        if handle is not None:
-            around.store.drop(_pidfd_name(key))  # of what came back and was not it
-            around.store.put(_pidfd_name(key), handle)
-    pipes = [
-        pipe
-        for name in STREAMS
-        if (pipe := Pipe.adopt(around.folder(key), around.store, around.inherited, str(key), name)) is not None
-    ]
-    tree = replace(record.tree, pid=NO_PID if pid is None else pid, start_time=start_time)
-    ways = Ways.of(around, key)
-    ways.pipes = pipes
-    ways.notices = Notices.adopt(ways.folder.notify, around.store, around.inherited, str(key))
-    return Process(around, key, tree, handle=handle, start_time=start_time, ways=ways)
-
-
-def kept_names(around: Surroundings, record: Record) -> set[str]:
-    """Under which names the FD store is to have what belongs to the process of a record."""
-    if record.pid is None:
-        return set()
-    key = str(record.key)
-    heard = {heard_as(key)} if around.folder(record.key).notify.exists() else set[str]()
-    return {_pidfd_name(record.key), *heard}.union(*(kept_as(key, name) for name in STREAMS))
-
-
-def _pidfd_name(key: InstanceKey) -> str:
+def pidfd_name(key: InstanceKey) -> str:
+    """Under which name the FD store has that of its main process."""
     return f"{key}/pidfd"

@@ -39,8 +39,9 @@ from agent.supervisor.instance import Instance
 from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey, Launchable
 from agent.supervisor.logs import Follower, LinesOf, Logs, Outlet, as_json, matching
 from agent.supervisor.preflight import refusal
-from agent.supervisor.process import NO_ROOM, kept_names, wait_for_room
+from agent.supervisor.process import NO_ROOM, wait_for_room
 from agent.supervisor.records import Record, Records, Unreadable
+from agent.supervisor.resume import kept_names
 from agent.supervisor.surroundings import Surroundings
 
 LAUNCHES_A_CORE: Final = 2
