@@ -18,22 +18,32 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from anyio import to_thread
+from msgspec import Struct
 
 from agent.linux import forker, orphans, spawn
 from agent.linux.executable import ExecFailure
 from agent.linux.forker import Request
 from agent.linux.spawn import Launch, Launched
 
-_REQUEST_BYTES_MAX: Final = forker.MESSAGE_BYTES_MAX
 _LISTENERS_MAX: Final = 32
 _ANSWER_BYTES_MAX: Final = 64
 _NO_FORK: Final = frozenset({errno.ENOSYS, errno.EPERM, errno.EINVAL})
 """What clone3(2) says where it cannot be had."""
+
+
+class Forked(Struct, frozen=True):
+    """A process that gets ready for a launch and waits at its gate; it ends where that is closed."""
+
+    channel: socket.socket
+    launch: Launch
+
+    def close(self) -> None:
+        self.channel.close()
 
 
 class Launcher:
@@ -43,52 +53,56 @@ class Launcher:
         self._socket: socket.socket | None = None
         self._can_fork = True
 
-    def fork(self, leaf: Path | None) -> socket.socket:
-        """A process that is nothing yet, in this cgroup, for a launch to come; it ends when this is closed.
-
-        Raises OSError where the cgroup cannot be reached.
-        """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        fds = [theirs.fileno()]
-        try:
-            with theirs:
-                if leaf is not None:
-                    fds.append(os.open(leaf, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-                self._ask(fds)
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            for fd in fds[1:]:
-                os.close(fd)
-        return ours
+    def ahead(self, launch: Launch) -> Forked | None:
+        """Begin a launch that will most likely come, all but its last step; None where that cannot be done."""
+        with contextlib.suppress(OSError):
+            command = spawn.checked(launch)
+            if not isinstance(command, ExecFailure) and (message := self._message(launch, command)) is not None:
+                return Forked(self._fork(launch, message), launch)
+        return None
 
     async def launch(
-        self,
-        launch: Launch,
-        known: Callable[[Launched], None] = lambda _: None,
-        forked: socket.socket | None = None,
+        self, launch: Launch, known: Callable[[Launched], None] = lambda _: None, forked: Forked | None = None
     ) -> Launched | ExecFailure:
-        """As `spawn.spawn`; `forked` is what `fork` gave for this one, and is closed."""
-        with contextlib.ExitStack() as stack:
-            if forked is not None:
-                stack.enter_context(forked)
+        """As `spawn.spawn`; `forked` is what was begun ahead, and is used or closed."""
+        if forked is not None and forked.launch != launch:
+            forked.close()
+            forked = None
+        if forked is None:
             command = spawn.checked(launch)
             if isinstance(command, ExecFailure):
                 return command
-            message = marshal.dumps(_request(launch, command))
-            if not self._can_fork or len(message) > _REQUEST_BYTES_MAX or len(launch.listen) > _LISTENERS_MAX:
+            message = self._message(launch, command)
+            if message is None:
                 return await to_thread.run_sync(spawn.spawn, launch, known)
             try:
-                channel = forked or stack.enter_context(self.fork(launch.cgroup))
-                channel.sendmsg([message], _rights([launch.stdout, launch.stderr, *launch.listen]))
+                forked = Forked(self._fork(launch, message), launch)
             except OSError as error:
                 return ExecFailure(error.errno or errno.EIO, f"cannot ask for a process: {error.filename or ''}")
-            answer = await _answer(channel)
+        with contextlib.closing(forked):
+            answer = await _answer(forked.channel)
             if answer.startswith(b"-") and -int(answer) in _NO_FORK:
                 self._can_fork = False
                 return await to_thread.run_sync(spawn.spawn, launch, known)
-            return _begun(channel, answer, launch, known)
+            return _begun(forked.channel, answer, launch, known)
+
+    def _message(self, launch: Launch, command: Path) -> bytes | None:
+        """What asks for it; None where it cannot go this way."""
+        message = marshal.dumps(_request(launch, command))
+        fits = len(message) <= forker.MESSAGE_BYTES_MAX and len(launch.listen) <= _LISTENERS_MAX
+        return message if self._can_fork and fits else None
+
+    def _fork(self, launch: Launch, message: bytes) -> socket.socket:
+        """The channel of a process that gets ready; it ends when that is closed. Raises OSError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs, _opened(launch.cgroup) as leaf:
+                self._ask([theirs.fileno(), *leaf])
+            ours.sendmsg([message], _rights([launch.stdout, launch.stderr, *launch.listen]))
+        except OSError:
+            ours.close()
+            raise
+        return ours
 
     def close(self) -> None:
         if self._socket is not None:
@@ -109,6 +123,19 @@ class Launcher:
             pid = orphans.start(lambda: _start(theirs.fileno()))
         orphans.release(pid)  # nobody waits for its end
         return self._socket
+
+
+@contextlib.contextmanager
+def _opened(folder: Path | None) -> Iterator[list[int]]:
+    """The folder, if any, as a descriptor."""
+    if folder is None:
+        yield []
+        return
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield [fd]
+    finally:
+        os.close(fd)
 
 
 def _start(channel: int) -> int:

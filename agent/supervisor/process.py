@@ -159,11 +159,11 @@ class Process:
 
         Only where its cgroup says that nobody is left of it; all is as before where that cannot be done.
         """
-        leaf, ways = self.tree.cgroup, self._ways
+        leaf, launch = self.tree.cgroup, self._ways.launch
         with contextlib.suppress(OSError):
-            if leaf is not None and ways.made is not None and self._around.in_memory and cgroup.is_empty(leaf):
+            if leaf is not None and launch is not None and self._around.in_memory and cgroup.is_empty(leaf):
                 cgroup.renew(leaf.parent, leaf.name)
-                ways.forked = self._around.launcher.fork(leaf)
+                self._ways.forked = self._around.launcher.ahead(launch)
 
     async def kill(self) -> tuple[int, ...]:
         """SIGKILL to the whole tree; the pids that are still there afterwards."""
@@ -245,7 +245,7 @@ async def _start(around: Surroundings, plan: Plan, ways: Ways, marks: Marks) -> 
         return ready
     launch, unkept = ready
     name = pidfd_name(plan.key)
-    forked, ways.forked = ways.forked, None
+    forked, ways.forked, ways.launch = ways.forked, None, launch
     launched = await around.launcher.launch(launch, lambda process: around.store.put(name, process.pidfd), forked)
     if isinstance(launched, ExecFailure):
         return launched

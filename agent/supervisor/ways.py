@@ -4,13 +4,13 @@ Rules: made for the first process of an instance, and left to the next one where
 nobody has changed them: so a restart asks neither the disk nor the service manager for anything but a pidfd.
 """
 
-import socket
-
 from msgspec import Struct
 
 from agent.linux.executable import Identity
 from agent.linux.fdstore import FdStore
 from agent.linux.killtree import Tree
+from agent.linux.launcher import Forked
+from agent.linux.spawn import Launch
 from agent.supervisor.folder import Folder, Made
 from agent.supervisor.launchable import InstanceKey
 from agent.supervisor.notices import Notices
@@ -29,8 +29,10 @@ class Ways(Struct, kw_only=True):
     made: Made | None = None
     """As which the folder was made; None: nobody knows."""
     owner: Identity | None = None
-    forked: socket.socket | None = None
-    """What is to become the next process, in its cgroup already (`Launcher.fork`)."""
+    launch: Launch | None = None
+    """As which the process was launched."""
+    forked: Forked | None = None
+    """What is to become the next one, in its cgroup already."""
 
     @classmethod
     def of(cls, around: Surroundings, key: InstanceKey) -> "Ways":
