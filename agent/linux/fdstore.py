@@ -61,11 +61,11 @@ class FdStore:
 
     def put(self, name: str, fd: int) -> None:
         """Have a copy of `fd` kept under `name`, until `drop`."""
-        self._say(Notice(fd_store=True, fd_name=name, fd_poll=False), fd)
+        self._say(sdnotify.build_store(name), fd)
 
     def drop(self, name: str) -> None:
         """Forget every descriptor of this name."""
-        self._say(Notice(fd_store_remove=True, fd_name=name))
+        self._say(sdnotify.build_remove(name))
 
     def barrier(self) -> bool:
         """Wait until everything said before is done; False where nobody answered in time."""
@@ -77,7 +77,7 @@ class FdStore:
             log.warning("the service manager cannot be waited for", reason=str(error))
             return False
         try:
-            self._say(Notice(barrier=True), theirs)
+            self._say(sdnotify.build(Notice(barrier=True)), theirs)
             os.close(theirs)
             poll = select.poll()
             poll.register(ours, 0)
@@ -85,13 +85,13 @@ class FdStore:
         finally:
             os.close(ours)
 
-    def _say(self, notice: Notice, *fds: int) -> None:
+    def _say(self, word: bytes, *fds: int) -> None:
         if self._socket is None:
             return
         try:
             # Not socket.send_fds, which in Python 3.11 forgets the address.
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-            self._socket.sendmsg([sdnotify.build(notice)], rights, 0, self._address)
+            self._socket.sendmsg([word], rights, 0, self._address)
         except OSError as error:
             if not self._told:
                 self._told = True

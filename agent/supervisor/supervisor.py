@@ -171,7 +171,7 @@ class Supervisor:
             self._on_change(key.app, key.environment)
 
     def views(self, app: AppName, environment: EnvironmentName) -> tuple[InstanceView, ...]:
-        views = [one.view for key, one in self._instances.items() if (key.app, key.environment) == (app, environment)]
+        views = [one.view for key, one in self._instances.items() if key.app == app and key.environment == environment]
         return tuple(sorted(views, key=lambda view: (view.process, view.slot)))
 
     def tail(

@@ -1,7 +1,9 @@
 """The whole agent as its unit starts it: command, environment, and assignments from its state; no coordinator."""
 
+import compileall
 import json
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,12 @@ ENVIRONMENT: Final = "local"
 
 @contextmanager
 def assigned(folder: Path, apps: Mapping[str, str], net: str | None) -> Iterator[Path]:
-    """A host to which a coordinator has assigned these apps (name -> rollway.toml); both have ended. Its agent.toml."""
+    """A host to which a coordinator has assigned these apps (name -> rollway.toml); both have ended. Its agent.toml.
+
+    The agent and its libraries have their bytecode beside them, as an installed one has.
+    """
+    for code in (ROOT / "agent", sysconfig.get_path("purelib")):
+        compileall.compile_dir(code, quiet=2, workers=0)
     with fleet(folder, hosts=1, net=net) as one:
         for app, settings in apps.items():
             text = f"app = {json.dumps(app)}\n{settings}"
