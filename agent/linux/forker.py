@@ -16,6 +16,7 @@ library's smallest part alone, and nothing of Rollway: its memory is copied for 
 import _socket
 import contextlib
 import ctypes
+import errno
 import fcntl
 import gc
 import marshal
@@ -76,7 +77,9 @@ def serve(asked: "_socket.socket") -> None:
 
 def _receive(asked: "_socket.socket") -> tuple[bytes, list[int]]:
     """The next message, nothing at the end; the descriptors that came with it."""
-    message, beside, _, _ = asked.recvmsg(MESSAGE_BYTES_MAX, _FDS_BYTES, _socket.MSG_CMSG_CLOEXEC)
+    message, beside, flags, _ = asked.recvmsg(MESSAGE_BYTES_MAX, _FDS_BYTES, _socket.MSG_CMSG_CLOEXEC)
+    if flags & _socket.MSG_CTRUNC:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     return message, [fd for _, _, data in beside for fd in memoryview(data).cast("i")]
 
 
