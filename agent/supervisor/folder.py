@@ -7,6 +7,7 @@ may block the loop, so callers run these in a thread.
 import contextlib
 import os
 import secrets
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -25,10 +26,19 @@ Made = tuple[tuple[str, tuple[int, int, int, int]], ...]
 class Folder:
     def __init__(self, run_dir: Path, name: str) -> None:
         self.path: Final = run_dir / "i" / name
-        self.notice: Final = self.path / "drain"
-        self.tmp: Final = self.path / "tmp"
-        self.notify: Final = self.path / "notify"
+
+    @cached_property
+    def notice(self) -> Path:
+        return self.path / "drain"
+
+    @cached_property
+    def tmp(self) -> Path:
+        return self.path / "tmp"
+
+    @cached_property
+    def notify(self) -> Path:
         """The socket of sd_notify(3)."""
+        return self.path / "notify"
 
     def prepare(self) -> None:
         """Make it as a new process is to find it, whatever a process or an agent before has left. Raises OSError."""

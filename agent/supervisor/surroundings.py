@@ -66,7 +66,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     def tree(self, key: InstanceKey, pid: int = NO_PID, start_time: int | None = None) -> Tree:
         """How the processes of `key` are known, now and to a next agent."""
         leaf = self.cgroup_root / str(key) if self.cgroup_root else None
-        mark = f"ROLLWAY_DRAIN_FILE={self.folder(key).notice}"
+        mark = f"ROLLWAY_DRAIN_FILE={self.run_dir}/i/{key}/drain"
         return Tree(pid=pid, start_time=start_time, mark=mark, cgroup=leaf)
 
     def beside(self, key: InstanceKey, kind: ProbeKind) -> Tree:
