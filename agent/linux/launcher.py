@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+import anyio
 from anyio import to_thread
 from msgspec import Struct
 
@@ -30,6 +31,7 @@ from agent.linux.executable import ExecFailure
 from agent.linux.forker import Request
 from agent.linux.spawn import Launch, Launched
 
+ANSWER_WITHIN_S: Final = 10.0
 _LISTENERS_MAX: Final = 32
 _ANSWER_BYTES_MAX: Final = 64
 _NO_FORK: Final = frozenset({errno.ENOSYS, errno.EPERM, errno.EINVAL})
@@ -80,7 +82,11 @@ class Launcher:
             except OSError as error:
                 return ExecFailure(error.errno or errno.EIO, f"cannot ask for a process: {error.filename or ''}")
         with contextlib.closing(forked):
-            answer = await _answer(forked.channel)
+            answer = b""
+            with anyio.move_on_after(ANSWER_WITHIN_S) as patience:
+                answer = await _answer(forked.channel)
+            if patience.cancelled_caught:
+                self.close()  # whatever holds it up: the next launch has another
             if answer.startswith(b"-") and -int(answer) in _NO_FORK:
                 self._can_fork = False
                 return await to_thread.run_sync(spawn.spawn, launch, known)
@@ -119,6 +125,7 @@ class Launcher:
     def begin(self) -> socket.socket:
         """Start it anew."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)  # noqa: FBT003 - the standard library's own order
         with theirs:
             pid = orphans.start(lambda: _start(theirs.fileno()))
         orphans.release(pid)  # nobody waits for its end
