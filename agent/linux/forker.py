@@ -124,6 +124,8 @@ def _become(number: int) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what was sent to it meanwhile is taken now
         code = CANNOT_RUN
         os.execve(file, argv, environment)  # noqa: S606 - what this is for
+    except ConnectionResetError:
+        pass  # the agent is gone, and the word of the instance's output is not ours
     except FileNotFoundError as error:
         code = NOT_FOUND if code == CANNOT_RUN else code
         _say(error)
