@@ -192,10 +192,10 @@ async def _answer(channel: socket.socket) -> bytes:
         await answered
     finally:
         loop.remove_reader(channel)
-    try:
-        return channel.recv(_ANSWER_BYTES_MAX)
-    except ConnectionResetError:
-        return b""
+    for _ in range(2):  # who is gone with something unread is told of first, and then what it has answered
+        with contextlib.suppress(ConnectionResetError):
+            return channel.recv(_ANSWER_BYTES_MAX)
+    return b""
 
 
 def _begun(

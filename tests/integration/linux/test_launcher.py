@@ -101,14 +101,19 @@ async def test_what_fits_no_message_is_started_all_the_same(launcher: Launcher) 
     os.close(launched.pidfd)
 
 
+def without_clone3(folder: Path) -> str:
+    """The forker as it is where the kernel does not know the call."""
+    text = Path(forker.__file__).read_text()
+    assert "_CLONE3 = 435\n" in text
+    refused = folder / "forker.py"
+    refused.write_text(text.replace("_CLONE3 = 435\n", "_CLONE3 = 4350\n"))
+    return str(refused)
+
+
 async def test_where_nobody_may_fork_so_a_shell_starts_it(
     launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a container that refuses clone3(2) processes are started all the same, the first one too."""
-    refused = tmp_path / "forker.py"
-    text = Path(forker.__file__).read_text()
-    assert "_CLONE3 = 435\n" in text
-    refused.write_text(text.replace("_CLONE3 = 435\n", "_CLONE3 = 4350\n"))
-    monkeypatch.setattr(forker, "__file__", str(refused))
+    monkeypatch.setattr(forker, "__file__", without_clone3(tmp_path))
     assert await code_of(launcher, "exit 5") == 5
     assert await code_of(launcher, "exit 6") == 6
