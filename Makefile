@@ -27,6 +27,8 @@ FIND_PYTHON = for p in $(PYTHON); do if "$$p" -c '$(USABLE)' 2>/dev/null; then e
 # Where somebody named an interpreter, Debian's is not what is missing.
 have-python3-venv = $(if $(filter file,$(origin PYTHON)),test -n "$$($(FIND_PYTHON))",true)
 have-git = command -v git
+have-gcc = command -v gcc
+have-libc6-dev = gcc -print-file-name=libc.a 2>/dev/null | grep /
 have-nodejs = command -v node
 have-iproute2 = command -v ip
 have-curl = command -v curl
@@ -89,7 +91,7 @@ requires-demo:
 	@$(call require,python3-venv git)
 
 requires-test:
-	@$(call require,python3-venv git nodejs iproute2 systemd curl faketime systemd-container mmdebstrap e2fsprogs qemu-system-x86)
+	@$(call require,python3-venv git gcc libc6-dev nodejs iproute2 systemd curl faketime systemd-container mmdebstrap e2fsprogs qemu-system-x86)
 
 # An interrupted or foreign venv is made anew; a good one only gets what changed.
 $(STAMP): requirements.lock pyproject.toml | requires-demo

@@ -2,7 +2,7 @@
 
 The program writes numbered lines of 100 bytes as fast as its pipe takes them; each supervisor delivers them where it is
 meant to (`loglines/contestants.py`), alone on one core, and every number is looked for where it comes out. Peers are
-fetched into a cache folder (`loglines/setup.py`); one that cannot be had is named. Results: `results/logs.json`, `.md`.
+fetched into a cache folder (`peers/setup.py`); one that cannot be had is named. Results: `results/logs.json`, `.md`.
 """
 
 import argparse
@@ -15,14 +15,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench.loglines import contestants, numbers, race, report, setup
+from bench.loglines import contestants, numbers, race, report
 from bench.loglines.contestants import Contestant
+from bench.peers import setup
+from bench.peers.machine import machine
+from bench.peers.results import show
 
-RESULTS: Final = Path(__file__).parent / "results"
 MEMORY_FILES: Final = Path("/dev/shm")  # noqa: S108 - files of gigabytes are to be no disk's matter
 RECORD_BYTES_MOST: Final = 320
 Entry = tuple[Contestant, Path]
@@ -63,7 +63,7 @@ def entries(given: argparse.Namespace, top: Path, reader: int, stack: ExitStack)
             missing[name] = f"its files would need {given.lines * RECORD_BYTES_MOST >> 30} GiB of {top}"
             continue
         try:
-            peer = setup.have(name)
+            peer = setup.have(contestants.PACKAGES[name])
         except (OSError, subprocess.CalledProcessError) as error:
             missing[name] = f"cannot be had here: {error}"
             continue
@@ -93,19 +93,14 @@ def main() -> None:
                 )
     about = {one.name: (one.version, one.sink) for one, _ in found}
     results = report.Results(
-        machine=report.machine(),
+        machine=machine(),
         lines=given.lines,
         kind=given.kind,
         rounds=given.rounds,
         rows=report.rows(runs, about),
         missing=missing,
     )
-    table = report.markdown(results)
-    print(f"\n{table}")
-    if given.out:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{given.out}.md").write_text(table)
-        (RESULTS / f"{given.out}.json").write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
+    show(results, report.markdown(results), given.out)
 
 
 if __name__ == "__main__":

@@ -62,8 +62,11 @@ def _run(role: Role, file: str) -> int:
 
 
 def _run_agent(text: str, file: str) -> None:
-    from agent.host.main import run  # noqa: PLC0415 - a coordinator does without
-    from agent.settings.agentfile import load_agent  # noqa: PLC0415
+    from agent.host import lean  # noqa: PLC0415 - a coordinator does without
+
+    with lean.imports():
+        from agent.host.main import run  # noqa: PLC0415
+        from agent.settings.agentfile import load_agent  # noqa: PLC0415
 
     run(load_agent(text, file))
 

@@ -38,6 +38,7 @@ from agent.decisions.swap.state import (
     SwapState,
     Tick,
     Wake,
+    durable,
 )
 from agent.errors import (
     FailedError,
@@ -48,7 +49,7 @@ from agent.errors import (
     VerificationError,
 )
 from agent.host.assignments import AppKey
-from agent.host.inbox import Inbox, place
+from agent.host.inbox import Answer, Inbox, place
 from agent.host.launch import addresses, admin_command, launchable, process_type
 from agent.host.releases import Runnable
 from agent.host.routes import Routes
@@ -63,20 +64,15 @@ from agent.supervisor.launchable import InstanceKey
 
 RETRY_MS: Final = 5_000
 """How long a refused launch is told as `exec_failed` before it may be decided upon again."""
+REST_FACTOR: Final = 9
+REST_S: Final = (0.01, 0.05)
+"""Between two looks at the instances: so that these take a tenth of the time at most, and no change waits long."""
 STORE_RETRY_S: Final = 1.0
 FETCH_AGAIN_S: Final = 0.5
 FETCH_AGAIN_S_MAX: Final = 15.0
 AGENT_DIED: Final = "the agent died while it ran; unknown whether it finished"
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
-class Answer:
-    """What becomes of a person's wish."""
-
-    def __init__(self) -> None:
-        self.given = anyio.Event()
-        self.error: RollwayError | None = None
 
 
 class Actor:
@@ -97,6 +93,7 @@ class Actor:
         self._preparing: set[ReleaseRef] = set()
         self._admins: set[RolloutId] = set()
         self._asked: dict[object, Answer] = {}
+        self._looked_s = 0.0
         self._log = log.bind(app=key.app, env=key.environment)
         if state.assignment is not None:
             self._take_up(state)
@@ -161,12 +158,14 @@ class Actor:
 
     async def _next(self) -> SwapEvent:
         """The next event; a moment that was asked for is one. Views are taken now, not when something changed."""
+        event: SwapEvent | None = None
         with anyio.move_on_after(self._patience_s()):
             event = await self._inbox.take()
-            return Observed(instances=self._views()) if isinstance(event, Observed) else event
-        if self._drop_refused():
+        if isinstance(event, Observed):  # more change meanwhile, and to look at hundreds takes time that they need
+            await anyio.sleep(min(max(REST_S[0], REST_FACTOR * self._looked_s), REST_S[1]))
+        if isinstance(event, Observed) or (event is None and self._drop_refused()):
             return Observed(instances=self._views())
-        return Tick()
+        return event or Tick()
 
     def _patience_s(self) -> float:
         now = clock.now()
@@ -183,6 +182,7 @@ class Actor:
         return bool(over)
 
     async def _take(self, event: SwapEvent) -> None:
+        began_s = anyio.current_time()
         if isinstance(event, Observed):
             self._mend(event)
         decision = plan.step(self.state, event, clock.now())
@@ -201,6 +201,7 @@ class Actor:
             await self._perform(action, verified)
         await self._tidy()
         self._answered(event, None)
+        self._looked_s = anyio.current_time() - began_s
 
     def _answered(self, event: SwapEvent, error: RollwayError | None) -> bool:
         """Tell whoever asked by hand; whether somebody did."""
@@ -212,10 +213,10 @@ class Actor:
 
     async def _store(self, state: SwapState) -> bool:
         """Make `state` the stored one; whether it may be acted upon, as what a restart finds out anew always may."""
-        if state == replace(self.state, leases=state.leases):
-            return True  # leases lie where guards read them
+        if (stored := durable(state)) == durable(self.state):  # the rest is on records and in leases' files
+            return True
         try:
-            await to_thread.run_sync(self._services.states.store, self.key, state)
+            await to_thread.run_sync(self._services.states.store, self.key, stored)
         except OSError as error:
             self._log.error("the state cannot be stored", reason=str(error))
             return _to_remember(state) == _to_remember(self.state)
@@ -331,9 +332,8 @@ class Actor:
                 launched=now,
                 detail=str(error),
             )
-            self._log.error(
-                "instance cannot be launched", instance=f"{launch.process}.{launch.slot}", reason=str(error)
-            )
+            name = self._instance(*where).name
+            self._log.error("instance cannot be launched", instance=name, reason=str(error))
             self.look()
             return
         self._refused.pop(where, None)

@@ -8,6 +8,15 @@ ask for waits each for itself; who asked waits along, so their number is that of
 import anyio
 
 from agent.decisions.swap.state import AdminEnded, Assigned, ByHand, Drain, PinAsked, Prepared, SwapEvent, Undrain
+from agent.errors import RollwayError
+
+
+class Answer:
+    """What becomes of a person's wish."""
+
+    def __init__(self) -> None:
+        self.given = anyio.Event()
+        self.error: RollwayError | None = None
 
 
 class Inbox:

@@ -5,6 +5,7 @@ manager stops leaves every instance as it is, for the next agent to take up; whe
 instance is drained first, only then is the group cancelled. Not handled here: what any of the parts does.
 """
 
+import gc
 import os
 import random
 from collections.abc import AsyncIterator, Mapping
@@ -66,6 +67,7 @@ def run(settings: AgentSettings) -> None:
     spawn.keep_own_fds()
     orphans.become_subreaper()
     orphans.reap_for_ever()
+    gc.freeze()  # what is imported stays: no collection has to look through it while hundreds are started
     anyio.run(serve, settings, inherited, backend_options={"use_uvloop": True})
 
 
@@ -92,6 +94,7 @@ class Agent:
     def __init__(self, settings: AgentSettings, stdout: Stdout, store: FdStore, inherited: Inherited) -> None:
         self._store, self._inherited, self._stdout = store, inherited, stdout
         self._metrics, self._one_scrape = Metrics(), CapacityLimiter(1)
+        self._said: str | None = None
         self._pulse = Pulse(self._metrics.lagged, self._status)
         self._state_dir, run_dir = _folders(settings)
         self._lock = service.hold(self._state_dir, "an agent")
@@ -109,7 +112,7 @@ class Agent:
             on_change=self._instance_changed,
             on_event=self._on_event,
             cgroup_root=apps,
-            has_room=lambda: apps is None or cgroup.take_over(apps),
+            has_room=cgroup.Room(apps),
             launches=settings.launches,
             drops_logs=settings.logs_on_full == "drop",
             ring_bytes=settings.ring_bytes,
@@ -173,7 +176,7 @@ class Agent:
 
     async def _drain(self) -> None:
         service.notify(Notice(stopping=True, status="draining"))
-        self._health.draining = True
+        self._health.draining, self._said = True, None
         if await self._host.drain():
             log.info("drained")
         else:
@@ -193,6 +196,7 @@ class Agent:
         self._host.instance_changed(app, environment)
 
     def _linked(self, connected: bool) -> None:  # noqa: FBT001 - one fact
+        self._said = None
         self._link = Link(connected, clock.now().wall_ms)
         log.info("link", connected=connected)
 
@@ -207,7 +211,12 @@ class Agent:
         tell(event, app=key.app, env=key.environment, instance=key.name, **details)
 
     def _status(self) -> str:
-        """One line for `systemctl status`."""
+        """One line for `systemctl status`; looked at twice a second, and made anew when something has changed."""
+        if self._said is None:
+            self._said = self._status_now()
+        return self._said
+
+    def _status_now(self) -> str:
         found = [one.state for app in self._host.reports() for one in app.instances]
         if self._health.draining:
             return f"draining, {len(found) - found.count('stopped')} of {len(found)} instances left"
@@ -226,6 +235,7 @@ class Agent:
         return await to_thread.run_sync(self._metrics.text, seen, limiter=self._one_scrape)
 
     def _report(self, apps: tuple[AppReport, ...]) -> None:
+        self._said = None
         self._dialer.report(apps)
 
     @asynccontextmanager

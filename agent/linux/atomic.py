@@ -4,6 +4,7 @@ Rules: a temporary file beside the target, its content and mode on the disk befo
 it. Every failure is an OSError and leaves the old file. Not handled here: locking; a file has one writer.
 """
 
+import contextlib
 import errno
 import os
 import secrets
@@ -13,18 +14,43 @@ from pathlib import Path
 from typing import Final
 
 READ_BYTES_MAX: Final = 64 << 20
+_OVER: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o600, *, lasting: bool = True) -> None:
+def write_atomically(path: Path | str, data: bytes, mode: int = 0o600, *, lasting: bool = True) -> None:
     """Put `data` in place of whatever `path` was; a reader sees the old or the new, never half.
 
     Without `lasting` that holds against every crash but the machine's own, and costs no wait for the disk.
     """
-    with _written_beside(path, data, mode, lasting=lasting) as temporary:
+    if not lasting:
+        _replace(os.fspath(path), data, mode)
+        return
+    path = Path(path)
+    with _written_beside(path, data, mode) as temporary:
         temporary.replace(path)
-    if lasting:
-        _sync_folder(path.parent)
+    _sync_folder(path.parent)
+
+
+def _replace(path: str, data: bytes, mode: int) -> None:
+    """The same without a wait, for who writes at every turn: what a crash leaves beside it is written over."""
+    folder, _, name = path.rpartition("/")
+    temporary = f"{folder}/.{name}.new"
+    try:
+        fd = os.open(temporary, _OVER, mode)
+        try:
+            os.fchmod(fd, mode)
+            left = memoryview(data)
+            while left:
+                left = left[os.write(fd, left) :]
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)  # noqa: PTH105 - a path costs as much as the call
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)  # noqa: PTH108 - as above
+        error.filename, error.filename2 = path, None
+        raise
 
 
 def create_exclusive(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -44,7 +70,7 @@ def read(path: Path, limit_bytes: int = READ_BYTES_MAX) -> bytes:
 
 
 @contextmanager
-def _written_beside(path: Path, data: bytes, mode: int, *, lasting: bool = True) -> Iterator[Path]:
+def _written_beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
     """Give a file that is on the disk with its content and mode; what still has its name afterwards is removed."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -53,8 +79,7 @@ def _written_beside(path: Path, data: bytes, mode: int, *, lasting: bool = True)
             file.write(data)
             file.flush()
             os.fchmod(descriptor, mode)
-            if lasting:
-                os.fsync(descriptor)
+            os.fsync(descriptor)
         yield temporary
     except OSError as error:
         # Who meets it is to be told the file that was to be written, not its neighbour, or none as a full disk does.

@@ -7,6 +7,7 @@ An agent that is `rollway-agent.service` has its instances in the cgroup of `rol
 delegated to it: below its own, controllers that are on for them would keep systemd from starting it again.
 """
 
+import contextlib
 import errno
 import os
 import tempfile
@@ -21,6 +22,7 @@ HOLDER: Final = "holder"
 """The leaf of the process that holds the unit of the apps up. No instance has this name: theirs have dots."""
 CONTROLLERS: Final = ("cpu", "io", "memory", "pids")
 _MOUNTS: Final = Path("/proc/self/mountinfo")
+_PAGE_BYTES: Final = 1 << 16
 
 
 def detect() -> Path | None:
@@ -78,6 +80,31 @@ def take_over(unit: Path) -> bool:
     return True
 
 
+class Room:
+    """Whether a delegated unit has room for leaves, asked before each start: taken over once, then only looked at.
+
+    A unit that was started anew has another folder: it is taken over again.
+    """
+
+    def __init__(self, unit: Path | None) -> None:
+        """Without a unit there always is."""
+        self._unit: Final = unit
+        self._taken: int | None = None
+
+    def __call__(self) -> bool:
+        if self._unit is None:
+            return True
+        if self._taken is None or self._inode() != self._taken or not pids(self._unit / HOLDER):
+            self._taken = self._inode() if take_over(self._unit) else None
+        return self._taken is not None
+
+    def _inode(self) -> int | None:
+        try:
+            return os.stat(f"{self._unit}").st_ino  # noqa: PTH116 - asked before each start
+        except OSError:
+            return None
+
+
 def switched_on(folder: Path) -> tuple[str, ...]:
     """Which controllers are on for the leaves of a folder."""
     return tuple(_read(folder / "cgroup.subtree_control").split())
@@ -114,34 +141,38 @@ def trial(root: Path) -> Iterator[Path]:
 
 def write(folder: Path, key: str, value: str) -> None:
     """Set a limit such as `memory.max`, or switch a controller on: OSError where the host cannot."""
-    (folder / key).write_text(value, "ascii")
+    fd = os.open(f"{folder}/{key}", os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode("ascii"))
+    finally:
+        os.close(fd)
 
 
 def pids(leaf: Path) -> list[int]:
     """The processes directly in a leaf; none where it is gone."""
-    return [int(word) for word in _read(leaf / "cgroup.procs").split()]
+    return [int(word) for word in _read(f"{leaf}/cgroup.procs").split()]
 
 
 def is_empty(leaf: Path) -> bool:
     """Whether no process lives in the leaf or below it."""
-    return "populated 1" not in _read(leaf / "cgroup.events")
+    return "populated 1" not in _read(f"{leaf}/cgroup.events")
 
 
 def oom_kills(leaf: Path) -> int:
     """How many processes of the leaf the kernel has killed for want of memory."""
-    pairs = (line.split() for line in _read(leaf / "memory.events").splitlines())
+    pairs = (line.split() for line in _read(f"{leaf}/memory.events").splitlines())
     return next((int(value) for key, value in pairs if key == "oom_kill"), 0)
 
 
 def cpu_ms(leaf: Path) -> int | None:
     """The processor time of all that ever ran in the leaf; None where it is gone."""
-    pairs = (line.split() for line in _read(leaf / "cpu.stat").splitlines())
+    pairs = (line.split() for line in _read(f"{leaf}/cpu.stat").splitlines())
     return next((int(value) // 1_000 for key, value in pairs if key == "usage_usec"), None)
 
 
 def number(leaf: Path, key: str) -> int | None:
     """A file of one number, such as `memory.current`; None where its controller is not on, or the leaf is gone."""
-    text = _read(leaf / key).strip()
+    text = _read(f"{leaf}/{key}").strip()
     return int(text) if text.isdigit() else None
 
 
@@ -161,6 +192,9 @@ def leaves(folder: Path, prefix: str) -> list[Path]:
 def remove(leaf: Path) -> bool:
     """Remove an empty leaf; False where something still lives in it."""
     try:
+        with contextlib.suppress(OSError):  # with leaves below it, for one
+            leaf.rmdir()
+            return True
         for folder, _, _ in os.walk(leaf, topdown=False):
             Path(folder).rmdir()
     except FileNotFoundError:
@@ -193,10 +227,17 @@ def _own_path(process: int | str = "self") -> str:
     return next((line[3:] for line in lines if line.startswith("0::")), "/")
 
 
-def _read(path: Path) -> str:
+def _read(path: Path | str) -> str:
     try:
-        return path.read_text("ascii")
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = b""
+            while chunk := os.read(fd, _PAGE_BYTES):
+                data += chunk
+        finally:
+            os.close(fd)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENODEV):
             return ""
         raise
+    return data.decode("ascii")

@@ -70,8 +70,7 @@ def _interpretable(file: Path, env: Mapping[str, str], cwd: Path, identity: Iden
     script = file
     for _ in range(_INTERPRETERS_MAX):
         try:
-            with script.open("rb") as opened:
-                start = opened.read(_LINE_BYTES)
+            start = _read(script)
         except OSError:
             return None  # a program may be run without being readable; a script may not, and then says so
         if not start.startswith(b"#!"):
@@ -90,6 +89,14 @@ def _interpretable(file: Path, env: Mapping[str, str], cwd: Path, identity: Iden
             interpreter = named
         script = interpreter
     return ExecFailure(errno.ELOOP, f"{file} has too many interpreters")
+
+
+def _read(file: Path) -> bytes:
+    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, _LINE_BYTES)
+    finally:
+        os.close(fd)
 
 
 def _unrunnable(file: Path, identity: Identity | None) -> ExecFailure | None:

@@ -7,10 +7,14 @@ characters; a refusal is silent, so count what comes back. Without a manager not
 
 import array
 import contextlib
+import fcntl
 import os
 import select
 import socket
+import sys
+import termios
 from collections.abc import Callable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -21,6 +25,11 @@ from agent.wire.sdnotify import Notice
 FIRST_FD: Final = 3
 SEND_WITHIN_S: Final = 5.0
 HEARD_WITHIN_S: Final = 5.0
+WORDS_AT_ONCE: Final = 7
+"""As many as one process of an instance needs."""
+_WORD_BYTES: Final = 768
+"""What a short word that nobody has heard yet counts for in its sender's queue."""
+_QUEUE: Final = Path("/proc/sys/net/unix/max_dgram_qlen")
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -34,6 +43,7 @@ class FdStore:
         if self._address:  # held for as long as we live: what ends an instance must not need a descriptor for it
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
             self._socket.settimeout(SEND_WITHIN_S)
+        self._queue_words = _queue_words()
         self._told = False
 
     @property
@@ -41,13 +51,21 @@ class FdStore:
         """Whether there is a manager that may keep something."""
         return bool(self._address)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether some words can be said now without waiting for the manager, or there is none."""
+        if self._socket is None:
+            return True
+        unheard_bytes = int.from_bytes(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        return unheard_bytes // _WORD_BYTES + WORDS_AT_ONCE <= self._queue_words
+
     def put(self, name: str, fd: int) -> None:
         """Have a copy of `fd` kept under `name`, until `drop`."""
-        self._say(Notice(fd_store=True, fd_name=name, fd_poll=False), fd)
+        self._say(sdnotify.build_store(name), fd)
 
     def drop(self, name: str) -> None:
         """Forget every descriptor of this name."""
-        self._say(Notice(fd_store_remove=True, fd_name=name))
+        self._say(sdnotify.build_remove(name))
 
     def barrier(self) -> bool:
         """Wait until everything said before is done; False where nobody answered in time."""
@@ -59,7 +77,7 @@ class FdStore:
             log.warning("the service manager cannot be waited for", reason=str(error))
             return False
         try:
-            self._say(Notice(barrier=True), theirs)
+            self._say(sdnotify.build(Notice(barrier=True)), theirs)
             os.close(theirs)
             poll = select.poll()
             poll.register(ours, 0)
@@ -67,17 +85,25 @@ class FdStore:
         finally:
             os.close(ours)
 
-    def _say(self, notice: Notice, *fds: int) -> None:
+    def _say(self, word: bytes, *fds: int) -> None:
         if self._socket is None:
             return
         try:
             # Not socket.send_fds, which in Python 3.11 forgets the address.
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-            self._socket.sendmsg([sdnotify.build(notice)], rights, 0, self._address)
+            self._socket.sendmsg([word], rights, 0, self._address)
         except OSError as error:
             if not self._told:
                 self._told = True
                 log.warning("the service manager keeps nothing for a next agent", reason=str(error))
+
+
+def _queue_words() -> int:
+    """How many words wait at most for somebody to hear them."""
+    try:
+        return int(_QUEUE.read_text("ascii"))
+    except (OSError, ValueError):
+        return 0
 
 
 class Inherited:

@@ -4,6 +4,7 @@ Rules: one question per IP version, answered in one go. A connection that nobody
 Failures are OSErrors.
 """
 
+import errno
 import socket
 import struct
 from collections.abc import Collection, Iterator
@@ -19,11 +20,13 @@ ANY_PORT: Final = 0
 
 _SOCK_DIAG: Final = 4
 _SOCK_DIAG_BY_FAMILY: Final = 20
+_REQUEST: Final = 1
 _DUMP: Final = 0x301  # NLM_F_REQUEST | NLM_F_ROOT | NLM_F_MATCH
 _ERROR: Final = 2
 _DONE: Final = 3
 _HEADER: Final = struct.Struct("=IHHII")
 _QUESTION: Final = struct.Struct("=BBBxI" + "2s46x")
+_ONE: Final = struct.Struct("=BBBxI36s4x8s")
 _ANSWER: Final = struct.Struct("=BBBB" + "2s2s16s16s12x" + "IIIII")
 _RECEIVE_BYTES: Final = 1 << 17
 
@@ -54,6 +57,27 @@ def dump(port: int, states: Collection[int]) -> list[Row]:
     families = (socket.AF_INET, socket.AF_INET6)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _SOCK_DIAG) as netlink:
         return [row for family in families for row in _ask(netlink, family, port, wanted)]
+
+
+def is_accepted(client: socket.socket) -> bool:
+    """Whether the other end of a connection within this network namespace belongs to a process yet, or is gone."""
+    host, port = client.getpeername()[:2]
+    own_host, own_port = client.getsockname()[:2]
+    ends = struct.pack("!HH16s16s", port, own_port, _packed(client.family, host), _packed(client.family, own_host))
+    question = _ONE.pack(client.family, socket.IPPROTO_TCP, 0, 0xFFFFFFFF, ends, b"\xff" * 8)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _SOCK_DIAG) as netlink:
+        netlink.send(_HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, _REQUEST, 0, 0) + question)
+        answer = netlink.recv(_RECEIVE_BYTES)
+    if _HEADER.unpack_from(answer)[1] == _ERROR:
+        code = -int.from_bytes(answer[_HEADER.size :][:4], "little", signed=True)
+        if code == errno.ENOENT:
+            return True  # it is gone; or this kernel has no inet_diag, and that we are connected has to do
+        raise OSError(code, "inet_diag cannot be asked")
+    return _row(answer, _HEADER.size).inode != 0
+
+
+def _packed(family: int, host: str) -> bytes:
+    return socket.inet_pton(family, host).ljust(16, b"\0")
 
 
 def connections(port: int, inodes: Collection[int]) -> Connections:

@@ -20,6 +20,7 @@ from agent.wire.sdnotify import DATAGRAM_BYTES_MAX
 PATH_BYTES_MAX: Final = 107
 """What a kernel address holds (unix(7)); who speaks has no way around it."""
 _UCRED: Final = struct.Struct("=iII")
+_NOBODY: Final = (-1, -1)
 _FDS_MAX: Final = 16
 _BESIDE_BYTES: Final = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(_FDS_MAX * 4)
 
@@ -48,13 +49,15 @@ def bind(path: Path) -> socket.socket:
     if not can_bind(path):
         raise OSError(errno.ENAMETOOLONG, "the path of a socket may have 107 bytes", str(path))
     owner = _owner(path)
-    path.unlink(missing_ok=True)
+    if owner != _NOBODY:
+        path.unlink()
     made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         made.bind(str(path))
         path.chmod(0o600)
-        os.chown(path, *owner)
+        if owner != _NOBODY:
+            os.chown(path, *owner)
     except OSError:
         made.close()
         raise
@@ -62,11 +65,11 @@ def bind(path: Path) -> socket.socket:
 
 
 def _owner(path: Path) -> tuple[int, int]:
-    """Of what is there; where nothing is, -1, which changes nothing."""
+    """Of what is there."""
     try:
         found = path.lstat()
     except FileNotFoundError:
-        return -1, -1
+        return _NOBODY
     return found.st_uid, found.st_gid
 
 

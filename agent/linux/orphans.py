@@ -10,7 +10,9 @@ import ctypes
 import os
 import resource
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from agent.linux import procfs
@@ -65,7 +67,7 @@ def reap_for_ever() -> None:
 
 
 def _reap_orphans() -> None:
-    own_session, pause_s = os.getsid(0), _AGAIN_S
+    own_session, pause_s, last = os.getsid(0), _AGAIN_S, 0
     while True:
         try:
             seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
@@ -73,22 +75,19 @@ def _reap_orphans() -> None:
             _has_children.wait()
             _has_children.clear()
             continue
-        if seen is not None and _reap_orphan(seen.si_pid, own_session):
-            pause_s = _AGAIN_S
+        if seen is None:
             continue
-        # Whoever waits for it does so in a moment, and until then waitid would tell of no other.
-        threading.Event().wait(pause_s)
-        pause_s = min(pause_s * 2, _AGAIN_S_MAX)
+        # Whoever waits for it does so in a moment, and is not to be disturbed then: nobody waits for an orphan. Until
+        # it is reaped waitid would tell of no other.
+        pause_s, last = min(pause_s * 2, _AGAIN_S_MAX) if seen.si_pid == last else _AGAIN_S, seen.si_pid
+        time.sleep(pause_s)
+        _reap_orphan(seen.si_pid, own_session)
 
 
-def _reap_orphan(pid: int, own_session: int) -> bool:
-    """Whether it was one."""
+def _reap_orphan(pid: int, own_session: int) -> None:
+    """Reap it, if it is one."""
     with _lock:
-        found = procfs.process(pid)
-        if pid in _started or found is None or found.session == own_session:
-            return False
-        try:
-            os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
-            return False
-    return True
+        found = procfs.process(pid) if pid not in _started else None
+        if found is not None and found.session != own_session:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)

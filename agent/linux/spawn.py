@@ -1,4 +1,4 @@
-"""The launcher: one instance from command to process, with no Python between fork and exec.
+"""One launch from command to process, by a shell: no Python runs between fork and exec. `launcher` is the faster way.
 
 `posix_spawn` starts a tiny `sh` (new session, default signals, empty mask, stdin a gate, listening sockets from fd 3
 on), behind a `fence` where one is asked for. It waits at the gate until limits are set from outside, joins its cgroup,
@@ -92,9 +92,7 @@ def spawn(launch: Launch, known: Callable[[Launched], None] = lambda _: None) ->
 
     `known` is called while it still waits at its gate: should we be killed, it either is known or runs nothing.
     """
-    if (wrong := _wrong_words(launch)) is not None:
-        return wrong
-    command = resolve(launch.argv[0], launch.env, launch.cwd, launch.identity)
+    command = checked(launch)
     if isinstance(command, ExecFailure):
         return command
     gate, opener = os.pipe2(os.O_CLOEXEC)
@@ -109,15 +107,15 @@ def spawn(launch: Launch, known: Callable[[Launched], None] = lambda _: None) ->
             handle = os.pidfd_open(pid)
         except OSError as error:
             os.kill(pid, signal.SIGKILL)  # our child, whose exit nobody has collected: the number is its own still
-            _reap(pid)
+            reap(pid)
             return ExecFailure(error.errno or errno.EIO, "cannot watch the process")
-        if (refused := _limit(pid, launch.rlimits) or _expose(pid) or _join(pid, launch)) is not None:
-            _abandon(pid, handle)
+        if (refused := limit(pid, launch.rlimits) or _expose(pid) or _join(pid, launch)) is not None:
+            abandon(pid, handle)
             return refused
         try:
             started = procfs.start_time(pid) or 0
         except OSError as error:
-            _abandon(pid, handle)
+            abandon(pid, handle)
             return ExecFailure(error.errno or errno.EIO, error.filename)
         launched = Launched(pid, handle, started)
         known(launched)
@@ -153,6 +151,11 @@ def open_files_max() -> int:
 def can_pass(name: str) -> bool:
     """Whether an environment variable of this name comes through the shell as it is."""
     return name.isascii() and name.isidentifier() and name not in _SHELLS_OWN
+
+
+def checked(launch: Launch) -> Path | ExecFailure:
+    """The file that is to be executed, all being as it can be seen now."""
+    return _wrong_words(launch) or resolve(launch.argv[0], launch.env, launch.cwd, launch.identity)
 
 
 def _wrong_words(launch: Launch) -> ExecFailure | None:
@@ -194,7 +197,7 @@ def _start_shell(launch: Launch, command: Path, gate: int) -> int:
         )
 
 
-def _limit(pid: int, rlimits: Rlimits) -> ExecFailure | None:
+def limit(pid: int, rlimits: Rlimits) -> ExecFailure | None:
     for limit, values in rlimits.items():
         try:
             resource.prlimit(pid, limit, values)
@@ -255,14 +258,14 @@ def _closing(*fds: int) -> Iterator[None]:
             os.close(fd)
 
 
-def _abandon(pid: int, handle: int) -> None:
+def abandon(pid: int, handle: int) -> None:
     """End a sh that still waits at its gate."""
     pidfd.send_signal(handle, signal.SIGKILL)
-    _reap(pid)
+    reap(pid)
     os.close(handle)
 
 
-def _reap(pid: int) -> None:
+def reap(pid: int) -> None:
     """Wait for the end of a child that was killed."""
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     orphans.reap(pid)

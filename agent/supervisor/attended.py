@@ -19,8 +19,9 @@ from agent.linux.executable import ExecFailure
 from agent.linux.pidfd import ExitStatus
 from agent.supervisor.launchable import InstanceKey, WatchedCommand
 from agent.supervisor.oneoff import begin, clear_away
-from agent.supervisor.process import Plan, Process, Surroundings
-from agent.supervisor.ways import Watched
+from agent.supervisor.process import Plan, Process
+from agent.supervisor.surroundings import Surroundings
+from agent.supervisor.watched import Watched
 
 GRACE_S: Final = 10.0
 LAST_WORDS_S: Final = 0.5

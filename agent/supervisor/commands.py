@@ -27,7 +27,8 @@ from agent.linux.spawn import Launched
 from agent.model.process import ProbeKind
 from agent.supervisor.finding import Finding, one_line
 from agent.supervisor.oneoff import Tail
-from agent.supervisor.process import Plan, Surroundings, start_beside
+from agent.supervisor.process import Plan, start_beside
+from agent.supervisor.surroundings import Surroundings
 
 CHUNK_BYTES: Final = 64 * 1024
 PAUSE_S: Final = 0.01

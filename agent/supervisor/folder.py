@@ -8,6 +8,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -19,23 +20,45 @@ _THROUGH: Final = 0o711
 """Folders above an instance's own: whoever knows a name gets through, nobody lists."""
 
 
+Made = tuple[tuple[str, tuple[int, int, int, int]], ...]
+"""Names, and what each is known by."""
+
+
 class Folder:
     def __init__(self, run_dir: Path, name: str) -> None:
         self.path: Final = run_dir / "i" / name
-        self.notice: Final = self.path / "drain"
-        self.tmp: Final = self.path / "tmp"
-        self.notify: Final = self.path / "notify"
+
+    @cached_property
+    def notice(self) -> Path:
+        return self.path / "drain"
+
+    @cached_property
+    def tmp(self) -> Path:
+        return self.path / "tmp"
+
+    @cached_property
+    def notify(self) -> Path:
         """The socket of sd_notify(3)."""
+        return self.path / "notify"
 
     def prepare(self) -> None:
         """Make it as a new process is to find it, whatever a process or an agent before has left. Raises OSError."""
-        self.remove()
-        with contextlib.suppress(FileNotFoundError):  # what nobody can remove, as a mount, must not be in the way
-            self.path.rename(self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}"))
-        self.path.mkdir(parents=True)
-        for folder in (self.path, self.path.parent):
-            folder.chmod(_THROUGH)
-        self.tmp.mkdir(mode=0o700)
+        try:
+            self._make()
+        except FileExistsError:
+            self.remove()
+            with contextlib.suppress(FileNotFoundError):  # what nobody can remove, as a mount, must not be in the way
+                self.path.rename(self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}"))
+            self._make()
+        os.mkdir(self.tmp, 0o700)  # noqa: PTH102 - at each start
+
+    def _make(self) -> None:
+        try:
+            os.mkdir(self.path)  # noqa: PTH102 - as above
+        except FileNotFoundError:
+            self.path.mkdir(parents=True)
+            self.path.parent.chmod(_THROUGH)
+        os.chmod(self.path, _THROUGH)  # noqa: PTH101 - as above
 
     def give_to(self, uid: int, gid: int, streams: Iterable[int] = ()) -> None:
         """Let another user write what is there by now: its TMPDIR, its output opened again, its notices."""
@@ -45,10 +68,26 @@ class Folder:
             with contextlib.suppress(FileNotFoundError):  # not every process has notices
                 os.chown(path, uid, gid, follow_symlinks=False)
 
+    def made(self) -> "Made":
+        """What is there, by which it is known again."""
+        names = ("", *sorted(os.listdir(self.path)))  # noqa: PTH208 - names, at each start
+        return tuple((name, _known_by(os.lstat(f"{self.path}/{name}"))) for name in names)
+
+    def is_as_made(self, made: "Made") -> bool:
+        """Whether nobody has changed it, and TMPDIR is empty."""
+        try:
+            return not os.listdir(self.tmp) and self.made() == made  # noqa: PTH208 - as above
+        except OSError:
+            return False
+
     def show_notice(self) -> None:
         """Raises OSError."""
-        atomic.write_atomically(self.notice, b"", mode=0o444)
+        atomic.write_atomically(self.notice, b"", mode=0o444, lasting=False)
 
     def remove(self) -> None:
         with contextlib.suppress(OSError):
             remove_tree(self.path)
+
+
+def _known_by(found: os.stat_result) -> tuple[int, int, int, int]:
+    return found.st_ino, found.st_mode, found.st_uid, found.st_gid

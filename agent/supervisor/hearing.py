@@ -5,7 +5,7 @@ status is shown as it is, some time after it was said. Which process is the main
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -21,6 +21,8 @@ STATUS_S: Final = 1.0
 """So often at most others are told of a new status."""
 STATUS_CHARACTERS_MAX: Final = 200
 
+Scopes = dict[Any, anyio.CancelScope]
+"""Of what observes a process, by what it is."""
 Tell = Callable[[str, Mapping[str, str | int], Level], None]
 
 
@@ -40,6 +42,19 @@ class Hearing:
     def dealt_with(self) -> None:
         """The last notice is decided upon."""
         self._dealt_with.set()
+
+    def listen(self, process: Process, launch: int, scopes: Scopes, tasks: TaskGroup) -> None:
+        """Hear it from its first word on: many processes never say one."""
+        notices = process.notices
+        if notices is None:
+            return
+        heard = notices
+
+        def begin() -> None:
+            scopes["notices"] = anyio.CancelScope()
+            tasks.start_soon(self.hear, process, heard, launch, scopes["notices"], tasks)
+
+        heard.listen(begin)
 
     async def hear(
         self, process: Process, notices: Notices, launch: int, scope: anyio.CancelScope, tasks: TaskGroup

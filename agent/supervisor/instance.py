@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 import anyio
-from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from agent.decisions.process.instance import new, step
 from agent.decisions.process.probe import rhythm
+from agent.decisions.process.restart import comes_back_at_once
 from agent.decisions.process.state import (
     AcceptLeft,
     Action,
@@ -47,6 +47,7 @@ from agent.linux import clock
 from agent.linux.executable import ExecFailure
 from agent.model.process import ExecCheck, ProbeKind
 from agent.model.units import Instant, Milliseconds
+from agent.supervisor.admission import why_not
 from agent.supervisor.commands import Commands
 from agent.supervisor.exits import exited
 from agent.supervisor.finding import Finding
@@ -54,17 +55,18 @@ from agent.supervisor.gauge import Measured
 from agent.supervisor.hearing import Hearing, Tell
 from agent.supervisor.launchable import Launchable
 from agent.supervisor.mainprocess import see_off
-from agent.supervisor.ownport import taken
 from agent.supervisor.prober import Prober, ask_on, connections_left, whereabouts
-from agent.supervisor.process import UNKEPT, Plan, Process, Surroundings, resume, start, wait_for_room
+from agent.supervisor.process import UNKEPT, Plan, Process, give_up, start
 from agent.supervisor.records import Kept, Record
+from agent.supervisor.resume import resume
+from agent.supervisor.surroundings import Surroundings
+from agent.supervisor.ways import Ways
 
 INBOX_EVENTS_MAX: Final = 16
 WATCH_S: Final = 0.25
 RECORD_AGAIN_S: Final = 1.0  # a next agent ends what is on no record
 STRANDED: Final = "stranded connections were closed"
 """Told with their number, `connections`; the agent counts them by it."""
-
 KINDS: Final[tuple[ProbeKind, ...]] = ("startup", "readiness", "liveness")
 Observer = ProbeKind | Literal["connections", "notices"]
 
@@ -86,6 +88,7 @@ class Instance:
         self.taken_up: Final = anyio.Event()
         """Set once what an earlier agent left of it, if anything, is in its hands."""
         self._around = around
+        self._tree = around.tree(launchable.key)
         self._changed = changed
         self._tell = tell
         self._record = left
@@ -99,9 +102,9 @@ class Instance:
         self._stop: StopAsked | None = None
         self._wake: Instant | None = None
         self._process: Process | None = None
+        self._left: Ways | None = None  # of the process before, for the next one
         self._observers: dict[Observer, anyio.CancelScope] = {}
-        self._plan: Plan | None = None
-        """By which the present process was started; read again where an earlier agent has started it."""
+        self._plan: Plan | None = None  # of the present process; made again where an earlier agent has started it
         self._remarks: dict[ProbeKind, str] = {}
         self._prober = Prober(launchable)
         self._commands = Commands(around, self._planned)
@@ -132,6 +135,8 @@ class Instance:
                 while self._machine.state != "stopped":
                     await self._take(await self._next(), tasks)
                 tasks.cancel_scope.cancel()
+            if self._left is not None:
+                await self._around.do(give_up, self._around, self.launchable.key, self._left)
             self._publish()
 
     async def _first(self, tasks: TaskGroup) -> Event:
@@ -149,12 +154,10 @@ class Instance:
         if self._stop is not None:
             event, self._stop = self._stop, None
             return event
-        left_s = None
+        waits_s = [RECORD_AGAIN_S] if self._unrecorded else []
         if self._wake is not None:
-            left_s = max(0, self._wake.boottime_ms - clock.now().boottime_ms) / 1_000
-        if self._unrecorded:
-            left_s = RECORD_AGAIN_S if left_s is None else min(left_s, RECORD_AGAIN_S)
-        with anyio.move_on_after(left_s):
+            waits_s.append(max(0, self._wake.boottime_ms - clock.now().boottime_ms) / 1_000)
+        with anyio.move_on_after(min(waits_s, default=None)):
             return await self._inbox.receive()
         return Tick()
 
@@ -179,7 +182,7 @@ class Instance:
         record = self._recorded(signalled=signalled)
         if record == self._record:
             return
-        if await to_thread.run_sync(self._around.records.write, record):
+        if await self._around.do(self._around.records.write, record):
             self._record = record
             if self._unrecorded:
                 self._tell("is on record again", {}, "info")
@@ -188,8 +191,7 @@ class Instance:
         self._unrecorded = self._record != record
 
     def _recorded(self, *, signalled: bool) -> Record:
-        given, process = self.launchable, self._process if self._machine.pid is not None else None
-        tree = self._around.tree(given.key)
+        given, tree, process = self.launchable, self._tree, self._process if self._machine.pid is not None else None
         return Record(
             key=given.key,
             boot_id=clock.boot_id(),
@@ -235,8 +237,6 @@ class Instance:
             type=self.launchable.type,
         )
 
-    # Actions
-
     async def _perform(self, action: Action, tasks: TaskGroup) -> tuple[Event, ...]:
         """Perform; the answer, where there is one at once."""
         match action:
@@ -270,18 +270,15 @@ class Instance:
             if self._stop is not None:
                 stop, self._stop = self._stop, None
                 return stop, LaunchWithheld()
-            await wait_for_room(self._around)  # before: a lease may run out meanwhile
-            given = self.launchable
-            if why := await self._around.guards.admit(given.key.lease, given.type) or await taken(given):
+            if why := await why_not(self._around, self.launchable):
                 return (LaunchFailed(errno=errno.EAGAIN, what=why, jitter=self._around.jitter()),)
-            process = await start(self._around, plan, tasks)
+            process = await start(self._around, plan, tasks, self._left)
+            self._left = None
         if isinstance(process, ExecFailure):
             return (LaunchFailed(errno=process.errno, what=str(process), jitter=self._around.jitter()),)
         if process.unkept not in ((), self._unkept):  # told once, not at every start
-            unkept = {"limits": " ".join(process.unkept)}
-            self._tell(UNKEPT, unkept, "warning")
-        self._unkept = process.unkept
-        self._process = process
+            self._tell(UNKEPT, {"limits": " ".join(process.unkept)}, "warning")
+        self._unkept, self._process = process.unkept, process
         self._attend(process, tasks)
         return (Launched(pid=process.pid),)
 
@@ -321,8 +318,9 @@ class Instance:
                 while self._observers:
                     self._observers.popitem()[1].cancel()
                 self._process = None
-                if not await process.close():
+                if not await process.close(again=self._machine.state != "stopped"):
                     self._tell("output is lost: nobody took it", {"pid": process.pid}, "warning")
+                self._left = process.left
 
     async def _stop_asking(self) -> None:
         """Until nothing is left that asks how the process is."""
@@ -353,12 +351,13 @@ class Instance:
         """Wait for its end, and hear what it says."""
         self._hearing.status = ""
         tasks.start_soon(self._await_exit, process)
-        if process.notices is not None:
-            scope = self._observers["notices"] = anyio.CancelScope()
-            tasks.start_soon(self._hearing.hear, process, process.notices, self._machine.launch, scope, tasks)
+        self._hearing.listen(process, self._machine.launch, self._observers, tasks)
 
     async def _await_exit(self, process: Process) -> None:
-        await self._send.send(exited(await process.wait(), process, self._around.jitter()))
+        event = exited(await process.wait(), process, self._around.jitter())
+        if comes_back_at_once(self._machine):
+            process.fork_ahead()
+        await self._send.send(event)
 
     async def _probe(self, begin: StartProbe, launch: int, scope: anyio.CancelScope) -> None:
         kind, probes, process = begin.kind, self._machine.terms.probes, self._process

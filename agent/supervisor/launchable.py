@@ -8,6 +8,7 @@ import shlex
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import Final
 
 from msgspec import Struct
@@ -168,6 +169,7 @@ class AdminExit(Struct, frozen=True, kw_only=True):
         return self.failure or self.output
 
 
+@lru_cache(maxsize=1024)
 def words_of(command: str, *, shell: bool, port: int | None) -> tuple[str, ...]:
     """The command as `exec` takes it, `{fd}` and `{port}` filled in. Raises ValueError for a quote without its end."""
     filled = {"{fd}": str(FIRST_LISTENER_FD)} | ({"{port}": str(port)} if port is not None else {})

@@ -66,7 +66,7 @@ def _bounds(limits: Limits) -> tuple[_Bound, ...]:
 
 def _is_put(leaf: Path | None, bound: _Bound) -> bool:
     with contextlib.suppress(OSError):
-        if leaf is not None and (leaf / bound.file).exists():
+        if leaf is not None:
             cgroup.write(leaf, bound.file, bound.value)
             return True
     return False

@@ -11,28 +11,23 @@ import heapq
 import os
 import struct
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, Protocol
 
 import anyio
-from anyio.lowlevel import checkpoint
 from msgspec import Struct
 
-from agent.linux import clock
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.journal import KEPT_BYTES, Journal
 from agent.model.ids import AppName, EnvironmentName, ReleaseName
 from agent.supervisor.folder import STREAMS
 from agent.supervisor.launchable import InstanceKey
-from agent.supervisor.pipes import Pipe
 from agent.wire.logline import LogLines, Source
 
 FOLLOWER_BYTES_MAX: Final = 1024 * 1024
 ENDED_JOURNALS_MAX: Final = 64
 """Instances that are gone whose last lines can still be read."""
-_LAST_BYTES: Final = 4 * 1024 * 1024
-"""At most so much is read once the main process is gone: what survived SIGKILL may write for ever."""
 _SUFFIX: Final = "/journal"
 _TIME: Final = len(b'{"ts":"2025-01-01T00:00:00.000Z"')
 
@@ -106,9 +101,9 @@ class Marks:
         self._of[stream] = mark
         self.journal.append(records, self._note())
 
-    def begin(self) -> None:
-        """A new process: nothing of its streams is used yet."""
-        self._of = {stream: Mark() for stream in STREAMS}
+    def begin(self, taken: Mapping[str, int]) -> None:
+        """A new process: what was taken from its streams before is not its own."""
+        self._of = {stream: Mark(used=taken.get(stream, 0)) for stream in STREAMS}
         self.known = True
         self.journal.append((), self._note())
 
@@ -211,6 +206,12 @@ class Logs:
                 follower.offer(b"".join(records))
         self._outlet.offer(self._journals[key])
 
+    def room_now(self, key: InstanceKey) -> bool | None:
+        """Whether there is room for records of the instance; None: that is to be waited for."""
+        if self._outlet.is_full(self._journals[key]):
+            return False if self.drops else None
+        return True
+
     async def room(self, key: InstanceKey) -> bool:
         """Whether there is room for records of the instance; without `drops` that is waited for."""
         if self.drops:
@@ -268,86 +269,3 @@ def matching(
         )
 
     return matches
-
-
-class Stream:
-    """Reads one FIFO, for one process, in a task of its own. The FIFO never ends by itself: `finish` ends it."""
-
-    def __init__(
-        self, logs: Logs, key: InstanceKey, pipe: Pipe, *, marks: Marks, lines: Lines, tap: Callable[[bytes], None]
-    ) -> None:
-        self._logs = logs
-        self._key = key
-        self._pipe = pipe
-        self._marks = marks
-        self._lines = lines
-        self._tap = tap
-        self._life = anyio.CancelScope()
-        self._finishing = False
-        self._waiting: anyio.CancelScope | None = None
-        self._done = anyio.Event()
-
-    async def run(self) -> None:
-        try:
-            with self._life:
-                await self._go_on()
-                await self._read_all()
-        finally:
-            self._pipe.close_reader()
-            self._done.set()
-
-    async def _go_on(self) -> None:
-        """Make records of what an earlier agent had taken and not committed."""
-        used = self._marks[self._pipe.name].used
-        if not self._marks.known or not 0 <= self._pipe.taken - used <= _LAST_BYTES:
-            used = self._pipe.taken
-        self._pipe.begin_at(used)
-        if left := self._pipe.read(used):
-            has_room = await self._logs.room(self._key)
-            self._commit(self._lines.feed(left, clock.timestamp()), has_room=has_room)
-
-    async def _read_all(self) -> None:
-        left = _LAST_BYTES
-        while left > 0:
-            has_room = await self._logs.room(self._key)
-            try:
-                chunk = self._pipe.take()
-            except BlockingIOError:
-                if self._finishing:
-                    break
-                with anyio.CancelScope() as self._waiting:
-                    await anyio.wait_readable(self._pipe.reader)
-                continue
-            left -= len(chunk) if self._finishing else 0
-            self._tap(chunk)
-            # No await since the bytes were taken: whoever ends us finds them in records.
-            self._commit(self._lines.feed(chunk, clock.timestamp()), has_room=has_room)
-            # A flood from one instance must not keep the loop from all others.
-            await checkpoint()
-        # The last words, and what says how many are missing before them, are few: they need no room.
-        self._commit(self._lines.end(clock.timestamp()), has_room=True, is_last=True)
-
-    def _commit(self, records: Sequence[bytes], *, has_room: bool, is_last: bool = False) -> None:
-        used = self._pipe.taken - self._lines.rest_bytes
-        dropped = self._marks[self._pipe.name].dropped
-        if not has_room:
-            dropped += sum(part.count(b"\n") for part in records)
-            records = []
-        elif dropped and (records or is_last):
-            records = [self._lines.gap(dropped, clock.timestamp()), *records]
-            dropped = 0
-        self._marks.commit(self._pipe.name, Mark(used=used, inside=self._lines.inside, dropped=dropped), records)
-        self._pipe.forget(used)
-        if records:
-            self._logs.committed(self._key, records)
-
-    async def finish(self) -> None:
-        """The process is gone: read to the end what it wrote. Waiting is the only thing that is cut short."""
-        self._finishing = True
-        if self._waiting is not None:
-            self._waiting.cancel()
-        await self._done.wait()
-
-    def abandon(self) -> None:
-        """Nobody takes the output: leave the rest unread. Does nothing once all was read."""
-        self._life.cancel()

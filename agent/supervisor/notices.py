@@ -5,6 +5,7 @@ socket, which outlives the agent, until it is decided upon: `next` shows it, `dr
 is heard some hundred times a second and waits in its own send.
 """
 
+import asyncio
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,8 @@ AT_ONCE: Final = 50
 PAUSE_S: Final = 0.1
 HEARD_OUT_S: Final = 1.0
 """So long an end waits for what was said before it."""
+LEFT_MAX: Final = 1_000
+"""More words than wait in any socket (net.unix.max_dgram_qlen)."""
 EXTENSION_MS_MAX: Final = 24 * 3_600_000
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -58,6 +61,19 @@ class Notices:
             return cls.make(path, store, key)
         except OSError:
             return None
+
+    def listen(self, begin: Callable[[], None]) -> None:
+        """Have this called at the first word that waits, which `next` then gives."""
+
+        def heard() -> None:
+            self.ignore()
+            begin()
+
+        asyncio.get_running_loop().add_reader(self._socket, heard)
+
+    def ignore(self) -> None:
+        """Call nobody any more."""
+        asyncio.get_running_loop().remove_reader(self._socket)
 
     async def next(self, tree: Callable[[], Tree]) -> Notice:
         """Wait for the next word of a process of the tree that there is by then."""
@@ -100,6 +116,14 @@ class Notices:
         with anyio.move_on_after(HEARD_OUT_S):
             while notifysocket.look(self._socket) is not None:
                 await self._dropped.wait()
+
+    def renew(self) -> None:
+        """Another process is to speak: what the one before said and nobody has heard is not its own."""
+        for _ in range(LEFT_MAX):
+            if notifysocket.look(self._socket) is None:
+                break
+            notifysocket.drop(self._socket)
+        self._strangers, self._members = False, frozenset()
 
     def close(self, store: FdStore, key: str) -> None:
         store.drop(heard_as(key))

@@ -7,15 +7,15 @@ outlives the main process is killed, as after an instance.
 from typing import Final
 
 import anyio
-from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from agent.linux import clock
 from agent.linux.executable import ExecFailure
 from agent.linux.pidfd import ExitStatus
 from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey
-from agent.supervisor.process import Plan, Process, Surroundings, start
+from agent.supervisor.process import Plan, Process, start
 from agent.supervisor.records import Record
+from agent.supervisor.surroundings import Surroundings
 
 OUTPUT_BYTES_MAX: Final = 8 * 1024
 
@@ -71,7 +71,7 @@ async def begin(around: Surroundings, plan: Plan, tasks: TaskGroup) -> Process |
         await _record(around, plan.key)
         process = await start(around, plan, tasks)
         if isinstance(process, ExecFailure):
-            await to_thread.run_sync(around.records.remove, plan.key)
+            await around.do(around.records.remove, plan.key)
         else:
             await _record(around, plan.key, process)
     return process
@@ -88,11 +88,11 @@ async def _record(around: Surroundings, key: InstanceKey, process: Process | Non
         start_time=process.start_time if process else None,
         cgroup=str(tree.cgroup) if tree.cgroup else None,
     )
-    await to_thread.run_sync(around.records.write, record)
+    await around.do(around.records.write, record)
 
 
 async def clear_away(around: Surroundings, key: InstanceKey, process: Process) -> None:
     """End what is left of it, and everything that was made for it."""
     await process.kill()
     await process.close()
-    await to_thread.run_sync(around.records.remove, key)
+    await around.do(around.records.remove, key)

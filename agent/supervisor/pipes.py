@@ -27,6 +27,7 @@ class Pipe:
         self.writer: Final = writer
         self.reader: Final = reader
         self._intake: Final = intake
+        self._taken = memfd.position(intake)
         self._forgotten = 0
 
     @classmethod
@@ -69,21 +70,22 @@ class Pipe:
 
     @property
     def taken(self) -> int:
-        """How many bytes have been taken from the FIFO in all its life."""
-        return memfd.position(self._intake)
+        """How many bytes have been taken from the FIFO in all its life: nobody but us moves the file's position."""
+        return self._taken
 
     def take(self) -> bytes:
         """The next bytes, now in our memory; BlockingIOError where nothing waits."""
-        count = memfd.take(self._intake, self.reader, CHUNK_BYTES)
-        return self.read(self.taken - count)
+        start = self._taken
+        self._taken += memfd.take(self._intake, self.reader, CHUNK_BYTES)
+        return self.read(start)
 
     def read(self, start: int) -> bytes:
         """What was taken from `start` on."""
-        return os.pread(self._intake, self.taken - start, start)
+        return os.pread(self._intake, self._taken - start, start) if start < self._taken else b""
 
     def begin_at(self, used: int) -> None:
         """The first `used` bytes are of no interest to anybody any more."""
-        self._forgotten = memfd.page_floor(used)
+        self._forgotten = max(self._forgotten, memfd.page_floor(used))
 
     def forget(self, used: int) -> None:
         """The first `used` bytes are in records that are committed."""
@@ -92,11 +94,15 @@ class Pipe:
             memfd.forget(self._intake, self._forgotten, end)
             self._forgotten = end
 
-    def close_reader(self) -> None:
-        os.close(self.reader)
+    def renew(self) -> None:
+        """What was taken so far is in records, or of no interest: another process is to have it."""
+        end = memfd.page_floor(self._taken)
+        memfd.forget(self._intake, self._forgotten, end)
+        self._forgotten = end
 
     def close(self, store: FdStore, key: str) -> None:
-        """The process is gone and what it wrote is read. The reader was closed by who read."""
+        """The process is gone and what it wrote is read; nobody reads any more."""
+        os.close(self.reader)
         for kept, fd in zip(kept_as(key, self.name), (self.writer, self._intake), strict=True):
             store.drop(kept)
             os.close(fd)

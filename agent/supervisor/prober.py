@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -34,10 +35,10 @@ from agent.supervisor.launchable import Launchable, Target
 USER_AGENT: Final = "rollway-probe/1"
 REDIRECTS_MAX: Final = 10
 BODY_BYTES_MAX: Final = 10 * 1024
+FIRST_LOOK_S: Final = 0.001
 LOOK_AGAIN_S: Final = 0.02
 PLACES_MAX: Final = 4
 LOOPBACK: Final = "127.0.0.1"
-CONNECTED: Final = (inetdiag.ESTABLISHED, inetdiag.CLOSE_WAIT)
 Ask = Callable[[], Awaitable[Finding | None]]
 Found = Callable[[Finding, bool], Awaitable[None]]
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -51,14 +52,20 @@ class Prober:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> None:
-        target = self._launchable.target
-        source = (target.source, 0) if target and target.source else None
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(local_addr=source, force_close=True, limit=0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),
-            auto_decompress=False,
-        )
+        """Nothing is opened before it is needed."""
+
+    def _http(self, target: Target) -> aiohttp.ClientSession:
+        """Made for the first question by HTTP: many instances are never asked any."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    local_addr=(target.source, 0) if target.source else None, force_close=True, limit=0
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None),
+                auto_decompress=False,
+            )
+        return self._session
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -84,10 +91,10 @@ class Prober:
         target = self._launchable.target
         if isinstance(check, TcpCheck) and check.port is not None:
             return await _connect(Target(target.host if target else LOOPBACK, check.port))
-        if target is None or self._session is None:
+        if target is None:
             return Finding(ok=False, detail="it listens nowhere")
         if isinstance(check, HttpCheck):
-            return await _get(self._session, check, target)
+            return await _get(self._http(target), check, target)
         if isinstance(check, NotifyCheck | ExecCheck):
             unreachable(check)
         return await self._accepts(target)
@@ -96,15 +103,15 @@ class Prober:
         """Whether somebody takes a connection from the slot, or listens on the port that is the instance's own."""
         if not self._launchable.listeners:
             return await _connect(target)
-        reader, writer = await asyncio.open_connection(
-            target.host, target.port, local_addr=(target.source, 0) if target.source else None
-        )
-        try:
-            own_port: int = writer.get_extra_info("sockname")[1]
-            while not reader.at_eof() and not await to_thread.run_sync(_is_taken, target.port, own_port):  # noqa: ASYNC110 - the kernel tells nobody of an accept
-                await anyio.sleep(LOOK_AGAIN_S)
-        finally:
-            writer.close()
+        family = socket.AF_INET6 if ":" in target.host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as ours:
+            if target.source is not None:
+                ours.bind((target.source, 0))
+            await asyncio.get_running_loop().sock_connect(ours, (target.host, target.port))
+            pause_s = FIRST_LOOK_S
+            while not _is_taken(ours):
+                await anyio.sleep(pause_s)
+                pause_s = LOOK_AGAIN_S
         return Finding(ok=True)
 
 
@@ -166,12 +173,13 @@ async def _read_some(body: aiohttp.StreamReader) -> None:
         left -= len(chunk)
 
 
-def _is_taken(port: int, own_port: int) -> bool:
-    """Whether the server's end of our connection belongs to a process yet: in the accept queue it has no inode."""
+def _is_taken(ours: socket.socket) -> bool:
+    """Whether a process has taken our connection yet: it answers or hangs up, or the kernel says so."""
     try:
-        return any(row.peer_port == own_port and row.inode for row in inetdiag.dump(port, CONNECTED))
-    except FileNotFoundError:  # a kernel without inet_diag: that it is connected has to do
-        return True
+        ours.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return inetdiag.is_accepted(ours)
+    return True
 
 
 async def connections_left(launchable: Launchable, tree: Tree) -> ConnectionsLeft:

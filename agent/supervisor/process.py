@@ -7,8 +7,8 @@ it is in the FD store before it runs (`pipes`, `logs`) or right after (its pidfd
 
 import contextlib
 import errno
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,84 +19,35 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from agent.decisions.process.probe import is_told, watchdog_ms
-from agent.linux import cgroup, pidfd, procfs
-from agent.linux.executable import ExecFailure
-from agent.linux.fdstore import FdStore, Inherited
-from agent.linux.killtree import APART, NO_PID, Tree, end_tree
+from agent.linux import cgroup
+from agent.linux.executable import ExecFailure, Identity
+from agent.linux.killtree import Tree, end_tree
 from agent.linux.notifysocket import can_bind
 from agent.linux.pidfd import ExitStatus
-from agent.linux.spawn import Launch, Launched, Rlimits, spawn
+from agent.linux.spawn import Launch, Launched, spawn
 from agent.linux.users import User
 from agent.model.ids import ReleaseName
-from agent.model.process import Limits, ProbeKind, Probes, Sandbox
+from agent.model.process import Limits, Probes, Sandbox
 from agent.supervisor import limits, sandbox
-from agent.supervisor.folder import STREAMS, Folder
-from agent.supervisor.guards import Guards
+from agent.supervisor.folder import STREAMS
 from agent.supervisor.launchable import InstanceKey, Listener, environment_of, sockets_named, words_of
-from agent.supervisor.logs import Logs, Marks, Stream, source_of
+from agent.supervisor.logs import Marks, source_of
 from agent.supervisor.mainprocess import MainProcess
-from agent.supervisor.notices import Notices, heard_as
-from agent.supervisor.pipes import Pipe, kept_as
-from agent.supervisor.records import Record, Records
+from agent.supervisor.notices import Notices
+from agent.supervisor.pipes import Pipe
 from agent.supervisor.sandbox import fence_of, user_of
-from agent.supervisor.ways import Watched, Ways
+from agent.supervisor.stream import Stream
+from agent.supervisor.surroundings import Surroundings
+from agent.supervisor.watched import Watched
+from agent.supervisor.ways import Ways
 
 READ_OUT_S: Final = 5.0
 """So long the output of a process that is gone may wait for its reader."""
 ROOM_S: Final = 10.0
 """So long a start waits for the unit of all instances, which at boot systemd starts right after the agent."""
-PROBES: Final = "probe."
-"""What the leaves of the commands of probes, below the instance's, begin with."""
 NO_ROOM: Final = f"{cgroup.APPS_UNIT} is not started on this host (systemctl enable --now rollway-apps)"
 ROOM_AGAIN_S: Final = 0.05
 UNKEPT: Final = "runs without limits that this host cannot keep"
-
-
-class Surroundings(Struct, frozen=True, kw_only=True):
-    """What all processes of one agent share."""
-
-    run_dir: Path
-    records: Records
-    logs: Logs
-    store: FdStore
-    inherited: Inherited
-    guards: Guards
-    jitter: Callable[[], float]
-    """Draws in 0..1."""
-    cgroup_root: Path | None = None
-    has_room: Callable[[], bool] = lambda: True
-    """Whether leaves can be made below `cgroup_root` by now; blocking, may fail with OSError."""
-    rlimits: Rlimits = {}
-    """What instances have in place of the agent's own limits."""
-    launches: anyio.CapacityLimiter
-    """So many are started at once; the others wait in the order in which they came."""
-
-    def folder(self, key: InstanceKey) -> Folder:
-        return Folder(self.run_dir, str(key))
-
-    def tree(self, key: InstanceKey, pid: int = NO_PID, start_time: int | None = None) -> Tree:
-        """How the processes of `key` are known, now and to a next agent."""
-        leaf = self.cgroup_root / str(key) if self.cgroup_root else None
-        mark = f"ROLLWAY_DRAIN_FILE={self.folder(key).notice}"
-        return Tree(pid=pid, start_time=start_time, mark=mark, cgroup=leaf)
-
-    def beside(self, key: InstanceKey, kind: ProbeKind) -> Tree:
-        """How the processes of a probe's command are known, which are none of the instance's."""
-        leaf = self.cgroup_root / str(key) / f"{PROBES}{kind}" if self.cgroup_root else None
-        return Tree(pid=NO_PID, mark=f"{APART}{self.folder(key).path}/{kind}", cgroup=leaf)
-
-    def left_beside(self) -> list[Tree]:
-        """What is left of such commands of an earlier agent. Walks /proc: call it in a thread."""
-        marks = procfs.marks(f"{APART}{self.run_dir}/i/")
-        leaves = cgroup.leaves(self.cgroup_root, f"*/{PROBES}") if self.cgroup_root else []
-        marked = [Tree(pid=NO_PID, mark=mark) for mark in sorted(marks)]
-        return marked + [Tree(pid=NO_PID, mark="", cgroup=leaf) for leaf in leaves]
-
-    def marked(self) -> set[InstanceKey]:
-        """Of whom processes live, whatever is on record. Walks /proc: call it in a thread."""
-        above = f"ROLLWAY_DRAIN_FILE={self.run_dir}/i/"
-        names = (mark.removeprefix(above).partition("/")[0] for mark in procfs.marks(above))
-        return {key for name in names if (key := InstanceKey.parse(name)) is not None}
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -144,6 +95,9 @@ class Process:
         self._key = key
         self._ways = ways
         self._streams: list[Stream] = []
+        self._is_gone = False
+        self.left: Ways | None = None
+        """For the next process of the instance, once this one is closed."""
 
     @property
     def tree(self) -> Tree:
@@ -161,9 +115,8 @@ class Process:
         for pipe in self._ways.pipes:
             source = source_of(self._key, release, self.pid, pipe.name)
             lines = logs.lines(source, marks[pipe.name].inside)
-            stream = Stream(logs, self._key, pipe, marks=marks, lines=lines, tap=tap)
-            self._streams.append(stream)
-            tasks.start_soon(stream.run)
+            self._streams.append(Stream(logs, self._key, pipe, marks=marks, lines=lines, tap=tap, tasks=tasks))
+            self._streams[-1].begin()
 
     @property
     def notices(self) -> Notices | None:
@@ -178,17 +131,29 @@ class Process:
         return before or ()
 
     def _keep(self, handle: int) -> None:
-        self._around.store.drop(_pidfd_name(self._key))
-        self._around.store.put(_pidfd_name(self._key), handle)
+        self._around.store.drop(pidfd_name(self._key))
+        self._around.store.put(pidfd_name(self._key), handle)
 
     async def show_notice(self) -> None:
         """Let the drain notice appear; a disk that is full takes the notice away from the app, not the drain."""
         with contextlib.suppress(OSError):
-            await to_thread.run_sync(self._around.folder(self._key).show_notice)
+            await self._around.do(self._ways.folder.show_notice)
 
     async def wait(self) -> ExitStatus:
-        """Wait for the end of the main process."""
-        return await self.main.wait(self.notices)
+        """Wait for the end of the main process; who does not wait to its end leaves the output to others."""
+        status: ExitStatus | None = None
+        try:
+            status = await self.main.wait(self.notices)
+        finally:
+            if status is None:
+                self._let_go()
+        return status
+
+    def _let_go(self) -> None:
+        for stream in self._streams:
+            stream.let_go()
+        if self.notices is not None:
+            self.notices.ignore()
 
     def ran_out_of_memory(self) -> bool:
         """Whether the kernel killed a part of it, and so all of it, for that: known until it is closed."""
@@ -196,27 +161,51 @@ class Process:
             return self.tree.cgroup is not None and cgroup.oom_kills(self.tree.cgroup) > 0
         return False
 
+    def fork_ahead(self) -> None:
+        """Have forked, after its end, what the next process is to become, while it is decided what that is.
+
+        Only where its cgroup says that nobody is left of it; all is as before where that cannot be done.
+        """
+        leaf, launch = self.tree.cgroup, self._ways.launch
+        with contextlib.suppress(OSError):
+            if leaf is not None and launch is not None and self._around.in_memory and cgroup.is_empty(leaf):
+                cgroup.renew(leaf.parent, leaf.name)
+                self._ways.forked = self._around.launcher.ahead(launch)
+
     async def kill(self) -> tuple[int, ...]:
         """SIGKILL to the whole tree; the pids that are still there afterwards."""
-        return await end_tree(self.tree)
+        if self._ways.forked is not None:
+            self._is_gone = True
+            return ()
+        survivors = await end_tree(self.tree)
+        self._is_gone = not survivors
+        return survivors
 
-    async def close(self) -> bool:
-        """After its end: whether all its output was read and taken."""
+    async def close(self, *, again: bool = False) -> bool:
+        """After its end: whether all its output was read and taken. Its ways are `left` to a next one, if possible."""
         with anyio.move_on_after(READ_OUT_S) as patience:
             for stream in self._streams:
                 await stream.finish()
         for stream in self._streams:
-            stream.abandon()
-        await to_thread.run_sync(self._leave)
-        return not patience.cancelled_caught
+            await stream.abandon()
+        self._let_go()
+        read = not patience.cancelled_caught
+        # Without a cgroup somebody who is not found may hold them still.
+        keeps = again and read and self._is_gone and self.tree.cgroup is not None and self._ways.made is not None
+        await self._around.do(self._leave, keeps=keeps)
+        self.left = self._ways if keeps else None
+        return read
 
-    def _leave(self) -> None:
-        self._ways.close(self._around.store, self._key)
+    def _leave(self, *, keeps: bool) -> None:
+        if keeps:
+            self._ways.renew()
+        else:
+            self._ways.close(self._around.store, self._key)
         if self.main.handle is not None:
-            self._around.store.drop(_pidfd_name(self._key))
+            self._around.store.drop(pidfd_name(self._key))
         self.main.close()
-        _remove_leaf(self.tree)
-        self._around.folder(self._key).remove()
+        if self._ways.forked is None:
+            _remove_leaf(self.tree)
 
 
 def _remove_leaf(tree: Tree) -> None:
@@ -225,18 +214,20 @@ def _remove_leaf(tree: Tree) -> None:
             cgroup.remove(tree.cgroup)
 
 
-async def start(around: Surroundings, plan: Plan, tasks: TaskGroup) -> Process | ExecFailure:
-    """Start it, its output read by tasks of `tasks`; or why it cannot be started, whatever stood in the way."""
-    ways = Ways()
-    Marks(around.logs.journal(plan.key)).begin()
+async def start(around: Surroundings, plan: Plan, tasks: TaskGroup, left: Ways | None = None) -> Process | ExecFailure:
+    """Start it, its output read by tasks of `tasks`; or why it cannot be started, whatever stood in the way.
+
+    `left` is what a process of this instance before it has left.
+    """
+    ways, marks = left or Ways.of(around, plan.key), Marks(around.logs.journal(plan.key))
     try:
-        process = await _start_in_room(around, plan, ways)
+        process = await _start(around, plan, ways, marks)
     except OSError as error:
         process = ExecFailure(errno=error.errno or errno.EIO, what=error.filename or str(error))
     except ValueError as error:
         process = ExecFailure(errno=errno.EINVAL, what=f"cannot read the command {plan.command!r}: {error}")
     if isinstance(process, ExecFailure):
-        await to_thread.run_sync(_give_up, around, plan.key, ways)
+        await around.do(give_up, around, plan.key, ways)
         return process
     process.read(tasks, plan.release, plan.tap)
     return process
@@ -250,51 +241,82 @@ async def wait_for_room(around: Surroundings) -> bool:
     return not waiting.cancelled_caught
 
 
-async def _start_in_room(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailure:
-    if await wait_for_room(around):
-        return await to_thread.run_sync(_start, around, plan, ways)
-    return ExecFailure(errno=errno.EAGAIN, what=NO_ROOM)
-
-
-def _start(around: Surroundings, plan: Plan, ways: Ways) -> Process | ExecFailure:
-    folder, key = around.folder(plan.key), plan.key
-    folder.prepare()
-    around.logs.keep()
-    for name in STREAMS if plan.watched is None else ():
-        ways.pipes.append(Pipe.make(folder, around.store, str(key), name))
-    ways.notices = _notices(around, plan)
-    leaf = cgroup.renew(around.cgroup_root, str(key)) if around.cgroup_root else None
-    user, unkept = user_of(plan.sandbox), limits.put(leaf, plan.limits)
-    refused = limits.refusal(unkept, plan.limits) or sandbox.refusal(plan.sandbox, Path(plan.cwd))
-    if isinstance(user, str) or refused:
-        return ExecFailure(errno=errno.ENOTSUP, what=refused or str(user))
-    unkept += sandbox.unkept(plan.sandbox)
-    if user is not None and user.identity is not None:
-        folder.give_to(user.identity.uid, user.identity.gid, plan.watched.theirs if plan.watched else ())
-    output = plan.watched.output if plan.watched else (ways.pipes[0].writer, ways.pipes[1].writer)
-    launch = _launch(around, plan, ways, user, output)
-    launched = spawn(replace(launch, cgroup=leaf), lambda process: around.store.put(_pidfd_name(key), process.pidfd))
+async def _start(around: Surroundings, plan: Plan, ways: Ways, marks: Marks) -> Process | ExecFailure:
+    """Mostly there is room, and then it is made ready in one go."""
+    do: Do = around.do
+    if plan.sandbox.user is not None or plan.sandbox.writable is not None:
+        do = to_thread.run_sync  # a directory server, or a disk of anybody's, is asked
+    ready = await do(partial(_make_ready_if_room, around, plan, ways, marks))
+    if ready is None and await wait_for_room(around):
+        ready = await do(partial(_make_ready, around, plan, ways, marks))
+    if ready is None:
+        return ExecFailure(errno=errno.EAGAIN, what=NO_ROOM)
+    if isinstance(ready, ExecFailure):
+        return ready
+    launch, unkept = ready
+    name = pidfd_name(plan.key)
+    forked, ways.forked, ways.launch = ways.forked, None, launch
+    launched = await around.launcher.launch(launch, lambda process: around.store.put(name, process.pidfd), forked)
     if isinstance(launched, ExecFailure):
         return launched
-    tree = around.tree(key, launched.pid, launched.start_time)
-    start_time = launched.start_time
-    return Process(around, key, tree, handle=launched.pidfd, start_time=start_time, ways=ways, unkept=unkept)
+    tree = replace(ways.tree, pid=launched.pid, start_time=launched.start_time)
+    handle, start_time = launched.pidfd, launched.start_time
+    return Process(around, plan.key, tree, handle=handle, start_time=start_time, ways=ways, unkept=unkept)
 
 
-def _notices(around: Surroundings, plan: Plan) -> Notices | None:
+Ready = tuple[Launch, tuple[str, ...]]
+"""What is to be started, and the limits that it has to do without."""
+Do = Callable[[Callable[[], Ready | ExecFailure | None]], Awaitable[Ready | ExecFailure | None]]
+
+
+def _make_ready_if_room(around: Surroundings, plan: Plan, ways: Ways, marks: Marks) -> Ready | ExecFailure | None:
+    return _make_ready(around, plan, ways, marks) if around.has_room() else None
+
+
+def _make_ready(around: Surroundings, plan: Plan, ways: Ways, marks: Marks) -> Ready | ExecFailure:
+    """All that it needs before it is started."""
+    user = user_of(plan.sandbox)
+    if isinstance(user, str):
+        return ExecFailure(errno=errno.ENOTSUP, what=user)
+    owner = user.identity if user else None
+    if not ways.again(owner):
+        ways.close(around.store, plan.key)
+        _make_ways(around, plan, ways, owner)
+    marks.begin({pipe.name: pipe.taken for pipe in ways.pipes})
+    leaf = ways.tree.cgroup
+    if leaf is not None and ways.forked is None:
+        cgroup.renew(leaf.parent, leaf.name)
+    unkept = limits.put(leaf, plan.limits)
+    if refused := limits.refusal(unkept, plan.limits) or sandbox.refusal(plan.sandbox, Path(plan.cwd)):
+        return ExecFailure(errno=errno.ENOTSUP, what=refused)
+    output = plan.watched.output if plan.watched else (ways.pipes[0].writer, ways.pipes[1].writer)
+    launch = _launch(around, plan, ways, user, output)
+    return replace(launch, cgroup=leaf), (*unkept, *sandbox.unkept(plan.sandbox))
+
+
+def _make_ways(around: Surroundings, plan: Plan, ways: Ways, owner: Identity | None) -> None:
+    ways.folder.prepare()
+    around.logs.keep()
+    for name in STREAMS if plan.watched is None else ():
+        ways.pipes.append(Pipe.make(ways.folder, around.store, str(plan.key), name))
+    ways.notices = _notices(around, plan, ways.folder.notify)
+    if owner is not None:
+        ways.folder.give_to(owner.uid, owner.gid, plan.watched.theirs if plan.watched else ())
+    ways.made, ways.owner = ways.folder.made(), owner
+
+
+def _notices(around: Surroundings, plan: Plan, path: Path) -> Notices | None:
     """A socket to hear it; none where its path is too long and nothing depends on it."""
-    path, probes = around.folder(plan.key).notify, plan.probes
+    probes = plan.probes
     if probes is None or not (can_bind(path) or any(map(is_told, (probes.startup, probes.readiness, probes.liveness)))):
         return None
     return Notices.make(path, around.store, str(plan.key))
 
 
-def _give_up(around: Surroundings, key: InstanceKey, ways: Ways) -> None:
-    for pipe in ways.pipes:
-        pipe.close_reader()
+def give_up(around: Surroundings, key: InstanceKey, ways: Ways) -> None:
+    """No process will have them."""
     ways.close(around.store, key)
-    _remove_leaf(around.tree(key))
-    around.folder(key).remove()
+    _remove_leaf(ways.tree)
 
 
 def start_beside(around: Surroundings, plan: Plan, command: str, tree: Tree, output: int) -> Launched | ExecFailure:
@@ -304,13 +326,13 @@ def start_beside(around: Surroundings, plan: Plan, command: str, tree: Tree, out
         return ExecFailure(errno=errno.ENOTSUP, what=user)
     leaf = cgroup.create(tree.cgroup.parent, tree.cgroup.name) if tree.cgroup else None
     silent = replace(plan, command=command, listeners=(), probes=None)
-    launch = _launch(around, silent, Ways(), user, (output, output))
+    launch = _launch(around, silent, Ways.of(around, plan.key), user, (output, output))
     mark, _, value = tree.mark.partition("=")
     return spawn(replace(launch, cgroup=leaf, env={**launch.env, mark: value}))
 
 
 def _launch(around: Surroundings, plan: Plan, ways: Ways, user: User | None, output: tuple[int, int]) -> Launch:
-    folder = around.folder(plan.key)
+    folder = ways.folder
     stdout, stderr = output
     hears = {"NOTIFY_SOCKET": str(ways.notices.path)} if ways.notices else {}
     if plan.probes is not None and (within_ms := watchdog_ms(plan.probes)) is not None:
@@ -336,57 +358,6 @@ def _launch(around: Surroundings, plan: Plan, ways: Ways, user: User | None, out
     )
 
 
-async def resume(around: Surroundings, record: Record, release: ReleaseName, tasks: TaskGroup) -> Process | None:
-    """Take up the process that an earlier agent started, living or not; None where there is none, or never was.
-
-    One whose start was ordered and is not in the record is known by its pidfd alone: if that one does not live, it
-    never left its gate; without a store nobody has been served by it yet, and its tree is ended.
-    """
-    around.logs.journal(record.key)  # made anew where it did not come back, and kept with the rest
-    process = await to_thread.run_sync(_resume, around, record)
-    process.read(tasks, release)
-    if process.pid != NO_PID:
-        return process
-    await process.kill()
-    await process.close()
-    return None
-
-
-def _resume(around: Surroundings, record: Record) -> Process:
-    key = record.key
-    around.logs.keep()
-    pid, start_time = record.pid, record.start_time
-    handle = around.inherited.take(_pidfd_name(key), pidfd.is_pidfd)
-    held = pidfd.pid_of(handle) if handle is not None else None
-    if pid is None and held is not None:
-        pid, start_time = held
-    main = record.main or ((pid, start_time) if pid is not None and start_time is not None else None)
-    if handle is not None and held is not None and held != main:
-        os.close(handle)  # of an earlier process of this slot, or an earlier main process of this one
-        handle = None
-    if handle is None and main is not None:
-        handle = pidfd.open_pidfd(*main)
-        if handle is not None:
-            around.store.drop(_pidfd_name(key))  # of what came back and was not it
-            around.store.put(_pidfd_name(key), handle)
-    pipes = [
-        pipe
-        for name in STREAMS
-        if (pipe := Pipe.adopt(around.folder(key), around.store, around.inherited, str(key), name)) is not None
-    ]
-    tree = replace(record.tree, pid=NO_PID if pid is None else pid, start_time=start_time)
-    ways = Ways(pipes=pipes, notices=Notices.adopt(around.folder(key).notify, around.store, around.inherited, str(key)))
-    return Process(around, key, tree, handle=handle, start_time=start_time, ways=ways)
-
-
-def kept_names(around: Surroundings, record: Record) -> set[str]:
-    """Under which names the FD store is to have what belongs to the process of a record."""
-    if record.pid is None:
-        return set()
-    key = str(record.key)
-    heard = {heard_as(key)} if around.folder(record.key).notify.exists() else set[str]()
-    return {_pidfd_name(record.key), *heard}.union(*(kept_as(key, name) for name in STREAMS))
-
-
-def _pidfd_name(key: InstanceKey) -> str:
+def pidfd_name(key: InstanceKey) -> str:
+    """Under which name the FD store has that of its main process."""
     return f"{key}/pidfd"

@@ -84,13 +84,20 @@ class Records:
 
     def write(self, record: Record) -> bool:
         """Whether it is written. A full disk keeps nobody from running: it only hides them from the next agent."""
+        data = msgspec.json.encode(record)
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Not forced to the disk: a record is for a next agent of this boot, and is nobody's after a power loss.
-            atomic.write_atomically(self._path(record.key), msgspec.json.encode(record), lasting=False)
+            try:
+                self._write(record.key, data)
+            except FileNotFoundError:
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._write(record.key, data)
         except OSError:
             return False
         return True
+
+    def _write(self, key: InstanceKey, data: bytes) -> None:
+        # Not forced to the disk: a record is for a next agent of this boot, and is nobody's after a power loss.
+        atomic.write_atomically(f"{self._folder}/{key}.json", data, lasting=False)
 
     def remove(self, key: InstanceKey) -> None:
         """What stays on a disk that takes nothing names a process that is gone."""

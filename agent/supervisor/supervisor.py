@@ -6,6 +6,7 @@ cancelled supervisor leaves living instances alone, as a killed one would: whoev
 handled here: which release, and traffic.
 """
 
+import contextlib
 import itertools
 import os
 import random
@@ -25,6 +26,8 @@ from agent.linux import cgroup, clock, journal
 from agent.linux.executable import ExecFailure
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.killtree import Tree, end_tree
+from agent.linux.launcher import Launcher
+from agent.linux.mounts import is_in_memory
 from agent.linux.spawn import Rlimits
 from agent.model.figures import InstanceFigures
 from agent.model.ids import AppName, EnvironmentName
@@ -38,8 +41,10 @@ from agent.supervisor.instance import Instance
 from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey, Launchable, WatchedCommand
 from agent.supervisor.logs import Follower, LinesOf, Logs, Outlet, as_json, matching
 from agent.supervisor.preflight import refusal
-from agent.supervisor.process import NO_ROOM, UNKEPT, Surroundings, kept_names, wait_for_room
+from agent.supervisor.process import NO_ROOM, UNKEPT, wait_for_room
 from agent.supervisor.records import Record, Records, Unreadable
+from agent.supervisor.resume import kept_names
+from agent.supervisor.surroundings import Surroundings
 
 LAUNCHES_A_CORE: Final = 2
 """Measured: with more at once hundreds are not started sooner, and the loop, probes in it, is late by half a second."""
@@ -81,6 +86,8 @@ class Supervisor:
             store=store,
             inherited=inherited,
             guards=Guards(run_dir, cgroup_root),
+            launcher=Launcher(),
+            in_memory=is_in_memory(run_dir),
             jitter=jitter,
             cgroup_root=cgroup_root,
             has_room=has_room,
@@ -100,11 +107,13 @@ class Supervisor:
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """The owner of all that is started; ready once it is known what an earlier agent has left."""
         await to_thread.run_sync(self.guards.load)
-        await self._find_left()
-        async with anyio.create_task_group() as self._tasks:
-            self.guards.tasks = self._tasks
-            task_status.started()
-            await anyio.sleep_forever()
+        with contextlib.closing(self._around.launcher) as launcher:
+            launcher.begin()
+            await self._find_left()
+            async with anyio.create_task_group() as self._tasks:
+                self.guards.tasks = self._tasks
+                task_status.started()
+                await anyio.sleep_forever()
 
     def left(self, app: AppName, environment: EnvironmentName) -> list[Record]:
         """Instances of an earlier agent that nobody has taken up yet."""
@@ -164,7 +173,7 @@ class Supervisor:
             self._on_change(key.app, key.environment)
 
     def views(self, app: AppName, environment: EnvironmentName) -> tuple[InstanceView, ...]:
-        views = [one.view for key, one in self._instances.items() if (key.app, key.environment) == (app, environment)]
+        views = [one.view for key, one in self._instances.items() if key.app == app and key.environment == environment]
         return tuple(sorted(views, key=lambda view: (view.process, view.slot)))
 
     def tail(

@@ -17,10 +17,10 @@ import anyio
 from agent.linux import service
 from agent.wire.sdnotify import Notice
 
-BEAT_S: Final = 0.5
+BEAT_S: Final = 1.0
 LATE_S: Final = 2.0
 """A loop that was so late within the last beats is not well."""
-_REMEMBERED: Final = 20
+_REMEMBERED: Final = 10
 
 
 class Pulse:

@@ -12,7 +12,8 @@ InvariantBrokenError. What it answers, in this order:
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
+from functools import lru_cache
+from itertools import accumulate, chain, starmap
 from typing import Final, NamedTuple
 
 from msgspec import Struct
@@ -94,8 +95,9 @@ def program(
     admitted = [share for share in shares if share.weight > 0]
     fallback = parked if otherwise is None else otherwise
     by_slot = dict(alone or {})
-    for index in (parked, fallback, *by_slot.values(), *(share.index for share in admitted)):
-        invariant(0 <= index < count, f"index {index} in a group of {count}")
+    named = (parked, fallback, *by_slot.values(), *(share.index for share in admitted))
+    wrong = next((index for index in named if not 0 <= index < count), None)
+    invariant(wrong is None, f"index {wrong} in a group of {count}")
     choice = tuple(_choice(admitted, fallback, sticky=sticky))
     built = (*_reached_alone(by_slot, count, parked), *choice)
     invariant(len(built) <= INSTRUCTIONS_MAX, f"{len(built)} instructions for {len(by_slot)} slots")
@@ -104,16 +106,23 @@ def program(
 
 def encode(built: Program) -> bytes:
     """The array of `struct sock_filter` that SO_ATTACH_REUSEPORT_CBPF takes, in this machine's byte order."""
-    return b"".join(struct.pack("=HBBI", one.code, one.if_true, one.if_false, one.k) for one in built)
+    return b"".join(map(_encoded, built))
+
+
+@lru_cache(maxsize=8 * SLOTS_MAX)
+def _encoded(one: Instruction) -> bytes:
+    """Kept: a group of hundreds is told to the kernel anew at each change of one."""
+    return struct.pack("=HBBI", one.code, one.if_true, one.if_false, one.k)
+
+
+@lru_cache(maxsize=4 * SLOTS_MAX)
+def _at_its_address(slot: int, index: int) -> tuple[Instruction, Instruction]:
+    return Instruction(JEQ, _ALONE + slot + 1, 0, 1), Instruction(RET, index)
 
 
 def _reached_alone(by_slot: Mapping[int, int], count: int, parked: int) -> Iterator[Instruction]:
     """Answer connections from 127.77.0.0/16; all other packets fall through to the end of these instructions."""
-    by_address = tuple(
-        instruction
-        for slot, index in sorted(by_slot.items())
-        for instruction in (Instruction(JEQ, _ALONE + slot + 1, 0, 1), Instruction(RET, index))
-    )
+    by_address = tuple(chain.from_iterable(starmap(_at_its_address, sorted(by_slot.items()))))
     by_index = (
         Instruction(JGE, _BY_INDEX + count, 3, 0),
         Instruction(JGE, _BY_INDEX, 0, 2),

@@ -99,6 +99,16 @@ def build(notice: Notice) -> bytes:
     return "\n".join(lines).encode()
 
 
+def build_store(name: str) -> bytes:
+    """As `build` gives it for a descriptor that is to be kept, whatever becomes of it: hundreds are at once."""
+    return f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0".encode()
+
+
+def build_remove(name: str) -> bytes:
+    """The same for those that are not to be kept any more."""
+    return f"FDSTOREREMOVE=1\nFDNAME={name}".encode()
+
+
 def is_fd_name(name: str) -> bool:
     """Whether systemd keeps an fd under this name: printable ASCII without a colon, at most 255 characters."""
     return 0 < len(name) <= FD_NAME_CHARACTERS_MAX and name.isascii() and name.isprintable() and ":" not in name

@@ -7,8 +7,6 @@ lines are JSON records on its stdout, which is a pipe. The others write files, a
 import json
 import os
 import shlex
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,12 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from bench.loglines.setup import Peer
-from tests.e2e.fleet import ROOT, Fleet, fleet
-from tests.e2e.repositories import repository
+from bench.peers import rollway as agent
+from bench.peers.machine import commit
+from bench.peers.setup import Peer
 
 FLOOR: Final = Path(__file__).parent / "floor.py"
-UNIT: Final = ROOT / "systemd" / "rollway-agent.service"
 APP: Final = "bench"
 
 
@@ -102,6 +99,9 @@ PEERS: Final[dict[str, Callable[[Path, Peer, list[str]], Contestant]]] = {
     "pm2-json": partial(pm2, log_type="json"),
 }
 
+PACKAGES: Final = {name: name for name in PEERS} | {"svlogd": "runit", "s6-log": "s6", "pm2-json": "pm2"}
+"""Of which package each is, as `peers/setup.py` has them."""
+
 
 def _services(folder: Path, words: list[str], logger: str) -> Path:
     """A service folder with a log service, as runit and s6 both have it; gives where the logs lie."""
@@ -121,38 +121,15 @@ def _rotated(logs: Path) -> list[Path]:
 @contextmanager
 def rollway(folder: Path, words: list[str], net: str | None) -> Iterator[Contestant]:
     """A host to which a coordinator has assigned the program; both have ended, the host has its assignment."""
-    settings = f'app = "{APP}"\n[process.writer]\ncommand = {json.dumps(shlex.join(words))}\n'
-    source = repository(folder / "r", {"v1": {"rollway.toml": settings}})
-    with fleet(folder, hosts=1, net=net) as one:
-        one.rollway("build", str(source), "--ref", "v1")
-        one.rollway("release", "create", APP, "local", "--ref", "v1", "--path", str(source), "--name", "v1")
-        one.rollway("swap", APP, "local", "v1")
-        config = _agent_file(one)
-    command = [sys.executable, "-P", "-m", "agent", "agent", "run", "--config", str(config)]
-    env = {"PYTHONPATH": str(ROOT)} | _environment_of_the_unit()
-    yield Contestant("rollway", _commit(), "JSON to a pipe", command, env, stop_by_interrupt=True)
+    settings = f"[process.writer]\ncommand = {json.dumps(shlex.join(words))}\n"
+    with agent.assigned(folder, {APP: settings}, net) as config:
+        env = agent.environment()
+        yield Contestant("rollway", commit(), "JSON to a pipe", agent.command(config), env, stop_by_interrupt=True)
 
 
 def floor(words: list[str]) -> Contestant:
     """The physical limit of Rollway's way: `floor.py` says of what."""
     command = [sys.executable, "-P", str(FLOOR)]
-    env = {"PROGRAM": shlex.join(words)} | _environment_of_the_unit()  # its own words would name it as the program
+    # Its own words would name it as the program.
+    env = {"PROGRAM": shlex.join(words)} | agent.environment_of_the_unit()
     return Contestant("floor", "the system calls alone", "unread, to a pipe", command, env)
-
-
-def _agent_file(one: Fleet) -> Path:
-    (found,) = (one.folder / "up" / "hosts").glob("*/agent.toml")
-    return found
-
-
-def _environment_of_the_unit() -> dict[str, str]:
-    lines = [line for line in UNIT.read_text().splitlines() if line.startswith("Environment=")]
-    return dict(pair.split("=", 1) for line in lines for pair in line.removeprefix("Environment=").split())
-
-
-def _commit() -> str:
-    if shutil.which("git") is None:
-        return "this checkout"
-    words = ["git", "-c", "safe.directory=*", "describe", "--always", "--dirty"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    return f"commit {done.stdout.strip()}" if done.returncode == 0 else "this checkout"

@@ -14,9 +14,9 @@ from typing import Final
 import psutil
 from msgspec import Struct
 
-from bench.loglines import gauge
 from bench.loglines.contestants import Contestant
 from bench.loglines.numbers import Tally
+from bench.peers import gauge
 
 WRITER: Final = Path(__file__).parent / "writer.py"
 _READY_S: Final = 30.0

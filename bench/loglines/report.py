@@ -3,8 +3,6 @@
 Ratios are what can be compared from one machine to another: all contestants ran in turn, on the same cores.
 """
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Final
@@ -12,6 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from bench.loglines.race import Run, sum_of
+from bench.peers.machine import Machine
 
 GOALS: Final = {"s6-log": 2.0, "pm2": 2.0, "pm2-json": 2.0, "svlogd": 4.0, "circus": 4.0, "supervisord": 0.4}
 """How many times a peer's lines per second of CPU Rollway is to reach; supervisord only copies bytes."""
@@ -19,15 +18,6 @@ US: Final = "rollway"
 LIMIT: Final = "floor"
 """No peer: what the kernel's part of Rollway's way costs alone."""
 _MIB: Final = 1 << 20
-
-
-class Machine(Struct, frozen=True, kw_only=True):
-    """Where it was measured, without names."""
-
-    processor: str
-    cores: int
-    kernel: str
-    python: str
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -60,17 +50,6 @@ class Results(Struct, frozen=True, kw_only=True):
     rounds: int
     rows: list[Row]
     missing: dict[str, str]
-
-
-def machine() -> Machine:
-    with open("/proc/cpuinfo") as file:  # noqa: PTH123 - one short read
-        models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    return Machine(
-        processor=models[0] if models else platform.machine(),
-        cores=os.cpu_count() or 1,
-        kernel=f"{platform.system()} {platform.release()}",
-        python=platform.python_version(),
-    )
 
 
 def rows(runs: Mapping[str, Sequence[Run]], about: Mapping[str, tuple[str, str]]) -> list[Row]:
@@ -107,10 +86,9 @@ def rows(runs: Mapping[str, Sequence[Run]], about: Mapping[str, tuple[str, str]]
 
 def markdown(results: Results) -> str:
     """The table, with what it was measured on."""
-    on = results.machine
     said = (
         f"{results.lines:,} lines of 100 bytes ({results.kind}), {results.rounds} rounds in turn, medians. "
-        f"{on.processor}, {on.cores} cores, {on.kernel}, Python {on.python}. The supervisor alone on one core; "
+        f"{results.machine}. The supervisor alone on one core; "
         "program and reader on another. Ratios: Rollway over the peer."
     )
     lines = [

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from agent.decisions.process.state import Exited, History
+from agent.decisions.process.state import Exited, History, InstanceMachine
 from agent.model.process import RestartPolicy
 from agent.model.units import Milliseconds
 
@@ -56,6 +56,13 @@ def signal_name(number: int) -> str:
 
 def comes_back(policy: RestartPolicy, *, failed: bool) -> bool:
     return policy.policy == "always" or (policy.policy == "on-failure" and failed)
+
+
+def comes_back_at_once(state: InstanceMachine) -> bool:
+    """Whether it may be started again in the moment of its end: what can be done ahead then is not done in vain."""
+    policy = state.terms.restart
+    is_first = state.history.attempts == 0 and policy.first_delay_ms == 0
+    return is_first and policy.policy != "never" and not state.stop_asked
 
 
 def delay_ms(policy: RestartPolicy, attempts: int, jitter: float) -> Milliseconds:

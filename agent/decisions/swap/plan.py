@@ -351,14 +351,17 @@ def _routes(state: SwapState, now: Instant) -> Iterator[Route]:
     for name in sorted({view.process for view in state.instances}):
         own = [view for view in state.instances if view.process == name]
         admitted = tuple(sorted(view.slot for view in own if view.state == "ready"))
-        waiting = tuple(
-            view.slot
-            for view in sorted(own, key=lambda view: (-view.launched.boottime_ms, view.slot))
-            if view.state == "starting"
-            and elapsed_ms(view.launched, now) < WAIT_FOR_STARTING_MS
-            and _may_wait(state, name)
-        )
-        yield Route(process=name, admitted=admitted, waiting=() if admitted else waiting)
+        yield Route(process=name, admitted=admitted, waiting=() if admitted else _waiting(state, name, own, now))
+
+
+def _waiting(state: SwapState, name: ProcessName, own: list[InstanceView], now: Instant) -> tuple[int, ...]:
+    """Slots with whose instances connections may wait, the newest first."""
+    if not _may_wait(state, name):
+        return ()
+    starting = [
+        view for view in own if view.state == "starting" and elapsed_ms(view.launched, now) < WAIT_FOR_STARTING_MS
+    ]
+    return tuple(view.slot for view in sorted(starting, key=lambda view: (-view.launched.boottime_ms, view.slot)))
 
 
 def _may_wait(state: SwapState, name: ProcessName) -> bool:

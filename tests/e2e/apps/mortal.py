@@ -16,9 +16,10 @@ from agent.host import converge
 from agent.host.assignments import States
 from agent.host.converge import Actor
 from agent.host.routes import Routes
-from agent.linux import spawn
+from agent.linux import launcher, spawn
 from agent.linux.fdstore import FdStore
 from agent.linux.journal import Journal
+from agent.linux.launcher import Launcher
 from agent.supervisor import process
 from agent.supervisor.instance import Instance
 from agent.supervisor.pipes import Pipe
@@ -64,19 +65,21 @@ def watch(owner: object, method: str, name: Callable[..., str] | None = None) ->
 
 watch(Instance, "_perform", lambda _self, action, _tasks: f"instance {type(action).__name__}")
 watch(Actor, "_perform", lambda _self, action, _verified: f"swap {type(action).__name__}")
-watch(FdStore, "_say", lambda _self, notice, *_fds: "store " + ("put" if notice.fd_store else "drop or barrier"))
+watch(FdStore, "_say", lambda _self, word, *_fds: "store " + ("put" if b"FDSTORE=1" in word else "drop or barrier"))
 for owner, methods in {
     converge: ("take_up",),
     Group: ("_attach",),
     Instance: ("_remember", "_first"),
     Journal: ("_commit", "append", "send", "_trim"),
     Pipe: ("take", "make", "forget"),
-    Process: ("close", "kill", "_leave"),
+    Process: ("close", "kill", "fork_ahead", "_leave"),
     Records: ("write", "remove"),
     Routes: ("adopt", "slot", "route"),
     States: ("store",),
-    process: ("spawn",),
-    spawn: ("_start_shell", "_limit"),
+    Launcher: ("begin", "ahead", "_fork", "launch"),
+    launcher: ("_answer",),
+    process: ("_make_ready", "_make_ways", "spawn"),
+    spawn: ("_start_shell", "limit"),
 }.items():
     for method in methods:
         watch(owner, method)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agent.linux.executable import ExecFailure
 from agent.linux.pidfd import ExitStatus, collect, send_signal
 from agent.linux.spawn import Launch, Launched, keep_own_fds, spawn
 
@@ -49,10 +50,16 @@ class Started:
 
 
 Start = Callable[..., Started]
+Spawn = Callable[[Launch], Launched | ExecFailure]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def spawned() -> Spawn:
+    return spawn
+
+
+@pytest.fixture
+def start(tmp_path: Path, spawned: Spawn) -> Iterator[Start]:
     """Give a function that starts a command and ends what is left of it after the test."""
     started: list[Started] = []
     keep_own_fds()
@@ -65,7 +72,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             "stderr": writer,
             "env": env or {"PATH": os.environ["PATH"]},
         }
-        launched = spawn(Launch(argv=argv, **(words | launch)))
+        launched = spawned(Launch(argv=argv, **(words | launch)))
         os.close(writer)
         assert isinstance(launched, Launched), launched
         started.append(Started(launched.pid, launched.pidfd, launched.start_time, reader))

@@ -1,5 +1,7 @@
 """What a started process finds: its sockets, its environment, its limits, and nothing of ours."""
 
+import asyncio
+import contextlib
 import errno
 import grp
 import json
@@ -8,19 +10,34 @@ import pwd
 import resource
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
 from agent.linux import procfs
 from agent.linux.executable import ExecFailure, Identity
+from agent.linux.launcher import Launcher
+from agent.linux.pidfd import ExitStatus, collect
 from agent.linux.spawn import Launch, keep_own_fds, spawn
-from tests.integration.linux.conftest import PYTHON, Start
+from tests.integration.linux.conftest import PYTHON, Spawn, Start
 
 FDS = "import os, json; print(json.dumps(sorted(int(n) for n in os.listdir('/proc/self/fd'))))"
 GLIBCS_OWN = 1 << 31 | 1 << 32
 NOBODY = pwd.getpwnam("nobody")
+
+
+@pytest.fixture(params=["by a shell", "by the launcher"])
+def spawned(request: pytest.FixtureRequest) -> Iterator[Spawn]:
+    """Both ways to start a process, which are to differ in nothing that can be seen."""
+    if request.param == "by a shell":
+        yield spawn
+        return
+    with asyncio.Runner() as runner, contextlib.closing(Launcher()) as launcher:
+        launcher.begin()
+        yield lambda launch: runner.run(launcher.launch(launch))
 
 
 def script(path: Path, text: str, mode: int = 0o755) -> str:
@@ -50,7 +67,9 @@ def test_what_the_agent_inherited_does_not_reach_an_app(start: Start) -> None:
     assert seen == [0, 1, 2, 3], "the last is the one that lists"
 
 
-def test_who_cannot_be_watched_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_cannot_be_watched_is_not_left_behind(
+    spawned: Spawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the kernel gives no pidfd, the launch fails with its reason, and no process waits at a gate for ever."""
 
     def none_left(_pid: int, _flags: int = 0) -> int:
@@ -58,7 +77,7 @@ def test_who_cannot_be_watched_is_not_left_behind(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "pidfd_open", none_left)
     mark = {"ROLLWAY_TEST": str(tmp_path)}
-    found = spawn(Launch(argv=("/bin/true",), env=mark, cwd=tmp_path, stdout=1, stderr=2))
+    found = spawned(Launch(argv=("/bin/true",), env=mark, cwd=tmp_path, stdout=1, stderr=2))
     assert isinstance(found, ExecFailure)
     assert found.errno == errno.EMFILE
     assert not procfs.marks(f"ROLLWAY_TEST={tmp_path}")
@@ -151,12 +170,15 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize(("word", "text", "number", "about"), FAILURES.values(), ids=FAILURES)
-def test_what_cannot_be_started_says_why(word: str, text: str | None, number: int, about: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
+def test_what_cannot_be_started_says_why(
+    failure: tuple[str, str | None, int, str], spawned: Spawn, tmp_path: Path
+) -> None:
     """A failure is known before anything runs, with its errno and what it is about."""
+    word, text, number, about = failure
     if text is not None:
         script(tmp_path / "app", text, 0o755 if text else 0o644)
-    found = spawn(Launch(argv=(word,), env={}, cwd=tmp_path, stdout=2, stderr=2))
+    found = spawned(Launch(argv=(word,), env={}, cwd=tmp_path, stdout=2, stderr=2))
     assert isinstance(found, ExecFailure)
     assert (found.errno, about in found.what) == (number, True), found
     assert os.strerror(number) in str(found)
@@ -180,21 +202,23 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("change", "number", "about"), WRONG.values(), ids=WRONG)
-def test_what_cannot_be_given_is_refused(change: dict[str, Any], number: int, about: str, tmp_path: Path) -> None:
+def test_what_cannot_be_given_is_refused(
+    change: dict[str, Any], number: int, about: str, spawned: Spawn, tmp_path: Path
+) -> None:
     """Nothing is started with less, or with other things, than what was asked for."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
     asked: dict[str, Any] = {"argv": ("/bin/true",), "env": {}, "cwd": tmp_path, "stdout": 2, "stderr": 2} | change
-    found = spawn(Launch(**asked))
+    found = spawned(Launch(**asked))
     assert isinstance(found, ExecFailure)
     assert (found.errno, about in found.what) == (number, True), found
     assert Path(f"/proc/self/task/{os.getpid()}/children").read_text() == children
 
 
-def test_a_file_of_another_user_is_seen_to_be_closed(tmp_path: Path) -> None:
+def test_a_file_of_another_user_is_seen_to_be_closed(spawned: Spawn, tmp_path: Path) -> None:
     """What root may run and the app's user may not is refused before the launch."""
     command = script(tmp_path / "app", "#!/bin/sh\n", 0o700)
     identity = Identity(NOBODY.pw_uid, NOBODY.pw_gid)
-    found = spawn(Launch(argv=(command,), env={}, cwd=Path("/"), stdout=2, stderr=2, identity=identity))
+    found = spawned(Launch(argv=(command,), env={}, cwd=Path("/"), stdout=2, stderr=2, identity=identity))
     assert isinstance(found, ExecFailure)
     assert found.errno == errno.EACCES
 
@@ -208,8 +232,17 @@ def test_a_program_for_no_machine_ends_with_126(start: Start, tmp_path: Path) ->
     assert process.exit().code == 126
 
 
-def test_a_cgroup_that_cannot_be_joined_ends_with_125(start: Start, tmp_path: Path) -> None:
-    """An app never runs outside of its limits: without its cgroup it does not start."""
-    process = start("/bin/echo", "runs", cgroup=tmp_path / "missing")
-    assert "runs" not in process.rest()
-    assert process.exit().code == 125
+def test_without_its_cgroup_an_app_does_not_start(spawned: Spawn, tmp_path: Path) -> None:
+    """An app never runs outside of its limits."""
+    reader, writer = os.pipe()
+    asked = Launch(argv=("/bin/echo", "runs"), env={}, cwd=tmp_path, stdout=writer, stderr=2, cgroup=tmp_path / "gone")
+    found = spawned(asked)
+    os.close(writer)
+    with os.fdopen(reader) as output:
+        assert output.read() == ""
+    if isinstance(found, ExecFailure):
+        assert found.errno == errno.ENOENT
+        return
+    os.waitid(os.P_PIDFD, found.pidfd, os.WEXITED | os.WNOWAIT)
+    assert collect(found.pidfd) == ExitStatus(code=125, used=ANY)
+    os.close(found.pidfd)

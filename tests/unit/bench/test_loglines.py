@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from bench.loglines.gauge import Memory
 from bench.loglines.numbers import BLOCK_LINES, KINDS, LINE_BYTES, Lines, Tally
 from bench.loglines.race import Run
 from bench.loglines.report import rows
+from bench.peers.gauge import Memory
 
 COUNT = 3 * BLOCK_LINES
 

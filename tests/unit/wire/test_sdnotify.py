@@ -61,3 +61,11 @@ def test_no_datagram_breaks_the_reader(datagram: bytes) -> None:
 def test_what_the_agent_says_is_read_back(notice: Notice) -> None:
     """Everything that can be said survives the way through a datagram."""
     assert sdnotify.parse(sdnotify.build(notice)) == notice
+
+
+def test_the_short_ways_to_speak_to_the_store_say_the_same() -> None:
+    """What is said for each of hundreds of descriptors is understood like any other notice."""
+    assert sdnotify.parse(sdnotify.build_store("shop/web/1")) == Notice(
+        fd_store=True, fd_name="shop/web/1", fd_poll=False
+    )
+    assert sdnotify.parse(sdnotify.build_remove("shop/web/1")) == Notice(fd_store_remove=True, fd_name="shop/web/1")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 DEBIAN: Final = {
-    "svlogd": ("runit",),
-    "s6-log": ("s6", "libs6-2.11", "libskarnet2.13", "libexecline2.9"),
+    "runit": ("runit",),
+    "s6": ("s6", "libs6-2.11", "libskarnet2.13", "libexecline2.9"),
 }
 PYTHON: Final = {"supervisord": "supervisor==4.3.0", "circus": "circus==0.19.0"}
 PM2: Final = "7.0.4"
@@ -27,8 +27,7 @@ class Peer(NamedTuple):
 
 
 def have(name: str) -> Peer:
-    """Install the peer unless it is there. Raises OSError or CalledProcessError."""
-    name = name.removesuffix("-json")
+    """Install the peer unless it is there: `pm2`, or a key above. Raises OSError or CalledProcessError."""
     folder = CACHE / name
     folder.mkdir(parents=True, exist_ok=True)
     if name in DEBIAN:

@@ -1,0 +1,119 @@
+"""The process that forks for the agent: it may end at any moment, and ends with us."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from agent.linux import forker, pidfd, procfs
+from agent.linux.launcher import Launcher
+from agent.linux.spawn import Launch, Launched
+
+pytestmark = pytest.mark.anyio
+DEADLINE_S = 20
+
+
+@pytest.fixture
+def launcher() -> Iterator[Launcher]:
+    with contextlib.closing(Launcher()) as one:
+        yield one
+
+
+def forkers() -> set[int]:
+    """Ours, by their command line: those that live."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            is_one = forker.__file__.encode() in (folder / "cmdline").read_bytes().split(b"\0")
+            process = procfs.process(int(folder.name)) if is_one else None
+            if process is not None and process.parent == os.getpid():
+                found.add(process.pid)
+    return found
+
+
+async def code_of(launcher: Launcher, script: str) -> int | None:
+    asked = Launch(argv=("/bin/sh", "-c", script), env={}, cwd=Path("/"), stdout=1, stderr=2)
+    launched = await launcher.launch(asked)
+    assert isinstance(launched, Launched), launched
+    status = await pidfd.wait_exit(launched.pidfd)
+    os.close(launched.pidfd)
+    return status.code
+
+
+async def test_many_at_once_are_each_what_was_asked_for(launcher: Launcher) -> None:
+    """Launches that run into each other give every one its own command and its own end."""
+    codes: dict[int, int | None] = {}
+
+    async def one(code: int) -> None:
+        codes[code] = await code_of(launcher, f"exit {code}")
+
+    with anyio.fail_after(DEADLINE_S):
+        async with anyio.create_task_group() as tasks:
+            for code in range(100):
+                tasks.start_soon(one, code)
+    assert codes == {code: code for code in range(100)}
+
+
+async def test_one_that_was_killed_is_followed_by_another(launcher: Launcher) -> None:
+    """Who forks is killed: the next launch starts another and is done."""
+    before = forkers()
+    assert await code_of(launcher, "exit 3") == 3
+    (first,) = forkers() - before
+    handle = os.pidfd_open(first)
+    os.kill(first, signal.SIGKILL)
+    await pidfd.exited(handle)
+    os.close(handle)
+    assert await code_of(launcher, "exit 4") == 4
+    os.waitpid(first, 0)  # noqa: ASYNC222 - it has ended
+
+
+async def test_it_ends_when_nobody_can_ask_any_more(launcher: Launcher) -> None:
+    """Nothing of the launcher outlives who has it, however that one ends."""
+    before = forkers()
+    launcher.begin()
+    with anyio.fail_after(DEADLINE_S):
+        while not (begun := forkers() - before):
+            await anyio.lowlevel.checkpoint()
+        (one,) = begun
+        handle = os.pidfd_open(one)
+        launcher.close()
+        status = await pidfd.wait_exit(handle)
+    os.close(handle)
+    assert status.code == 0
+
+
+async def test_what_fits_no_message_is_started_all_the_same(launcher: Launcher) -> None:
+    """A long environment, as a certificate in a variable makes it, reaches the process whole."""
+    reader, writer = os.pipe()
+    env = {f"V{number}": "x" * 100_000 for number in range(3)}
+    words = ("/bin/sh", "-c", "echo ${#V0} ${#V1} ${#V2}")
+    launched = await launcher.launch(Launch(argv=words, env=env, cwd=Path("/"), stdout=writer, stderr=2))
+    os.close(writer)
+    assert isinstance(launched, Launched), launched
+    with os.fdopen(reader) as output:
+        assert output.read() == "100000 100000 100000\n"
+    await pidfd.wait_exit(launched.pidfd)
+    os.close(launched.pidfd)
+
+
+def without_clone3(folder: Path) -> str:
+    """The forker as it is where the kernel does not know the call."""
+    text = Path(forker.__file__).read_text()
+    assert "_CLONE3 = 435\n" in text
+    refused = folder / "forker.py"
+    refused.write_text(text.replace("_CLONE3 = 435\n", "_CLONE3 = 4350\n"))
+    return str(refused)
+
+
+async def test_where_nobody_may_fork_so_a_shell_starts_it(
+    launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container that refuses clone3(2) processes are started all the same, the first one too."""
+    monkeypatch.setattr(forker, "__file__", without_clone3(tmp_path))
+    assert await code_of(launcher, "exit 5") == 5
+    assert await code_of(launcher, "exit 6") == 6
