@@ -110,16 +110,17 @@ def _become(number: int) -> None:
             os.dup2(fd, target)
         os.umask(umask)
         os.chdir(folder)
+        if len(fds) > OWN_STREAMS:
+            environment["LISTEN_PID"] = str(os.getpid())
+        if os.read(word, 1) != GO:
+            return
+        # Not before: the agent sets its limits first, and may not without CAP_SYS_RESOURCE once it is another user.
         if identity is not None:
             uid, gid, groups = identity
             os.setgroups(groups)
             os.setresgid(gid, gid, gid)
             os.setresuid(uid, uid, uid)
         if no_new_privs and _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-            return
-        if len(fds) > OWN_STREAMS:
-            environment["LISTEN_PID"] = str(os.getpid())
-        if os.read(word, 1) != GO:
             return
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what was sent to it meanwhile is taken now
         code = CANNOT_RUN

@@ -151,7 +151,7 @@ def _start(channel: int) -> int:
     return os.posix_spawn(
         sys.executable,
         [sys.executable, "-I", "-S", "-E", forker.__file__],
-        {},
+        {"LC_ALL": "C.UTF-8"},  # who has no environment looks like one that is just being executed (`procfs`)
         file_actions=[
             (os.POSIX_SPAWN_DUP2, channel, forker.SOCKET_FD),
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),

@@ -10,7 +10,6 @@ import ctypes
 import os
 import resource
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -80,7 +79,7 @@ def _reap_orphans() -> None:
         # Whoever waits for it does so in a moment, and is not to be disturbed then: nobody waits for an orphan. Until
         # it is reaped waitid would tell of no other.
         pause_s, last = min(pause_s * 2, _AGAIN_S_MAX) if seen.si_pid == last else _AGAIN_S, seen.si_pid
-        time.sleep(pause_s)
+        threading.Event().wait(pause_s)
         _reap_orphan(seen.si_pid, own_session)
 
 

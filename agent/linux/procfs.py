@@ -8,7 +8,7 @@ event loop they are called through `anyio.to_thread`.
 
 import errno
 import os
-import time
+import threading
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
@@ -198,7 +198,7 @@ def _environ(pid: int) -> bytes:
         found = _read(pid, "environ")
         if found or found is None or not _has_program(pid):
             return found or b""
-        time.sleep(_LOOK_AGAIN_S)
+        threading.Event().wait(_LOOK_AGAIN_S)
     return b""
 
 

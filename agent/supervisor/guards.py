@@ -179,7 +179,7 @@ class Guards:
             launched = spawn(
                 Launch(
                     argv=(*words, f"{self._marks}{name}.", leaves),
-                    env={},
+                    env={"LC_ALL": "C.UTF-8"},  # without any it looks like one that is just being executed (`procfs`)
                     cwd=Path("/"),
                     stdout=silence,
                     stderr=2,

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, cast
 
@@ -128,7 +129,7 @@ class Fleet:
                 words = child.cmdline()
             except psutil.Error:
                 continue
-            if role in words and "run" in words:
+            if (role, "run") in pairwise(words):  # each is started as `-m agent ROLE run`
                 found.append(child.pid)
         return sorted(found)
 

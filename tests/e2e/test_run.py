@@ -257,8 +257,7 @@ def test_a_killed_role_ends_it_and_that_is_said(one: Fleet, role: str, number: s
     """Who watches it learns within moments that it is lost; a next agent ends it, though it heeds nothing."""
     with begun(one, "--", *WITNESS, heeded) as process:
         pid = pid_of(process)
-        coordinators = one.pids("coordinator")
-        for victim in coordinators if role == "coordinator" else set(one.pids("agent")).difference(coordinators):
+        for victim in one.pids(role):
             os.kill(victim, signal.Signals[number])
         assert process.wait(DEADLINE_S) == 6
         said = line(process.stderr)

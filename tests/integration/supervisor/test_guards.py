@@ -96,6 +96,7 @@ async def test_without_an_agent_it_is_ended_when_its_lease_is_over(house: House)
     async with an_agent(house):
         await leased(house, one(app("daemon.py")), SOON_MS)
         await house.until(lambda: any(str(message).startswith("daemon") for message in house.messages()))
+        await house.until(lambda: house.view().pid is not None)
         main = house.view().pid
         (said,) = [str(message) for message in house.messages() if str(message).startswith("daemon")]
         over = house.supervisor.guards.until(InstanceKey(SHOP, TEST, one("x").name, 1).lease)
