@@ -34,7 +34,6 @@ _SEGMENT_BYTES: Final = 8_000
 _SEGMENT_STEP: Final = 16
 _TIMESTAMP_BYTES: Final = 12
 _SEND_SEGMENT: Final = struct.Struct("=16xI")  # tcpi_snd_mss
-_RESET_AT_CLOSE: Final = struct.pack("=ii", 1, 0)
 
 
 class Traffic(Struct, frozen=True):
@@ -175,7 +174,7 @@ class Group:
     def discover(self) -> bool:
         """Find out the kernel's order with real connections, and correct the program; whether all is certain now.
 
-        Each socket sees one connection that is reset at once. Addresses of IPv6 alone cannot be asked: False.
+        Each socket sees one connection that is closed at once. Addresses of IPv6 alone cannot be asked: False.
         """
         for _ in range(_TRIES):
             found = self._kernel_order()
@@ -298,7 +297,6 @@ def _each_once(answers: Sequence[int | None], known: Sequence[int]) -> list[int]
 def _answered_by(target: Address, index: int) -> int | None:
     """Connect to one index and read the mark of the socket that answered; None where none does in time."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
         probe.bind((bpf.index_address(index), 0))
         probe.connect_ex((target.host, target.port))
         poll = select.poll()

@@ -257,6 +257,15 @@ def test_the_order_is_found_while_an_app_accepts(group: Group) -> None:
         assert group.discover()
 
 
+def test_who_finds_out_the_order_hangs_up_as_anybody_does(group: Group) -> None:
+    """An app reads the end of such a connection, not a reset, which a simple one does not survive."""
+    group.slot_socket(0)
+    assert group.discover()
+    app = group.members[0].dup()
+    with app, app.accept()[0] as connection:
+        assert connection.recv(1) == b""
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "::1"])  # noqa: S104 - what the test is about
 def test_other_kinds_of_address(host: str, address: Address) -> None:
     """Wildcards and dual-stack listeners have weights and slots alone; IPv6 alone has weights."""
