@@ -5,8 +5,9 @@ neither, and a command finds the same: its checks are those of `spawn`, and a la
 one (a kernel or a sandbox without clone3(2), a command line or an environment that fits no message, a fence, input).
 
 Rules: one event loop uses it. `known` is called while the process still waits at its gate: should we be killed, it
-either is known or runs nothing. The other process ends with us, however we end; where it ends before, what it was asked
-for fails, and the next launch starts another.
+either is known or runs nothing. Who is told of as launched executes its command: whoever looks finds its environment.
+The other process ends with us, however we end; where it ends before, what it was asked for fails, and the next launch
+starts another.
 """
 
 import array
@@ -32,6 +33,8 @@ from agent.linux.forker import Request
 from agent.linux.spawn import Launch, Launched
 
 ANSWER_WITHIN_S: Final = 10.0
+EXECUTES_WITHIN_S: Final = 1.0
+"""So long a command that hangs on its disk holds up who launches it."""
 _LISTENERS_MAX: Final = 32
 _ANSWER_BYTES_MAX: Final = 64
 _NO_FORK: Final = frozenset({errno.ENOSYS, errno.EPERM, errno.EINVAL})
@@ -90,7 +93,11 @@ class Launcher:
             if answer.startswith(b"-") and -int(answer) in _NO_FORK:
                 self._can_fork = False
                 return await to_thread.run_sync(spawn.spawn, launch, known)
-            return _begun(forked.channel, answer, launch, known)
+            launched = _begun(forked.channel, answer, launch, known)
+            if isinstance(launched, Launched):
+                with anyio.move_on_after(EXECUTES_WITHIN_S, shield=True):
+                    await _answer(forked.channel)  # closed as it executes its command, or ends
+            return launched
 
     def _message(self, launch: Launch, command: Path) -> bytes | None:
         """What asks for it; None where it cannot go this way."""

@@ -59,6 +59,20 @@ async def test_many_at_once_are_each_what_was_asked_for(launcher: Launcher) -> N
     assert codes == {code: code for code in range(100)}
 
 
+async def test_what_is_launched_executes_its_command(launcher: Launcher) -> None:
+    """Whoever looks at a process that it is told of finds the command and its environment, not what is to become it."""
+    for number in range(50):
+        asked = Launch(argv=("/bin/sleep", "600"), env={"NUMBER": str(number)}, cwd=Path("/"), stdout=1, stderr=2)
+        launched = await launcher.launch(asked)
+        assert isinstance(launched, Launched), launched
+        folder = Path(f"/proc/{launched.pid}")
+        found = (folder / "comm").read_text(), (folder / "environ").read_bytes()
+        pidfd.send_signal(launched.pidfd, signal.SIGKILL)
+        await pidfd.wait_exit(launched.pidfd)
+        os.close(launched.pidfd)
+        assert found == ("sleep\n", b"NUMBER=%d\0" % number)
+
+
 async def test_one_that_was_killed_is_followed_by_another(launcher: Launcher) -> None:
     """Who forks is killed: the next launch starts another and is done."""
     before = forkers()
