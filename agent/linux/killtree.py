@@ -1,22 +1,25 @@
 """The end of a whole tree by SIGKILL: nothing of an instance is left, double-forked daemons included.
 
 Rules: with a leaf of cgroup v2 by `cgroup.kill`, without by looking for members again and again until none is found
-(each look may race with a fork; what is new is found by the next). Every signal goes to a pidfd whose start time was
-compared. Who cannot be looked for, because no descriptor is left, is not gone: that is waited out. What is run beside
-an instance, to probe it, ends with it at the latest, but is none of its processes: in a leaf below its leaf, or by the
-mark `APART` besides its own.
+(each look may race with a fork; what is new is found by the next). A look walks through all processes of the machine:
+whoever asks for one while another is under way shares the next, so that the end of hundreds takes few. Every signal
+goes to a pidfd whose start time was compared. Who cannot be looked for, because no descriptor is left, is not gone:
+that is waited out. What is run beside an instance, to probe it, ends with it at the latest, but is none of its
+processes: in a leaf below its leaf, or by the mark `APART` besides its own.
 Not handled here: the stop signal, which goes to the main process alone.
 """
 
 import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
 import anyio
 import structlog
 from anyio import to_thread
+from anyio.lowlevel import RunVar
 from msgspec import Struct
 
 from agent.linux import cgroup, pidfd, procfs
@@ -47,12 +50,26 @@ class Tree(Struct, frozen=True, kw_only=True):
     """Number and start time of another process that has become the main one; it may lead a session of its own."""
 
 
+class _Look:
+    """One walk that kills, for all who ask for it before it begins."""
+
+    def __init__(self, turn: anyio.Lock) -> None:
+        self.turn: Final = turn
+        """For one walk at a time."""
+        self.trees: Final[list[Tree]] = []
+        self.alive: frozenset[Tree] | None = None
+        """Of whom anybody was found."""
+
+
+_next: Final = RunVar[_Look]("rollway-next-look")
+
+
 def members(tree: Tree) -> list[procfs.Process]:
     """Who lives of the instance itself."""
-    return _found(tree, APART)
+    return procfs.families([_family(tree)], APART)[0]
 
 
-def _found(tree: Tree, apart: str = "") -> list[procfs.Process]:
+def _family(tree: Tree) -> procfs.Family:
     """A number is not given anew while a session has it: where somebody else has it, both are gone."""
     started = procfs.start_time(tree.pid)
     is_others = None not in (tree.start_time, started) and started != tree.start_time
@@ -60,7 +77,7 @@ def _found(tree: Tree, apart: str = "") -> list[procfs.Process]:
     roots = [pid]
     if tree.main is not None and procfs.start_time(tree.main[0]) == tree.main[1]:
         roots.append(tree.main[0])
-    return procfs.tree(roots, pid, tree.mark, apart)
+    return procfs.Family(tuple(roots), pid, tree.mark)
 
 
 async def end_tree(tree: Tree, deadline_ms: Milliseconds = 5_000) -> tuple[int, ...]:
@@ -71,21 +88,21 @@ async def end_tree(tree: Tree, deadline_ms: Milliseconds = 5_000) -> tuple[int, 
     if _is_empty(tree):
         return ()
     pause_s, waited_s = LOOK_AGAIN_S, 0.0
-    while await _with_descriptors(_kill_once, tree):
+    while await _with_descriptors(partial(_kill, tree)):
         if waited_s >= deadline_ms / 1000:
-            return await _with_descriptors(pids, tree)
+            return await _with_descriptors(partial(to_thread.run_sync, pids, tree))
         await anyio.sleep(pause_s)
         waited_s += pause_s
         pause_s = min(pause_s * 2, LOOK_AGAIN_AT_MOST_S)
     return ()
 
 
-async def _with_descriptors(look: Callable[[Tree], T], tree: Tree) -> T:
-    """What `look` gives, in a thread, as soon as there are descriptors to look with."""
+async def _with_descriptors(look: Callable[[], Awaitable[T]]) -> T:
+    """What `look` gives, as soon as there are descriptors to look with."""
     told = False
     while True:
         try:
-            return await to_thread.run_sync(look, tree)
+            return await look()
         except OSError as error:
             if not procfs.is_shortage(error):
                 raise
@@ -102,16 +119,41 @@ def _is_empty(tree: Tree) -> bool:
     return False
 
 
-def _kill_once(tree: Tree) -> bool:
+async def _kill(tree: Tree) -> bool:
     """Kill what is there now; whether there was anything."""
-    if tree.cgroup is not None and not cgroup.is_empty(tree.cgroup):
-        cgroup.kill(tree.cgroup)
-        return True
-    looks = range(EMPTY_LOOKS if tree.cgroup is None else 0)
-    found = next((members for _ in looks if (members := _found(tree))), [])
-    for member in found:
-        pidfd.send_to(member.pid, member.start_time, signal.SIGKILL)
-    return bool(found)
+    if tree.cgroup is not None:
+        return await to_thread.run_sync(_kill_in, tree.cgroup)
+    look = _next.get(None)
+    if look is None:
+        look = _Look(anyio.Lock())
+        _next.set(look)
+    look.trees.append(tree)
+    async with look.turn:
+        if look.alive is None:  # nobody has done it for us, or who wanted to was cancelled
+            if _next.get() is look:
+                _next.set(_Look(look.turn))
+            look.alive = await to_thread.run_sync(_kill_found, look.trees)
+    return tree in look.alive
+
+
+def _kill_in(leaf: Path) -> bool:
+    if cgroup.is_empty(leaf):
+        return False
+    cgroup.kill(leaf)
+    return True
+
+
+def _kill_found(trees: Sequence[Tree]) -> frozenset[Tree]:
+    """Kill whom a walk finds, and another of those of whom it finds nobody; the trees of whom somebody was found."""
+    alive = set[Tree]()
+    for _ in range(EMPTY_LOOKS):
+        if not (looked := [tree for tree in trees if tree not in alive]):
+            break
+        for tree, found in zip(looked, procfs.families([_family(tree) for tree in looked]), strict=True):
+            for member in found:
+                pidfd.send_to(member.pid, member.start_time, signal.SIGKILL)
+                alive.add(tree)
+    return frozenset(alive)
 
 
 def pids(tree: Tree) -> tuple[int, ...]:

@@ -9,7 +9,8 @@ event loop they are called through `anyio.to_thread`.
 import errno
 import os
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -19,9 +20,12 @@ K = TypeVar("K")
 
 _PROC: Final = Path("/proc")
 _COMMAND_CHARACTERS_MAX: Final = 200
-_LOOKS: Final = 10
+_READ_BYTES: Final = 1 << 16
 _LOOK_AGAIN_S: Final = 0.001
-"""An execve(2) takes less; a process that has no environment at all costs all the looks."""
+_LOOKS_MAX: Final = 1_000
+"""An execve(2) takes less, on a machine that has much else to do as well."""
+_LOOKS_AT_NOTHING: Final = 2
+"""For a moment of an execve(2) a process has an environment of no length, as one has that was given none."""
 
 
 class Process(Struct, frozen=True):
@@ -73,25 +77,50 @@ def processes() -> dict[int, Process]:
     return {pid: found for pid in _pids() if (found := process(pid))}
 
 
+class Family(Struct, frozen=True):
+    """How those who belong together are known: `roots` and their descendants, a session, a mark."""
+
+    roots: tuple[int, ...]
+    session: int
+    mark: str
+
+
 def tree(roots: Collection[int], session: int, mark: str, apart: str = "") -> list[Process]:
-    """The living processes of one instance: `roots` and their descendants, its session, those that carry its mark.
+    """The living processes of one instance, as `families` finds them."""
+    return families([Family(tuple(roots), session, mark)], apart)[0]
+
+
+def families(wanted: Sequence[Family], apart: str = "") -> list[list[Process]]:
+    """The living processes of each, in one walk.
 
     `mark` is an entry of their environment, NAME=VALUE; who has one that begins with `apart` does not carry it. None of
     the three is enough: a daemon leaves the session and loses its parents, a child may empty its environment. Their
     descendants belong to it too. The caller itself, and what is above it, never does.
     """
+    marks = {family.mark.encode() for family in wanted}
     found: dict[int, Process] = {}
-    carry: set[int] = set()
-    for one in filter(None, map(process, _pids())):  # each looked at whole: it may have left its work to a child then
-        found[one.pid] = one
-        if one.session == session or _is_marked(one.pid, mark, apart):
-            carry.add(one.pid)
-    members = {*roots, *carry}
+    carriers = defaultdict[bytes, set[int]](set)
+    sessions, children = defaultdict[int, set[int]](set), defaultdict[int, set[int]](set)
+
+    def walk() -> Iterator[int]:
+        for one in filter(None, map(process, _pids())):
+            found[one.pid] = one
+            sessions[one.session].add(one.pid)
+            children[one.parent].add(one.pid)
+            yield one.pid
+
+    for pid, environ in _environs(walk()):  # each looked at whole: it may have left its work to a child then
+        for mark in _marks_in(environ, marks, apart.encode()):
+            carriers[mark].add(pid)
     kept = _ancestors(os.getpid(), found)
-    members -= kept
-    while grown := {one.pid for one in found.values() if one.parent in members} - members - kept:
-        members |= grown
-    return [found[member] for member in sorted(members) if member in found and found[member].state not in "ZX"]
+    belong: list[list[Process]] = []
+    for family in wanted:
+        members = {*family.roots, *sessions.get(family.session, ()), *carriers.get(family.mark.encode(), ())} - kept
+        grown = members
+        while grown := {child for one in grown for child in children.get(one, ())} - members - kept:
+            members = members | grown
+        belong.append([found[pid] for pid in sorted(members) if pid in found and found[pid].state not in "ZX"])
+    return belong
 
 
 def trees(known: Mapping[K, tuple[int, str]]) -> dict[K, list[int]]:
@@ -104,11 +133,10 @@ def trees(known: Mapping[K, tuple[int, str]]) -> dict[K, list[int]]:
     sessions = {pid: key for key, (pid, _) in known.items()}
     marks = {mark.encode(): key for key, (_, mark) in known.items()}
     kept = _ancestors(os.getpid(), found)
-    for one in found.values():
-        if one.pid not in owners and one.pid not in kept:
-            owner = sessions[one.session] if one.session in sessions else _marked_as(one.pid, marks)
-            if owner is not None:
-                owners[one.pid] = owner
+    others = [one for one in found.values() if one.pid not in owners and one.pid not in kept]
+    owners |= {one.pid: sessions[one.session] for one in others if one.session in sessions}
+    for pid, environ in _environs(one.pid for one in others if one.session not in sessions):
+        owners.update((pid, marks[mark]) for mark in _marks_in(environ, marks))
     while grown := {
         one.pid: owners[one.parent]
         for one in found.values()
@@ -124,16 +152,16 @@ def trees(known: Mapping[K, tuple[int, str]]) -> dict[K, list[int]]:
 
 def marks(prefix: str) -> set[str]:
     """The entries of the environments of all living processes that begin so: who is there, whatever is on record."""
-    return {entry for pid in _pids() for entry in _entries(pid, prefix)}
+    return {entry for _, environ in _environs(_pids()) for entry in _entries(environ, prefix)}
 
 
 def bearers(prefix: str) -> list[Process]:
     """Of whom an entry of the environment begins so."""
-    return [found for pid in _pids() if (found := process(pid)) is not None and _entries(pid, prefix)]
+    bear = [pid for pid, environ in _environs(_pids()) if _entries(environ, prefix)]
+    return [found for found in map(process, bear) if found is not None]
 
 
-def _entries(pid: int, prefix: str) -> list[str]:
-    environ = _environ(pid)
+def _entries(environ: bytes, prefix: str) -> list[str]:
     if prefix.encode() not in environ:
         return []
     return [entry for entry in environ.decode(errors="replace").split("\0") if entry.startswith(prefix)]
@@ -183,23 +211,38 @@ def _stat_fields(pid: int) -> list[str] | None:
     return text[text.rindex(")") + 2 :].split()  # the name before may hold spaces and parentheses
 
 
-def _marked_as(pid: int, marks: Mapping[bytes, K]) -> K | None:
-    return next((marks[entry] for entry in _environ(pid).split(b"\0") if entry in marks), None)
+def _marks_in(environ: bytes, marks: Collection[bytes], apart: bytes = b"") -> Collection[bytes]:
+    """Which of these it carries."""
+    entries = environ.split(b"\0")
+    carried = [entry for entry in entries if entry in marks]
+    return () if carried and apart and any(entry.startswith(apart) for entry in entries) else carried
 
 
-def _is_marked(pid: int, mark: str, apart: str) -> bool:
-    entries = _environ(pid).split(b"\0")
-    return mark.encode() in entries and not (apart and any(entry.startswith(apart.encode()) for entry in entries))
+def _environs(pids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+    """The environments of all that have one to show, each read at once.
 
-
-def _environ(pid: int) -> bytes:
-    """Nothing where it has none, is gone or may not be read. While a process executes a program that is waited out."""
-    for _ in range(_LOOKS):
-        found = _read(pid, "environ")
-        if found or found is None or not _has_program(pid):
-            return found or b""
+    While a process executes a program it has none: that is waited out, for all such ones together.
+    """
+    for look in range(_LOOKS_MAX):
+        later: list[int] = []
+        for pid in pids:
+            if environ := _read(pid, "environ"):
+                yield pid, environ
+            elif environ is not None and (_is_executing(pid) or (look < _LOOKS_AT_NOTHING and _has_program(pid))):
+                later.append(pid)
+        if not later:
+            return
+        pids = later
         threading.Event().wait(_LOOK_AGAIN_S)
-    return b""
+
+
+def _is_executing(pid: int) -> bool:
+    """Whether execve(2) has taken its memory and not yet said where the environment is, or has meanwhile."""
+    fields = _stat_fields(pid)
+    if fields is None or not _has_program(pid):
+        return False
+    start, end = int(fields[47]), int(fields[48])
+    return start == 0 or start != end
 
 
 def _has_program(pid: int) -> bool:
@@ -213,11 +256,17 @@ def _has_program(pid: int) -> bool:
 def _read(pid: int, name: str) -> bytes | None:
     """A file of a process; None where it is gone, or may not be read. Raises OSError where no descriptor is left."""
     try:
-        return (_PROC / str(pid) / name).read_bytes()
+        fd = os.open(f"{_PROC}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         if is_shortage(error):
             raise
         return None
+    try:
+        return b"".join(iter(lambda: os.read(fd, _READ_BYTES), b""))
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def _ancestors(pid: int, found: dict[int, Process]) -> set[int]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -83,3 +84,27 @@ async def test_the_stop_signal_alone_ends_none_of_them(start: Start, tmp_path: P
     assert await end_tree(tree) == ()
     assert living(tree, said) == []
     assert process.exit().signal == signal.SIGKILL
+
+
+async def test_hundreds_are_ended_by_a_few_looks(start: Start) -> None:
+    """Who ends many at once without cgroups does not look at all processes of the machine for each of them."""
+
+    async def cpu_s_for(count: int) -> float:
+        marks = [f"shop/{uuid4()}" for _ in range(count)]
+        trees = [
+            Tree(pid=process.pid, start_time=process.start_time, mark=f"MARK={mark}")
+            for mark in marks
+            for process in [start("/bin/sleep", "600", env={"MARK": mark})]
+        ]
+        before = time.process_time()
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for tree in trees:
+                    tasks.start_soon(end_tree, tree)
+        used = time.process_time() - before
+        assert not any(living(tree, [tree.pid]) for tree in trees)
+        return used
+
+    others = [start("/bin/sleep", "600", env={"OTHER": "yes"}) for _ in range(200)]
+    assert await cpu_s_for(100) < 25 * await cpu_s_for(1)
+    assert all(living(Tree(pid=other.pid, mark="NONE="), [other.pid]) for other in others)

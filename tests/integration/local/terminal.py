@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from agent.linux import procfs
 from tests.integration.ready import is_readable
 
@@ -57,10 +59,14 @@ class Terminal:
         return self.process.wait(max(0.1, deadline - time.monotonic()))
 
     def run_dir(self, pid: int) -> Path:
-        """Where it keeps what belongs to its instances, as one of them sees it."""
-        found = RUN_DIR.search(Path(f"/proc/{pid}/environ").read_bytes().replace(b"\0", b"\n").decode())
-        assert found is not None
-        return Path(found[1])
+        """Where it keeps what belongs to its instances, as one of them sees it once it executes its command."""
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            environ = Path(f"/proc/{pid}/environ").read_bytes().replace(b"\0", b"\n").decode()
+            if (found := RUN_DIR.search(environ)) is not None:
+                return Path(found[1])
+            signal.sigtimedwait([], 0.02)
+        pytest.fail(f"process {pid} has not executed its command")
 
     def _read(self, deadline: float) -> bool:
         ready = is_readable(self._fd, deadline - time.monotonic())
