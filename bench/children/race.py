@@ -27,6 +27,8 @@ START_WITHIN_S: Final = 60.0
 BACK_WITHIN_S: Final = 30.0
 STOPPED_WITHIN_S: Final = 20.0
 SETTLE_S: Final = 1.0
+AT_REST_S: Final = 10.0
+"""So long after a start nothing is under way any more that belongs to it."""
 IDLE_S: Final = 8.0
 RESTARTS: Final = 40
 RESTARTS_WITHIN_S: Final = 4.0
@@ -162,6 +164,7 @@ class Running:
 
     def idle(self) -> float:
         """Seconds of CPU a minute while nothing happens."""
+        time.sleep(AT_REST_S)
         own = self._own()
         cpu_ns, begun_ns = gauge.cpu_ns(own), time.monotonic_ns()
         time.sleep(IDLE_S)
