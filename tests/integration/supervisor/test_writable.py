@@ -107,6 +107,7 @@ async def test_its_agent_may_die(above: Path, keeper: Keeper) -> None:
     async with an_agent(house):
         house.launch(writing(house, words))
         pid = (await house.state("ready")).pid
+        await house.until(lambda: house.messages() == ["refused"])
     async with an_agent(house, keeper.inherited()):
         assert house.view().pid == pid
         os.kill(pid or 0, signal.SIGKILL)
