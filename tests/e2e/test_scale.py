@@ -26,6 +26,8 @@ command = "sleep 1000"
 [process.broken]
 command = "sh -c 'exit 3'"
 count = 0
+[process.broken.probe.startup]
+exec = "false"
 [process.broken.restart]
 base_delay = "100ms"
 crash_loop = {{ restarts = 3, within = "1m" }}
