@@ -98,7 +98,7 @@ async def test_what_it_names_while_there_is_no_agent_is_heard(house: House, keep
     go = house.folder / "go"
     async with an_agent(house):
         key = house.launch(successor("at-once", go, "late"))
-        await house.until(lambda: child_of(house) > 0)
+        await house.until(lambda: child_of(house) > 0 and house.view().pid is not None)
         first = house.view().pid
         assert first is not None
     go.with_suffix(".late").touch()

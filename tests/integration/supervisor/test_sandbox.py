@@ -56,7 +56,7 @@ async def test_an_instance_is_the_user_that_the_app_names(house: House, keeper: 
     )
     async with an_agent(house):
         key = house.launch(process)
-        await house.until(lambda: "not its folder" in house.messages())
+        await house.until(lambda: "not its folder" in house.messages() and house.view().pid is not None)
         assert house.messages() == [
             str(found.pw_uid), str(found.pw_gid), " ".join(map(str, os.getgrouplist(DAEMON, found.pw_gid))),
             "CapInh:\t0000000000000000", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "again", "mine",
