@@ -1,0 +1,48 @@
+"""An aiohttp server on the inherited socket, WebSocket too; NOTICE=off leaves the hooks away."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from weakref import WeakSet
+
+import rollway_drain
+from aiohttp import WSCloseCode, web
+
+SOCKETS = web.AppKey("sockets", WeakSet[web.WebSocketResponse])
+
+
+async def answer(_request: web.Request) -> web.Response:
+    return web.json_response({"release": os.environ["ROLLWAY_RELEASE"]})
+
+
+async def echo(request: web.Request) -> web.WebSocketResponse:
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    request.app[SOCKETS].add(socket)
+    async for message in socket:
+        await socket.send_str(message.data)
+    print("disconnected", flush=True)
+    return socket
+
+
+async def close_websockets(app: web.Application) -> AsyncIterator[None]:
+    async def close() -> None:
+        await rollway_drain.noticed()
+        for socket in set(app[SOCKETS]):
+            await socket.close(code=WSCloseCode.SERVICE_RESTART, message=b"service restart")
+
+    task = asyncio.create_task(close())
+    yield
+    task.cancel()
+
+
+app = web.Application()
+app[SOCKETS] = WeakSet()
+app.add_routes([web.get("/ws", echo), web.get("/{path:.*}", answer)])
+if os.environ.get("NOTICE") != "off":
+    app.on_response_prepare.append(rollway_drain.aiohttp_response_prepare)
+    app.cleanup_ctx.append(close_websockets)
+
+if __name__ == "__main__":
+    web.run_app(app, sock=socket.socket(fileno=3), keepalive_timeout=75, access_log=None, print=None)
