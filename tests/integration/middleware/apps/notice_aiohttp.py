@@ -3,13 +3,13 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableSet
 from weakref import WeakSet
 
 import rollway_drain
 from aiohttp import WSCloseCode, web
 
-SOCKETS = web.AppKey("sockets", WeakSet[web.WebSocketResponse])
+SOCKETS: web.AppKey[MutableSet[web.WebSocketResponse]] = web.AppKey("sockets", MutableSet)
 
 
 async def answer(_request: web.Request) -> web.Response:
@@ -17,20 +17,20 @@ async def answer(_request: web.Request) -> web.Response:
 
 
 async def echo(request: web.Request) -> web.WebSocketResponse:
-    socket = web.WebSocketResponse()
-    await socket.prepare(request)
-    request.app[SOCKETS].add(socket)
-    async for message in socket:
-        await socket.send_str(message.data)
+    response = web.WebSocketResponse()
+    await response.prepare(request)
+    request.app[SOCKETS].add(response)
+    async for message in response:
+        await response.send_str(message.data)
     print("disconnected", flush=True)
-    return socket
+    return response
 
 
 async def close_websockets(app: web.Application) -> AsyncIterator[None]:
     async def close() -> None:
         await rollway_drain.noticed()
-        for socket in set(app[SOCKETS]):
-            await socket.close(code=WSCloseCode.SERVICE_RESTART, message=b"service restart")
+        for response in list(app[SOCKETS]):
+            await response.close(code=WSCloseCode.SERVICE_RESTART, message=b"service restart")
 
     task = asyncio.create_task(close())
     yield

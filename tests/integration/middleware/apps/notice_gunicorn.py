@@ -1,10 +1,11 @@
 """gunicorn's settings for its WSGI workers; NOTICE=off leaves the hook away."""
 
 import os
+import pathlib
 import sys
 
-sys.path.insert(0, os.getcwd())
-import rollway_drain  # noqa: E402 - settings are read before gunicorn adds the app's folder
+sys.path.insert(0, str(pathlib.Path.cwd()))  # gunicorn reads its settings before it adds the app's folder
+import rollway_drain
 
 control_socket_disable = True
 keepalive = 75

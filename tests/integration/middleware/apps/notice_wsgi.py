@@ -11,10 +11,9 @@ BODY = json.dumps({"release": os.environ["ROLLWAY_RELEASE"]}).encode()
 HEADERS = [("Content-Type", "application/json"), ("Content-Length", str(len(BODY)))]
 
 
-def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+def plain(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     start_response("200 OK", HEADERS)
     return [BODY]
 
 
-if os.environ.get("NOTICE") != "off":
-    app = rollway_drain.WSGI(app)
+app = plain if os.environ.get("NOTICE") == "off" else rollway_drain.WSGI(plain)
