@@ -20,7 +20,6 @@ import asyncio
 import os
 import random
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ class _Room:
 
     def leave(self, closer: asyncio.Task[None]) -> bool:
         """Whether nobody is left, and nobody looks any more."""
-        closer.cancel()
+        closer.cancel()  # an error of its close, of which there may be one when the client has left, goes with it
         self._closers.discard(closer)
         if not self._closers:
             self._watch.cancel()
@@ -181,8 +180,7 @@ class _WebSocket:
             if self._has_ended:
                 return
             self._has_ended = self._is_ours = True
-            with suppress(OSError, RuntimeError):  # the client has left: servers say it in either way
-                await self._send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": "service restart"})
+            await self._send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": "service restart"})
 
 
 class WSGI:

@@ -29,7 +29,8 @@ async def echo(request: web.Request) -> web.WebSocketResponse:
 async def close_websockets(app: web.Application) -> AsyncIterator[None]:
     async def close() -> None:
         await rollway_drain.noticed()
-        for response in list(app[SOCKETS]):
+        sockets = app[SOCKETS]
+        for response in list(sockets):
             await response.close(code=WSCloseCode.SERVICE_RESTART, message=b"service restart")
 
     task = asyncio.create_task(close())
