@@ -22,34 +22,21 @@ from agent.model.process import AppSpec, HttpCheck, Probe, Probes, StopPolicy
 from tests.e2e.fleet import wait_for
 from tests.integration.host.rig import DEADLINE_S, running
 from tests.integration.host.source import APP, FolderSource, Wish, free_port, web
+from tests.integration.middleware.servers import SERVERS, WITHOUT_NOTICE, files
 
-ROOT: Final = Path(__file__).parents[3]
 LISTEN: Final = "127.0.0.1"
 PAUSE_S: Final = 0.02
 CLIENTS: Final = 3
 LINGER_MS: Final = 2_000
 """At most; hypercorn keeps what clients have closed as long as its keep-alive is."""
-SERVERS: Final = {
-    "gthread": "python -m gunicorn -c notice_gunicorn.py -k gthread notice_wsgi:app",
-    "asgi": "python -m gunicorn --no-control-socket --keep-alive 75 -k asgi notice_asgi:app",
-    "uvicorn": "python -m uvicorn --fd {fd} --no-access-log --timeout-keep-alive 75 notice_asgi:app",
-    "hypercorn": "python -m hypercorn --bind fd://{fd} --keep-alive 75 notice_asgi:app",
-    "aiohttp": "python notice_aiohttp.py",
-    "node": "node notice_node.js",
-}
 CLOSE_IDLE_CONNECTIONS: Final = ("uvicorn", "hypercorn", "aiohttp", "node")
 HAVE_WEBSOCKETS: Final = ("asgi", "uvicorn", "hypercorn", "aiohttp")
 GRANIAN: Final = {"asgi": "notice_asgi:app", "wsgi": "notice_wsgi:app"}
 
 
-def files() -> dict[str, str]:
-    apps = [path for path in (ROOT / "tests/integration/middleware/apps").iterdir() if path.is_file()]
-    return {path.name: path.read_text() for path in [*apps, *(ROOT / "middleware").glob("rollway_drain.*")]}
-
-
 def spec(names: tuple[str, ...], ports: dict[str, int], *, notice: bool) -> AppSpec:
     """One process type a server, each on its port; without the notice an app has the middleware left away."""
-    way = "" if notice else "env NOTICE=off "
+    way = "" if notice else f"{WITHOUT_NOTICE} "
     ready = Probe(check=HttpCheck(path="/"), period_ms=100, failures=100)
     return AppSpec(
         app=APP,
@@ -58,7 +45,7 @@ def spec(names: tuple[str, ...], ports: dict[str, int], *, notice: bool) -> AppS
                 f"{LISTEN}:{ports[name]}",
                 count=1,
                 name=ProcessName(name),
-                command=way + SERVERS[name].replace("python", sys.executable, 1),
+                command=way + SERVERS[name],
                 stop=StopPolicy(linger_ms=LINGER_MS, grace_ms=5_000),
                 probes=Probes(startup=ready, readiness=ready),
             )
