@@ -42,6 +42,8 @@ NAMES: Final = {
 GRANIAN: Final = f"{sys.executable} -m granian --interface asgi --host 0.0.0.0 --port $PORT notice_asgi:app"
 PACKAGES: Final = ("gunicorn", "uvicorn", "httptools", "hypercorn", "aiohttp", "granian")
 PROBE: Final = '[process.web.probe.readiness]\nhttp = "/"\nperiod = "200ms"\n'
+STOP: Final = '[process.web.stop]\ngrace = "5s"\n'
+"""node and aiohttp wait for WebSockets that nobody closes until they are killed."""
 
 
 def settings(app: str, server: str, port: int, node_path: Path, *, notice: bool) -> str:
@@ -51,7 +53,7 @@ def settings(app: str, server: str, port: int, node_path: Path, *, notice: bool)
         how = f'command = {json.dumps(f"exec {way}{GRANIAN}")}\nshell = true\nbind = "port"\nswap = "stop-first"\n'
     else:
         how = f"command = {json.dumps(f'env NODE_PATH={node_path} {way}{SERVERS[server]}')}\n"
-    return f'app = "{app}"\n[process.web]\n{how}listen = ["0.0.0.0:{port}"]\n{PROBE}'
+    return f'app = "{app}"\n[process.web]\n{how}listen = ["0.0.0.0:{port}"]\n{PROBE}{STOP}'
 
 
 def race(one: Fleet, server: str, port: int, swaps: int, node_path: Path, *, notice: bool) -> Row:

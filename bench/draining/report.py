@@ -63,4 +63,4 @@ def _cell(row: Row, kind: str) -> str:
     cell = row.cells.get(kind)
     if cell is None:
         return "-"
-    return "0" if cell.failed == 0 else f"**{cell.failed / row.swaps:.3g}**"
+    return "0" if cell.failed == 0 else f"**{cell.failed / row.swaps:,.1f}**"

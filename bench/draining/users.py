@@ -65,6 +65,7 @@ class Users:
                 self.asked[kind] += 1
                 self.lost(kind, error)
                 stays = False
+                await asyncio.sleep(ROUND_TRIP_S)
             if writer and (kind == "new" or not stays):
                 writer.close()
                 reader = writer = None

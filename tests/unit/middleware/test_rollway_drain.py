@@ -298,6 +298,20 @@ async def test_what_the_app_has_ended_is_not_ended_twice(file: Path) -> None:
     assert [client.sent.get_nowait().get("code") for _ in range(client.sent.qsize())] == [None, 4000]
 
 
+def test_under_another_event_loop_websockets_are_left_alone(file: Path) -> None:
+    """Where no asyncio runs (hypercorn's trio worker) an app's WebSocket is served as if there were no notice."""
+    given: list[object] = []
+
+    async def app(*arguments: object) -> None:
+        given.extend(arguments)
+
+    scope, receive, send = {"type": "websocket"}, object(), object()
+    serving = ASGI(app, notice(file))(scope, receive, send)  # type: ignore[arg-type]  # only carried through
+    with pytest.raises(StopIteration):
+        serving.send(None)
+    assert [id(one) for one in given] == [id(scope), id(receive), id(send)]
+
+
 @pytest.mark.anyio
 async def test_nothing_is_left_when_all_websockets_are_gone(file: Path) -> None:
     """An app without an open WebSocket has no task that looks for a notice."""
