@@ -27,8 +27,8 @@ from tests.integration.middleware.servers import SERVERS, WITHOUT_NOTICE, files
 LISTEN: Final = "127.0.0.1"
 PAUSE_S: Final = 0.02
 CLIENTS: Final = 3
-LINGER_MS: Final = 2_000
-"""At most; hypercorn keeps what clients have closed as long as its keep-alive is."""
+LINGER_MS: Final = {True: 4_000, False: 1_000}
+"""With the notice and without: hypercorn, and clients that are not told to leave, take all of it."""
 CLOSE_IDLE_CONNECTIONS: Final = ("uvicorn", "hypercorn", "aiohttp", "node")
 HAVE_WEBSOCKETS: Final = ("asgi", "uvicorn", "hypercorn", "aiohttp")
 GRANIAN: Final = {"asgi": "notice_asgi:app", "wsgi": "notice_wsgi:app"}
@@ -46,7 +46,7 @@ def spec(names: tuple[str, ...], ports: dict[str, int], *, notice: bool) -> AppS
                 count=1,
                 name=ProcessName(name),
                 command=way + SERVERS[name],
-                stop=StopPolicy(linger_ms=LINGER_MS, grace_ms=5_000),
+                stop=StopPolicy(linger_ms=LINGER_MS[notice], grace_ms=5_000),
                 probes=Probes(startup=ready, readiness=ready),
             )
             for name in names
