@@ -73,7 +73,7 @@ test: requires-test check
 check: requires-demo $(STAMP)
 	@$(RUN)/ruff check --quiet
 	@$(RUN)/ruff format --check --quiet || { $(RUN)/ruff format --check || echo "Run make fmt." >&2; exit 1; }
-	@$(RUN)/mypy --no-error-summary $(wildcard agent tests bench)
+	@$(RUN)/mypy --no-error-summary $(wildcard agent tests bench middleware)
 	@found="$$($(RUN)/lint-imports --no-logo 2>&1)" || { echo "$$found" >&2; exit 1; }
 	@$(RUN)/python -m pytest -qq tests/test_tidy.py tests/test_lock.py
 	@echo "check: clean"
@@ -113,7 +113,8 @@ wheels: requires-demo $(STAMP)
 	@rm -rf $(WHEELS)
 	@$(RUN)/python -m pip download -qq --disable-pip-version-check --no-input --no-deps --require-hashes $(HOSTS) \
 	    -d $(WHEELS) -r requirements-hosts.lock
-	@$(RUN)/python -m pip wheel -qq --disable-pip-version-check --no-input --no-deps --no-build-isolation -w $(WHEELS) .
+	@$(RUN)/python -m pip wheel -qq --disable-pip-version-check --no-input --no-deps --no-build-isolation -w $(WHEELS) \
+	    . ./middleware
 	@echo "$(WHEELS): $$(ls $(WHEELS) | wc -l) wheels, $$(du -sh $(WHEELS) | cut -f 1)"
 
 lock:
@@ -125,4 +126,4 @@ lock:
 
 clean:
 	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	@find agent tests bench config -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	@find agent tests bench config middleware -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

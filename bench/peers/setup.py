@@ -15,7 +15,8 @@ DEBIAN: Final = {
     "s6": ("s6", "libs6-2.11", "libskarnet2.13", "libexecline2.9"),
 }
 PYTHON: Final = {"supervisord": "supervisor==4.3.0", "circus": "circus==0.19.0"}
-PM2: Final = "7.0.4"
+NODE: Final = {"pm2": ("pm2@7.0.4", "node_modules/.bin"), "ws": ("ws@8.23.0", "node_modules")}
+"""Package, and the folder of it that matters."""
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rollway-bench"
 
 
@@ -27,14 +28,14 @@ class Peer(NamedTuple):
 
 
 def have(name: str) -> Peer:
-    """Install the peer unless it is there: `pm2`, or a key above. Raises OSError or CalledProcessError."""
+    """Install the peer unless it is there: a key above. Raises OSError or CalledProcessError."""
     folder = CACHE / name
     folder.mkdir(parents=True, exist_ok=True)
     if name in DEBIAN:
         return _debian(folder, DEBIAN[name])
     if name in PYTHON:
         return _python(folder, PYTHON[name])
-    return _pm2(folder)
+    return _node(folder, *NODE[name])
 
 
 def _run(*words: str | Path, cwd: Path | None = None) -> str:
@@ -58,8 +59,11 @@ def _python(folder: Path, requirement: str) -> Peer:
     return Peer(programs, requirement.replace("==", " "))
 
 
-def _pm2(folder: Path) -> Peer:
-    programs = folder / "node_modules" / ".bin"
-    if not (programs / "pm2-runtime").exists():
-        _run("npm", "install", "--prefix", folder, f"pm2@{PM2}", "--no-audit", "--no-fund", "--silent")
-    return Peer(programs, f"pm2 {PM2} on node {_run('node', '--version').strip()}")
+def _node(folder: Path, package: str, place: str) -> Peer:
+    if not (folder / place).exists():
+        _run("npm", "install", "--prefix", folder, package, "--no-audit", "--no-fund", "--silent")
+    return Peer(folder / place, f"{package.replace('@', ' ')} on node {node_version()}")
+
+
+def node_version() -> str:
+    return _run("node", "--version").strip()
