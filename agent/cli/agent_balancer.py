@@ -4,6 +4,8 @@ The server is added to the backend, gets users for a moment, is drained twice an
 """
 
 import argparse
+import shlex
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -15,6 +17,7 @@ from agent.model.ids import HostName
 
 if TYPE_CHECKING:
     from agent.traffic.conformance import Tried
+    from agent.traffic.driver import Driver
 
 SUMMARY: Final = "Try whether a load balancer does what a rollout relies on."
 NOBODY: Final = HostName("_try")
@@ -23,10 +26,9 @@ DRAIN_MS: Final = 10_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--socket", action="append", required=True, metavar="PATH|HOST:PORT", help="HAProxy's stats socket."
-    )
-    parser.add_argument("--backend", required=True, help="HAProxy's backend that the server is tried in.")
+    parser.add_argument("--socket", action="append", metavar="PATH|HOST:PORT", help="HAProxy's stats socket.")
+    parser.add_argument("--backend", help="HAProxy's backend that the server is tried in.")
+    parser.add_argument("--exec", dest="command", metavar="COMMAND", help="A hook of yours, in the place of HAProxy.")
     parser.add_argument("--server", required=True, metavar="HOST:PORT", help="Where the app can be reached.")
     parser.add_argument("--option", action="append", metavar="WORD", help="A word for the server; else its defaults.")
     parser.add_argument("--json", action="store_true", dest="as_json", help="Print JSON, for scripts.")
@@ -44,16 +46,30 @@ def run(arguments: argparse.Namespace) -> int:
     return int(not all(one.well for one in tried))
 
 
+def _driver(arguments: argparse.Namespace, on_change: Callable[[], None]) -> "Driver":
+    from agent.traffic.haproxy import OPTIONS, Haproxy  # noqa: PLC0415 - what the trial needs comes with the trial
+    from agent.traffic.hooks import Hooks  # noqa: PLC0415 - what the trial needs comes with the trial
+
+    haproxy = arguments.socket is not None and arguments.backend is not None
+    if arguments.command is not None and arguments.socket is None and arguments.backend is None:
+        words = tuple(shlex.split(arguments.command))
+        if not words:
+            raise UsageError("an empty command", "Give the hook and its words: --exec '/usr/local/bin/hook shop'.")
+        return Hooks(NOBODY, words, on_change=on_change)
+    if not haproxy or arguments.command is not None:
+        raise UsageError("no load balancer is named, or two", "Give --socket and --backend, or --exec alone.")
+    options = arguments.option or OPTIONS
+    return Haproxy(NOBODY, arguments.socket, arguments.backend, options=options, on_change=on_change)
+
+
 async def _tried(arguments: argparse.Namespace, address: Address) -> "list[Tried]":
     from agent.model.balancer import Wanted, owned_prefix  # noqa: PLC0415 - what the trial needs comes with the trial
     from agent.telemetry import events  # noqa: PLC0415 - what the trial needs comes with the trial
     from agent.traffic.conformance import Changes, trial  # noqa: PLC0415 - what the trial needs comes with the trial
-    from agent.traffic.haproxy import OPTIONS, Haproxy  # noqa: PLC0415 - what the trial needs comes with the trial
 
     events.configure(lambda _line: None)  # every change is told by a step
     changes = Changes()
-    options = arguments.option or OPTIONS
-    driver = Haproxy(NOBODY, arguments.socket, arguments.backend, options=options, on_change=changes.tell)
+    driver = _driver(arguments, changes.tell)
     tried: list[Tried] = []
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(driver.run)
