@@ -37,6 +37,7 @@ have-systemd = command -v systemd-analyze
 have-systemd-container = command -v systemd-nspawn
 have-mmdebstrap = command -v mmdebstrap
 have-e2fsprogs = command -v debugfs
+have-haproxy = PATH="$$PATH:/usr/sbin" command -v haproxy
 have-qemu-system-x86 = command -v qemu-system-x86_64
 
 # $(call require,PACKAGE ...): installs the missing ones as root on Debian, else stops and names them.
@@ -91,7 +92,7 @@ requires-demo:
 	@$(call require,python3-venv git)
 
 requires-test:
-	@$(call require,python3-venv git gcc libc6-dev nodejs iproute2 systemd curl faketime systemd-container mmdebstrap e2fsprogs qemu-system-x86)
+	@$(call require,python3-venv git gcc libc6-dev nodejs iproute2 systemd curl faketime systemd-container mmdebstrap e2fsprogs qemu-system-x86 haproxy)
 
 # An interrupted or foreign venv is made anew; a good one only gets what changed.
 $(STAMP): requirements.lock pyproject.toml | requires-demo

@@ -15,6 +15,7 @@ VERBS: Final = {
     "join": "agent.cli.agent_join",
     "run": "agent.cli.agent_run",
     "check": "agent.cli.agent_check",
+    "balancer": "agent.cli.agent_balancer",
     "drain": "agent.cli.agent_drain",
     "undrain": "agent.cli.agent_undrain",
     "rollback": "agent.cli.agent_rollback",

@@ -7,8 +7,19 @@ from aiohttp import web
 from agent.errors import NotFoundError
 from agent.host.host import Host
 from agent.telemetry.metrics import CONTENT_TYPE
+from agent.traffic.agentcheck import Answer
 from agent.web.errors import errors_as_json
 from agent.web.health import Health
+
+
+def agent_check(host: Host, app: str, environment: str) -> Answer:
+    """What HAProxy's agent-check hears: as `/apps/<app>/readyz` says it, and a drain as what it is."""
+    reason = host.unready(app, environment)
+    if reason is None:
+        return Answer("down", f"no app {app} runs on this host in {environment}")
+    if reason == "draining":
+        return Answer("drain")
+    return Answer("down", reason) if reason else Answer("ready")
 
 
 def application(host: Host, health: Health, metrics: Callable[[], Awaitable[bytes]]) -> web.Application:

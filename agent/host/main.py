@@ -10,6 +10,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from socket import socket
@@ -47,6 +48,7 @@ from agent.telemetry import events
 from agent.telemetry.metrics import Metrics, Seen
 from agent.telemetry.output import OWN_JOURNAL, Stdout
 from agent.telemetry.pulse import Pulse
+from agent.traffic import agentcheck
 from agent.web.bounds import RUNNER_LIMITS
 from agent.web.health import Health
 from agent.wire.control import GROUP, Link
@@ -101,6 +103,7 @@ class Agent:
         key = HostKey.of(Path(settings.age_key))
         self._settings, self._tls = settings, tls.client_context(settings.tls)
         self._sockets = [_listen(text) for text in settings.http_listen]
+        self._checked = [_listen(text) for text in settings.agent_check]
         self._link = Link()
         self._control = Control(run_dir, unixsocket.group_id(GROUP))
         apps = cgroup.of_apps()
@@ -159,6 +162,8 @@ class Agent:
             await to_thread.run_sync(self._drop_what_nobody_took)
             tasks.start_soon(self._dialer.run)
             tasks.start_soon(self._pulse.run)
+            for listening in self._checked:
+                tasks.start_soon(agentcheck.serve, listening, partial(health.agent_check, self._host))
             tasks.start_soon(certificate.keep_renewed, self._settings.tls, self._settings.coordinators, self._tls)
             self._health.started = True
             async with self._control.serving(self._host, self._link_now):
@@ -188,7 +193,7 @@ class Agent:
 
     def close(self) -> None:
         self._control.close()
-        for listening in self._sockets:
+        for listening in (*self._sockets, *self._checked):
             listening.close()
         os.close(self._lock)
 

@@ -45,6 +45,8 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     """The host's own address, which `0.0.0.0` in `listen` then means; None leaves `0.0.0.0` as it is."""
     http_listen: tuple[str, ...] = ("127.0.0.1:7071",)
     """Health endpoints, and readiness of apps for external balancers; empty is none."""
+    agent_check: tuple[str, ...] = ()
+    """Where HAProxies ask whether an app of this host is to get users (their `agent-check`)."""
     tls: TlsFiles
     age_key: str
     """File of the host's own age identity: what the coordinator encrypts an environment's key to."""

@@ -29,8 +29,10 @@ SCHEMA: Final = Schema(
         "identity": "age_key",
         "logs": "on_full ring",
         "limits": "launches",
+        "drivers": "haproxy",
+        "drivers.haproxy": "agent_check",
     },
-    planned={"": "drivers", "limits": "downloads"},
+    planned={"limits": "downloads"},
 )
 
 
@@ -48,6 +50,7 @@ def load_agent(text: str, file: str) -> AgentSettings:
         run_dir=root.get("run_dir", FILE_PATH, default.run_dir),
         address=root.find("address", IP),
         http_listen=root.table("http").get("listen", list_of(ADDRESS), default.http_listen),
+        agent_check=root.table("drivers").table("haproxy").get("agent_check", list_of(ADDRESS), ()),
         tls=tls_files(root.table("tls"), default.tls),
         age_key=root.table("identity").get("age_key", FILE_PATH, default.age_key),
         logs_on_full=root.table("logs").get("on_full", one_of("block", "drop"), default.logs_on_full),

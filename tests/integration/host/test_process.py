@@ -45,7 +45,8 @@ def chosen(tmp_path: Path) -> AgentSettings:
     own.private_key_pem.write_to_path(tmp_path / "key.pem")
     own.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
     files = TlsFiles(**{name: str(tmp_path / f"{file}.pem") for name, file in FILES.items()})
-    return replace(settings(tmp_path), tls=files, http_listen=(f"{HOST}:{free_port()}",))
+    asked, checked = (f"{HOST}:{free_port()}",), (f"{HOST}:{free_port()}",)
+    return replace(settings(tmp_path), tls=files, http_listen=asked, agent_check=checked)
 
 
 FILES = {"ca": "ca", "certificate": "cert", "key": "key"}
@@ -196,8 +197,16 @@ def test_an_agent_whose_parent_is_gone_drains(chosen: AgentSettings, deployed: i
         assert started.process.wait(DEADLINE_S) == 0
 
 
+def agent_checked(chosen: AgentSettings, question: bytes) -> bytes:
+    """What HAProxy's agent-check hears."""
+    port = int(chosen.agent_check[0].rpartition(":")[2])
+    with socket.create_connection((HOST, port), timeout=DEADLINE_S) as connected:
+        connected.sendall(question)
+        return b"".join(iter(lambda: connected.recv(4096), b""))
+
+
 def test_a_balancer_is_told_about_readiness(chosen: AgentSettings, deployed: int) -> None:
-    """/apps/shop/readyz is 200 while an instance is ready, 503 with the reason from the beginning of the drain on."""
+    """While an instance is ready: /apps/shop/readyz is 200, agent-check `up`; from the beginning of the drain: not."""
     with agent(chosen) as started:
         started.until("ready")
         status, text = started.ask("/apps/shop/readyz")
@@ -205,10 +214,13 @@ def test_a_balancer_is_told_about_readiness(chosen: AgentSettings, deployed: int
             assert text in {"nothing is ready yet\n", "no instance of web is ready\n"}
             status, text = started.ask("/apps/shop/readyz")
         assert started.ask("/apps/shop/readyz?environment=staging")[0] == 404
+        assert agent_checked(chosen, b"shop production\n") == b"up ready 100%\n"
+        assert agent_checked(chosen, b"shop staging\n") == b"down #no app shop runs on this host in staging\n"
         with socket.create_connection((HOST, deployed)):  # keeps the instance lingering
             os.kill(started.process.pid, signal.SIGINT)
             started.until("draining")
             assert started.ask("/apps/shop/readyz") == (503, "draining\n")
+            assert agent_checked(chosen, b"shop production\n") == b"drain\n"
             assert started.ask("/readyz")[0] == 503
         started.until("drained")
 

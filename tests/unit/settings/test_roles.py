@@ -121,6 +121,12 @@ WRONG: dict[str, tuple[Loader, str, tuple[str, ...]]] = {
         f"{AGENT}[limits]\nlaunches = 0\n",
         ("F:4: limits.launches: expected", "found 0"),
     ),
+    "an agent-check by name": (
+        load_agent,
+        f'{AGENT}[drivers.haproxy]\nagent_check = ["h1:7072"]\n',
+        ("F:4: drivers.haproxy.agent_check[0]: expected an address",),
+    ),
+    "a driver that is none": (load_agent, f"{AGENT}[drivers.nginx]\nx = 1\n", ("drivers.nginx",)),
     "downloads at once": (
         load_agent,
         f"{AGENT}[limits]\ndownloads = 2\n",
@@ -189,6 +195,7 @@ def test_every_key_of_an_agent_reaches_its_setting() -> None:
         logs.ring = "1MiB"
         logs.on_full = "drop"
         limits.launches = 3
+        drivers.haproxy.agent_check = ["10.0.0.5:7072"]
     """
     assert load_agent(text, "agent.toml") == AgentSettings(
         name=HostName("h1"),
@@ -204,4 +211,5 @@ def test_every_key_of_an_agent_reaches_its_setting() -> None:
         logs_on_full="drop",
         ring_bytes=1 << 20,
         launches=3,
+        agent_check=("10.0.0.5:7072",),
     )
