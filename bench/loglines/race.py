@@ -153,11 +153,12 @@ def _word(go: Path, process: subprocess.Popen[bytes]) -> int:
 def _read_pipe(process: subprocess.Popen[bytes], tally: Tally, watch: _Watch, lines: int) -> float:
     """Read until all lines are there or nothing comes any more; when the last bytes came."""
     assert process.stdout is not None
-    pipe = process.stdout.fileno()
+    pipe, readable = process.stdout.fileno(), select.poll()  # select(2) knows no number above 1023
+    readable.register(pipe, select.POLLIN)
     chunks: list[bytes] = []
     taken, came_s = 0, time.monotonic()
     while tally.next < lines and watch.goes_on():
-        if select.select([pipe], [], [], _LOOK_S)[0]:
+        if readable.poll(_LOOK_S * 1_000):
             chunks.append(os.read(pipe, _READ_BYTES))
             taken, came_s = taken + len(chunks[-1]), time.monotonic()
             watch.came()
