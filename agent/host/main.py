@@ -159,7 +159,7 @@ class Agent:
             await tasks.start(self._supervisor.run)
             await tasks.start(self._host.run)
             await self._supervisor.until_taken_up()
-            await to_thread.run_sync(self._drop_what_nobody_took)
+            await to_thread.run_sync(self._inherited.drop_rest, self._store)
             tasks.start_soon(self._dialer.run)
             tasks.start_soon(self._pulse.run)
             for listening in self._checked:
@@ -186,10 +186,6 @@ class Agent:
             log.info("drained")
         else:
             log.error("some instances did not end in time and were left")
-
-    def _drop_what_nobody_took(self) -> None:
-        for name in self._inherited.close_rest():
-            self._store.drop(name)
 
     def close(self) -> None:
         self._control.close()

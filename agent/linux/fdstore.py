@@ -13,6 +13,7 @@ import select
 import socket
 import sys
 import termios
+import threading
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Final
@@ -111,6 +112,7 @@ class Inherited:
 
     def __init__(self, fds: Mapping[str, list[int]]) -> None:
         self._fds = {name: list(held) for name, held in fds.items()}
+        self._dropping = threading.Lock()
 
     def names(self) -> list[str]:
         return sorted(self._fds)
@@ -126,14 +128,13 @@ class Inherited:
             os.close(fd)
         return None
 
-    def close_rest(self) -> list[str]:
-        """Close what nobody took; the names, to be dropped from the store."""
-        rest = self.names()
-        for held in self._fds.values():
-            for fd in held:
-                os.close(fd)
-        self._fds.clear()
-        return rest
+    def drop_rest(self, store: FdStore, prefix: str = "") -> None:
+        """Close what nobody took of the names that begin so, and have it forgotten: others may have the names now."""
+        with self._dropping:  # what is being dropped is dropped before anybody else stores it anew
+            for name in [one for one in self._fds if one.startswith(prefix)]:
+                for fd in self._fds.pop(name):
+                    os.close(fd)
+                store.drop(name)
 
 
 def inherited(environ: MutableMapping[str, str], first: int = FIRST_FD) -> Inherited:

@@ -295,6 +295,7 @@ def _make_ready(around: Surroundings, plan: Plan, ways: Ways, marks: Marks) -> R
 
 
 def _make_ways(around: Surroundings, plan: Plan, ways: Ways, owner: Identity | None) -> None:
+    around.inherited.drop_rest(around.store, f"{plan.key}/")  # else it would go later, with what is stored now
     ways.folder.prepare()
     around.logs.keep()
     for name in STREAMS if plan.watched is None else ():

@@ -40,6 +40,10 @@ class Keeper:
         assert self.store.barrier()
         return sorted(self._kept)
 
+    def kept(self) -> dict[str, list[int]]:
+        """The keeper's own descriptors, by name."""
+        return {name: self._kept[name] for name in self.names()}
+
     def inherited(self) -> Inherited:
         """What a next process would find."""
         return Inherited({name: [os.dup(fd) for fd in self._kept[name]] for name in self.names()})

@@ -231,6 +231,21 @@ async def test_a_process_without_a_record_is_ended(house: House) -> None:
     await to_thread.run_sync(os.waitpid, pid or 0, 0)
 
 
+async def test_what_is_stored_anew_under_a_name_that_nobody_took_stays(house: House, keeper: Keeper) -> None:
+    """An agent that was killed had stored what no record tells of: the next one drops that, and not what it starts."""
+    key = await left_by_one(house, script("sleep 600"))
+    (house.folder / "run" / "records" / f"{key}.json").unlink()
+    inherited = keeper.inherited()
+    async with an_agent(house, inherited):
+        house.launch(script("sleep 600"))
+        await house.state("ready")
+        inherited.drop_rest(house.store)
+        stored = {name: len(kept) for name, kept in keeper.kept().items() if name.startswith(f"{key}/")}
+        assert stored == dict.fromkeys(stored, 1)
+        assert {name.rpartition("/")[2] for name in stored} >= {"pidfd", "stdout", "stdout-taken", "stderr", "journal"}
+        await house.end(key)
+
+
 async def test_whoever_has_its_number_now_is_not_touched(house: House) -> None:
     """The instance is gone, and another process, which leads a session of its own, was given its number meanwhile."""
     key = await left_by_one(house, script("sleep 600"))
