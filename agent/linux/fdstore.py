@@ -129,12 +129,19 @@ class Inherited:
         return None
 
     def drop_rest(self, store: FdStore, prefix: str = "") -> None:
-        """Close what nobody took of the names that begin so, and have it forgotten: others may have the names now."""
-        with self._dropping:  # what is being dropped is dropped before anybody else stores it anew
-            for name in [one for one in self._fds if one.startswith(prefix)]:
-                for fd in self._fds.pop(name):
-                    os.close(fd)
-                store.drop(name)
+        """Close what nobody took of the names that begin so, and have it forgotten: others may have the names now.
+
+        From any thread: whoever returns from it knows that none of these names is being dropped by another one either.
+        """
+        more = True
+        while more:
+            with self._dropping:
+                name = next((one for one in self.names() if one.startswith(prefix)), None)
+                more = name is not None
+                if name is not None:
+                    for fd in self._fds.pop(name, ()):
+                        os.close(fd)
+                    store.drop(name)
 
 
 def inherited(environ: MutableMapping[str, str], first: int = FIRST_FD) -> Inherited:
