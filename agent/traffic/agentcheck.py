@@ -5,15 +5,14 @@ so many are heard at once; who names an app that this host does not have hears `
 Not handled here: which answer it is.
 """
 
+import asyncio
 from collections.abc import Callable
 from socket import socket
 from typing import Final, Literal
 
-import anyio
-from anyio.abc import SocketListener, SocketStream
-from anyio.streams.buffered import BufferedByteReceiveStream
 from msgspec import Struct
 
+from agent.traffic.callers import receive
 from agent.wire.haproxy import agent_check_line
 
 QUESTION_BYTES_MAX: Final = 128
@@ -34,26 +33,23 @@ Asked = Callable[[str, str], Answer]
 
 
 async def serve(listening: socket, asked: Asked) -> None:
-    """Answer on a listening socket, until cancelled; it is closed then."""
-    places = anyio.Semaphore(AT_ONCE_MAX)
+    """Answer on a listening socket, until cancelled."""
 
-    async def answer(stream: SocketStream) -> None:
-        async with stream, places:
-            with anyio.move_on_after(WITHIN_S):
-                await _answer(stream, asked)
+    async def answer(connection: socket) -> None:
+        if (question := await _question(connection)) is not None:
+            words = question.decode("ascii", errors="replace").split()
+            told = asked(*words) if len(words) == _WORDS else Answer("down", "not asked for APP ENVIRONMENT")
+            await asyncio.get_running_loop().sock_sendall(connection, agent_check_line(told.state, told.reason))
 
-    async with await SocketListener.from_socket(listening) as listener:
-        await listener.serve(answer)
+    await receive(listening, answer, at_once=AT_ONCE_MAX, within_s=WITHIN_S)
 
 
-async def _answer(stream: SocketStream, asked: Asked) -> None:
-    try:
-        question = await BufferedByteReceiveStream(stream).receive_until(b"\n", QUESTION_BYTES_MAX)
-    except (anyio.IncompleteRead, anyio.DelimiterNotFound, anyio.BrokenResourceError):
-        return
-    words = question.decode("ascii", errors="replace").split()
-    told = asked(*words) if len(words) == _WORDS else Answer("down", "not asked for APP ENVIRONMENT")
-    try:
-        await stream.send(agent_check_line(told.state, told.reason))
-    except anyio.BrokenResourceError:
-        return
+async def _question(connection: socket) -> bytes | None:
+    """The first line; None where it does not end, or is too long."""
+    read = b""
+    while b"\n" not in read:
+        chunk = await asyncio.get_running_loop().sock_recv(connection, QUESTION_BYTES_MAX + 1 - len(read))
+        read += chunk
+        if not chunk or len(read) > QUESTION_BYTES_MAX:
+            return None
+    return read.partition(b"\n")[0]

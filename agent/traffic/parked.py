@@ -5,17 +5,14 @@ until it is cancelled, as a task of whoever owns the group; nothing that a clien
 """
 
 import asyncio
-import contextlib
-import errno
 import socket
 from typing import Final
 
-import anyio
+from agent.traffic.callers import receive
 
 AT_ONCE_MAX: Final = 256
 WITHIN_S: Final = 5.0
 REQUEST_BYTES_MAX: Final = 64 * 1024
-_NO_FDS_PAUSE_S: Final = 0.1
 _CHUNK_BYTES: Final = 16 * 1024
 _BODY: Final = b"No instance is ready to answer.\n"
 _UNAVAILABLE: Final = (
@@ -26,34 +23,11 @@ _UNAVAILABLE: Final = (
 
 async def answer(parked: socket.socket, *, http: bool) -> None:
     """Take every connection that reaches the parked socket and send it away."""
-    parked.settimeout(0)
-    places = anyio.Semaphore(AT_ONCE_MAX)
-
-    async def send_away(connection: socket.socket) -> None:
-        try:
-            with connection, anyio.move_on_after(WITHIN_S), contextlib.suppress(OSError):
-                if http:
-                    await _say_unavailable(connection)
-        finally:
-            places.release()
-
-    async with anyio.create_task_group() as connections:
-        while True:
-            await places.acquire()
-            connections.start_soon(send_away, await _accept(parked))
+    await receive(parked, _say_unavailable if http else _say_nothing, at_once=AT_ONCE_MAX, within_s=WITHIN_S)
 
 
-async def _accept(parked: socket.socket) -> socket.socket:
-    while True:
-        await anyio.wait_readable(parked)
-        try:
-            connection, _ = parked.accept()
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                await anyio.sleep(_NO_FDS_PAUSE_S)
-            continue  # anything else is of one connection, which is gone
-        connection.settimeout(0)
-        return connection
+async def _say_nothing(_connection: socket.socket) -> None:
+    """To whom no word of HTTP means anything."""
 
 
 async def _say_unavailable(connection: socket.socket) -> None:

@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio import to_thread
 
 from agent.traffic import agentcheck
 from agent.traffic.agentcheck import Answer
+from tests.integration.limits import no_more_fds
 from tests.integration.traffic.balanced import WITHIN_S, haproxy, servers
 
 pytestmark = pytest.mark.anyio
@@ -102,3 +104,18 @@ async def test_silent_ones_keep_nobody_waiting(monkeypatch: pytest.MonkeyPatch) 
         assert await to_thread.run_sync(asked, said.port, b"shop production\n") == b"up ready 100%\n"
         for one in silent:
             one.close()
+
+
+async def test_without_a_descriptor_it_answers_as_soon_as_there_is_one() -> None:
+    """Connections that cannot be taken, or that were reset before they were, end nobody who answers."""
+    async with answering() as said:
+        with socket.create_connection(("127.0.0.1", said.port)) as rude:
+            rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        with socket.socket() as patient:
+            with no_more_fds():
+                patient.connect(("127.0.0.1", said.port))
+                for _ in range(20):
+                    await anyio.lowlevel.checkpoint()
+            patient.settimeout(WITHIN_S)
+            patient.sendall(b"shop production\n")
+            assert await to_thread.run_sync(patient.recv, 4096) == b"up ready 100%\n"
