@@ -8,7 +8,6 @@ handled here: what the words mean.
 import itertools
 import os
 import resource
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -19,8 +18,8 @@ from msgspec import Struct
 
 from agent.linux import memfd, pidfd
 from agent.linux.executable import DEFAULT_PATH, ExecFailure
-from agent.linux.killtree import Tree, end_tree
-from agent.linux.pidfd import REAPED_WITHIN_S, ExitStatus
+from agent.linux.killtree import Tree, end_command
+from agent.linux.pidfd import ExitStatus
 from agent.linux.spawn import Launch, Launched, spawn
 
 MARK: Final = "ROLLWAY_HOOK"
@@ -67,18 +66,13 @@ async def run(
 
 
 async def _ended(launched: Launched, mark: str, within_s: float) -> ExitStatus | None:
-    status: ExitStatus | None = None
     try:
         with anyio.move_on_after(within_s):
-            status = await pidfd.wait_exit(launched.pidfd)
+            return await pidfd.wait_exit(launched.pidfd)
+        return None
     finally:
         with anyio.CancelScope(shield=True):
-            pidfd.send_signal(launched.pidfd, signal.SIGKILL)
-            await end_tree(Tree(pid=launched.pid, start_time=launched.start_time, mark=mark))
-            with anyio.move_on_after(REAPED_WITHIN_S):
-                await pidfd.wait_exit(launched.pidfd)
-            os.close(launched.pidfd)
-    return status
+            await end_command(launched.pidfd, Tree(pid=launched.pid, start_time=launched.start_time, mark=mark))
 
 
 def _written(descriptor: int, bytes_max: int) -> bytes:

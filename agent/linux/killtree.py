@@ -10,6 +10,7 @@ Not handled here: the stop signal, which goes to the main process alone.
 """
 
 import contextlib
+import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -95,6 +96,18 @@ async def end_tree(tree: Tree, deadline_ms: Milliseconds = 5_000) -> tuple[int, 
         waited_s += pause_s
         pause_s = min(pause_s * 2, LOOK_AGAIN_AT_MOST_S)
     return ()
+
+
+async def end_command(handle: int, tree: Tree) -> tuple[int, ...]:
+    """End a child of ours with all that it started, and collect its exit; who survives. Closes the handle."""
+    try:
+        pidfd.send_signal(handle, signal.SIGKILL)  # it may not have come to its cgroup yet
+        survivors = await end_tree(tree)
+        with anyio.move_on_after(pidfd.REAPED_WITHIN_S):
+            await pidfd.wait_exit(handle)
+    finally:
+        os.close(handle)
+    return survivors
 
 
 async def _with_descriptors(look: Callable[[], Awaitable[T]]) -> T:

@@ -85,11 +85,6 @@ class Family(Struct, frozen=True):
     mark: str
 
 
-def tree(roots: Collection[int], session: int, mark: str, apart: str = "") -> list[Process]:
-    """The living processes of one instance, as `families` finds them."""
-    return families([Family(tuple(roots), session, mark)], apart)[0]
-
-
 def families(wanted: Sequence[Family], apart: str = "") -> list[list[Process]]:
     """The living processes of each, in one walk.
 

@@ -9,7 +9,6 @@ process of the instance: it has neither its sockets nor its voice. That we lack 
 import contextlib
 import errno
 import os
-import signal
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -21,8 +20,8 @@ from agent.decisions.process import restart
 from agent.decisions.process.state import Exited
 from agent.linux import pidfd, procfs
 from agent.linux.executable import ExecFailure
-from agent.linux.killtree import Tree, end_tree
-from agent.linux.pidfd import REAPED_WITHIN_S, ExitStatus
+from agent.linux.killtree import Tree, end_command, end_tree
+from agent.linux.pidfd import ExitStatus
 from agent.linux.spawn import Launched
 from agent.model.process import ProbeKind
 from agent.supervisor.finding import Finding, one_line
@@ -82,7 +81,7 @@ class Commands:
                 status = await _end_of(launched, output, timeout_ms)
             finally:
                 with anyio.CancelScope(shield=True):
-                    if await _ended(launched, tree):
+                    if await end_command(launched.pidfd, tree):
                         self._survives.add(kind)
             return _finding(status, output.rest(), timeout_ms)
 
@@ -130,18 +129,6 @@ async def _end_of(launched: Launched, output: _Output, timeout_ms: int) -> ExitS
     if failure is not None:
         raise failure
     return status
-
-
-async def _ended(launched: Launched, tree: Tree) -> tuple[int, ...]:
-    """End it with all that it started; who survives."""
-    try:
-        pidfd.send_signal(launched.pidfd, signal.SIGKILL)  # it may not have come to its cgroup yet
-        survivors = await end_tree(tree)
-        with anyio.move_on_after(REAPED_WITHIN_S):
-            await pidfd.wait_exit(launched.pidfd)
-    finally:
-        os.close(launched.pidfd)
-    return survivors
 
 
 def _finding(status: ExitStatus | None, written: str, timeout_ms: int) -> Finding:
