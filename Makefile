@@ -74,7 +74,7 @@ test: requires-test check
 check: requires-demo $(STAMP)
 	@$(RUN)/ruff check --quiet
 	@$(RUN)/ruff format --check --quiet || { $(RUN)/ruff format --check || echo "Run make fmt." >&2; exit 1; }
-	@$(RUN)/mypy --no-error-summary $(wildcard agent tests bench middleware)
+	@$(RUN)/mypy --no-error-summary hatch_build.py $(wildcard agent tests bench middleware)
 	@found="$$($(RUN)/lint-imports --no-logo 2>&1)" || { echo "$$found" >&2; exit 1; }
 	@$(RUN)/python -m pytest -qq tests/test_tidy.py tests/test_lock.py
 	@echo "check: clean"
@@ -89,13 +89,13 @@ bench: requires-demo $(STAMP)
 setup: requires-demo $(STAMP)
 
 requires-demo:
-	@$(call require,python3-venv git)
+	@$(call require,python3-venv git gcc libc6-dev)
 
 requires-test:
 	@$(call require,python3-venv git gcc libc6-dev nodejs iproute2 systemd curl faketime systemd-container mmdebstrap e2fsprogs qemu-system-x86 haproxy)
 
 # An interrupted or foreign venv is made anew; a good one only gets what changed.
-$(STAMP): requirements.lock pyproject.toml | requires-demo
+$(STAMP): requirements.lock pyproject.toml hatch_build.py $(wildcard native/*) | requires-demo
 	@if ! $(RUN)/python -c '$(USABLE)' 2>/dev/null || ! $(RUN)/python -m pip --version >/dev/null 2>&1; then \
 	    python="$$($(FIND_PYTHON))"; \
 	    if [[ -z "$$python" ]]; then \
@@ -126,5 +126,5 @@ lock:
 	    --extra all --constraints requirements.lock -o requirements-hosts.lock
 
 clean:
-	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) dist agent/*/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find agent tests bench config middleware -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
