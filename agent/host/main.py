@@ -34,9 +34,10 @@ from agent.link import tls
 from agent.link.dial import Dialer
 from agent.link.fetch import Fetcher
 from agent.link.runs import dialled
-from agent.linux import cgroup, clock, fdstore, orphans, service, sockets, spawn, unixsocket, users
+from agent.linux import cgroup, clock, fdstore, fifo, orphans, service, sockets, spawn, unixsocket, users
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.journal import Journal
+from agent.linux.passage import Passage
 from agent.model.address import parse_address
 from agent.model.assignment import AppReport
 from agent.model.ids import AppName, EnvironmentName
@@ -46,7 +47,7 @@ from agent.supervisor.launchable import InstanceKey
 from agent.supervisor.supervisor import Supervisor
 from agent.telemetry import events
 from agent.telemetry.metrics import Metrics, Seen
-from agent.telemetry.output import OWN_JOURNAL, Stdout
+from agent.telemetry.output import OWN_JOURNAL, PASSAGE, Stdout
 from agent.telemetry.pulse import Pulse
 from agent.traffic import agentcheck
 from agent.web.bounds import RUNNER_LIMITS
@@ -76,7 +77,8 @@ def run(settings: AgentSettings) -> None:
 async def serve(settings: AgentSettings, inherited: Inherited) -> None:
     """Be the agent on a loop of the caller's; see `run`."""
     store = FdStore(os.environ.get("NOTIFY_SOCKET"))
-    stdout = Stdout(own=_own_journal(store, inherited))
+    passage = _passage(store, inherited)
+    stdout = Stdout(own=_own_journal(store, inherited), passage=passage)
     events.configure(stdout.put)
     agent = Agent(settings, stdout, store, inherited)
     try:
@@ -251,6 +253,17 @@ class Agent:
         finally:
             with anyio.CancelScope(shield=True):
                 await runner.cleanup()
+
+
+def _passage(store: FdStore, inherited: Inherited) -> Passage:
+    """What an earlier agent had under way to its reader goes on."""
+    left = inherited.take(PASSAGE, fifo.is_fifo)
+    if left is not None:
+        return Passage(left)
+    passage = Passage.create()
+    store.drop(PASSAGE)
+    store.put(PASSAGE, passage.fd)
+    return passage
 
 
 def _own_journal(store: FdStore, inherited: Inherited) -> Journal:

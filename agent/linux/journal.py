@@ -1,138 +1,210 @@
 """A journal: records of one writer in memory that a next process finds as this one left them, sent ones and unsent.
 
-Three things are kept: the records, how far they are committed (with a note of the writer's own, in one write), and
-how far they are sent. The last is the open file's position, which sendfile(2) moves together with the bytes: a SIGKILL
-at any moment neither loses nor doubles a byte. What was sent is kept up to a bound, as the writer's last lines.
+A file of a fixed size: a head, and a ring of records, mapped twice in a row, so that the ring's end cuts no record.
+Records are written where there is `room`, and count once `commit` has said so, in the store of one word, together with
+a note of the writer's own. They are sent through a `Passage`, by turns: how far the journal has been handed over is one
+word too, and what a SIGKILL leaves undecided is told by how much is in the passage. So no byte is lost or doubled.
 
-Rules: records are whole lines; one process writes and sends; `fd` goes into the FD store. Not handled here: who waits
-when too much is unsent.
+Rules: records are whole lines; one process writes and sends; `fd` goes into the FD store. What was sent is kept, as
+the writer's last lines, until its place is needed. Not handled here: who waits when too much is unsent.
 """
 
 import os
-import struct
 from collections.abc import Sequence
 from typing import Final
 
 from agent.errors import invariant
 from agent.linux import memfd
+from agent.linux.memfd import Mapping
+from agent.linux.passage import Passage
 
 KEPT_BYTES: Final = 256 * 1024
+APPEND_BYTES: Final = 704 * 1024
+"""So much may be appended at once to a journal that is not full: records of 256 KiB of ordinary lines."""
+SPARE_BYTES: Final = 4 * 1024
+"""So much finds room when what was appended has filled the journal: last words, and what says that some are missing."""
 NOTE_BYTES_MAX: Final = 256
-_MAGIC: Final = b"rollway1"
-_HEAD: Final = struct.Struct("=8sQQI")  # magic, end, start, length of the note that follows
-_FIRST: Final = memfd.PAGE_BYTES  # the head has a page of its own, which is never given back
-_STEP_BYTES: Final = 128 * 1024
-_BUFFERS_MAX: Final = os.sysconf("SC_IOV_MAX")
-_LOOK_BACK_BYTES: Final = 512 * 1024
-"""So much before the position stays: a record that is sent in part is whole in it, to be seen and to be sent again."""
+_HEAD_BYTES: Final = memfd.PAGE_BYTES
+_MAGIC: Final = int.from_bytes(b"rollway2", "little")
+_WORD: Final = 8
+_WHAT, _RING, _SENT, _TURN, _NEWEST = range(5)
+"""Words of the head: what this is, bytes of the ring, how far it is handed over, where the turn began, which commit."""
+_COMMITS: Final = (8, 64)
+"""Where each of two commits begins, in words: the end of the records, the length of the note, the note."""
+_NO_TURN: Final = 0
+_VOID: Final = 1 << 63
+"""In the word of the turn: what is in the passage is not to be sent, but what begins at the rest of the word."""
 
 
 class Journal:
-    """Make it with `create` or `adopt`. The descriptor is the journal's own until `close`."""
+    """Make it with `create` or `adopt`. The descriptor is the journal's own until `close`.
 
-    def __init__(self, fd: int, end: int, start: int, note: bytes, kept_bytes: int) -> None:
+    Offsets count all bytes that were ever appended, and begin with the size of the ring: none is 0.
+    """
+
+    def __init__(self, fd: int, ring_bytes: int) -> None:
         self.fd: Final = fd
-        self.note = note
+        self._size: Final = ring_bytes
+        self._head: Final = Mapping(fd, 0, _HEAD_BYTES)
+        self._words: Final = self._head.bytes.cast("Q")
+        self._ring: Final = Mapping(fd, _HEAD_BYTES, ring_bytes, times=2)
+        self._end = ring_bytes
+        self.note = b""
         """What the writer committed together with the newest records."""
-        self._end, self._start = end, start
-        self._sent = memfd.position(fd)
-        self._kept_bytes: Final = kept_bytes
 
     @classmethod
     def create(cls, name: str, kept_bytes: int = KEPT_BYTES) -> "Journal":
-        fd = memfd.create(name)
-        memfd.set_position(fd, _FIRST)
-        journal = cls(fd, _FIRST, _FIRST, b"", kept_bytes)
-        journal._commit()
+        ring_bytes = memfd.whole_pages(kept_bytes + APPEND_BYTES + SPARE_BYTES)
+        journal = cls(memfd.create(name, _HEAD_BYTES + ring_bytes), ring_bytes)
+        words = journal._words
+        words[_RING], words[_SENT] = ring_bytes, ring_bytes
+        words[_COMMITS[0]] = ring_bytes
+        words[_WHAT] = _MAGIC
         return journal
 
     @classmethod
-    def adopt(cls, fd: int, kept_bytes: int = KEPT_BYTES) -> "Journal | None":
+    def adopt(cls, fd: int) -> "Journal | None":
         """Take up what an earlier process left; None where it cannot be trusted, and then `fd` stays the caller's."""
-        try:
-            head, sent, size = os.pread(fd, _HEAD.size + NOTE_BYTES_MAX, 0), memfd.position(fd), os.fstat(fd).st_size
-        except OSError:
+        ring_bytes = memfd.size_for_ever(fd) - _HEAD_BYTES
+        if ring_bytes < APPEND_BYTES + SPARE_BYTES or ring_bytes % memfd.PAGE_BYTES:
             return None
-        if len(head) < _HEAD.size:
+        journal = cls(fd, ring_bytes)
+        if not journal._has_found():
+            journal._unmap()
             return None
-        magic, end, start, length = _HEAD.unpack_from(head)
-        if magic != _MAGIC or length > NOTE_BYTES_MAX or not _FIRST <= start <= sent <= end <= max(size, _FIRST):
-            return None
-        return cls(fd, end, start, head[_HEAD.size : _HEAD.size + length], kept_bytes)
+        return journal
+
+    def _has_found(self) -> bool:
+        """Read what an earlier process committed; False where it cannot have been one."""
+        words = self._words
+        if words[_WHAT] != _MAGIC or words[_RING] != self._size or words[_NEWEST] >= len(_COMMITS):
+            return False
+        commit = _COMMITS[words[_NEWEST]]
+        self._end, turn = words[commit], words[_TURN] & ~_VOID
+        begin = (commit + 2) * _WORD
+        self.note = bytes(self._head.bytes[begin : begin + min(words[commit + 1], NOTE_BYTES_MAX)])
+        return (
+            words[commit + 1] <= NOTE_BYTES_MAX
+            and self._size <= words[_SENT] <= self._end <= words[_SENT] + self._size
+            and (words[_TURN] == _NO_TURN or self._end - self._size <= turn <= self._end)
+        )
 
     @property
     def unsent(self) -> int:
-        """How many committed bytes nobody has been given yet."""
-        return self._end - self._sent
+        """How many committed bytes are not sent, or are of a turn that is not over."""
+        return self._end - ((self._words[_TURN] & ~_VOID) or self._words[_SENT])
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no `room`."""
+        return self.unsent > self._size - APPEND_BYTES - SPARE_BYTES
+
+    @property
+    def room(self) -> memoryview:
+        """Where the next records belong, `APPEND_BYTES` unless it is full: none of it is anybody's until `commit`."""
+        return self.free[:APPEND_BYTES]
+
+    @property
+    def free(self) -> memoryview:
+        """The same, without a bound."""
+        place = self._end % self._size
+        return self._ring.bytes[place : place + self._size - self.unsent]
+
+    def commit(self, count: int, note: bytes | None = None) -> None:
+        """Let so many bytes of `room` be records, together with the note: all or nothing."""
+        note = self.note if note is None else note
+        invariant(len(note) <= NOTE_BYTES_MAX, "a note is short")
+        words = self._words
+        newest = 1 - words[_NEWEST]
+        commit = _COMMITS[newest]
+        words[commit], words[commit + 1] = self._end + count, len(note)
+        self._head.bytes[(commit + 2) * _WORD : (commit + 2) * _WORD + len(note)] = note
+        words[_NEWEST] = newest
+        self._end, self.note = self._end + count, note
 
     def append(self, records: Sequence[bytes], note: bytes | None = None) -> None:
-        """Commit whole records, cut anywhere, and the note: all or nothing."""
-        end = self._end
-        for first in range(0, len(records), _BUFFERS_MAX):
-            end += _write(self.fd, records[first : first + _BUFFERS_MAX], end)
-        self._end = end
-        if note is not None:
-            invariant(len(note) <= NOTE_BYTES_MAX, "a note is short")
-            self.note = note
-        self._commit()
+        """Commit whole records, cut anywhere, and the note: all or nothing. The caller has looked for room."""
+        whole = b"".join(records)
+        self.free[: len(whole)] = whole
+        self.commit(len(whole), note)
 
-    def send(self, out: int, count: int) -> int:
-        """Send the next unsent bytes to `out` by sendfile(2); how many went. Raises what the system says."""
-        sent = os.sendfile(out, self.fd, None, min(count, self.unsent))
-        self._sent += sent
-        self._trim()
-        return sent
+    @property
+    def has_turn(self) -> bool:
+        """Whether what is in the passage is of this journal, or was."""
+        return self._words[_TURN] != _NO_TURN
+
+    def hand_over(self, passage: Passage, count: int) -> None:
+        """Fill the passage, which is empty, with at most `count` bytes: the turn is ours until `end_turn`."""
+        words, sent = self._words, self._words[_SENT]
+        words[_TURN] = sent
+        place = sent % self._size
+        # Whoever is killed in here has put nothing or something into the passage: `resume_turn` looks.
+        words[_SENT] = sent + passage.put(self._ring.bytes[place : place + min(count, self._end - sent)])
+
+    def end_turn(self) -> None:
+        """The passage is empty, or is filled again by us."""
+        self._words[_TURN] = _NO_TURN
+
+    def resume_turn(self, passage: Passage) -> None:
+        """Be in step with the passage of which an earlier process had filled some, sent some, or neither."""
+        words = self._words
+        if words[_TURN] & _VOID:
+            passage.clear()
+            words[_SENT] = words[_TURN] & ~_VOID
+            words[_TURN] = _NO_TURN
+        elif words[_SENT] == words[_TURN]:
+            words[_SENT] = min(words[_SENT] + passage.level, self._end)
+
+    def take_back(self, passage: Passage, *, whole_records: bool) -> None:
+        """Empty the passage, to send it again; from the start of a record for a reader that has not seen that part."""
+        words = self._words
+        begin = words[_SENT] - passage.level
+        if whole_records:
+            first = min(words[_TURN] & ~_VOID, self._kept_from)
+            place = first % self._size
+            begin = first + bytes(self._ring.bytes[place : place + begin - first]).rfind(b"\n") + 1
+        words[_TURN] = begin | _VOID
+        self.resume_turn(passage)
+
+    def left(self, passage: Passage) -> int:
+        """How many committed bytes are not sent: here, and in the passage if that is ours."""
+        return self._end - self._words[_SENT] + (passage.level if self.has_turn else 0)
+
+    def give_up(self, passage: Passage, count: int) -> int:
+        """Count the next `count` bytes as sent, those in the passage first; how many records that are."""
+        begin = self._end - self.left(passage)
+        place = begin % self._size
+        records = bytes(self._ring.bytes[place : place + count]).count(b"\n")
+        self._words[_TURN] = (begin + count) | _VOID
+        self.resume_turn(passage)
+        return records
 
     def next_unsent(self, count: int) -> bytes:
-        """The next unsent bytes, for a place to which sendfile(2) cannot write; `skip` then says that they are sent."""
-        return os.pread(self.fd, min(count, self.unsent), self._sent)
+        """The next bytes that are not handed over, for where no pipe leads; `skip` says that they are sent."""
+        place = self._words[_SENT] % self._size
+        return bytes(self._ring.bytes[place : place + min(count, self._end - self._words[_SENT])])
 
     def skip(self, count: int) -> None:
         """Count the next bytes as sent."""
-        self._sent += count
-        memfd.set_position(self.fd, self._sent)
-        self._trim()
+        self._words[_SENT] += count
 
     @property
-    def inside_record(self) -> bool:
-        """Whether a part of a record is sent and the rest is not: nothing else may be sent to that reader before."""
-        return self.unsent > 0 and self._sent > self._start and os.pread(self.fd, 1, self._sent - 1) != b"\n"
-
-    def send_record_again(self) -> None:
-        """Go back to the start of the record of which a part is sent: for a reader that has not seen that part."""
-        count = min(_LOOK_BACK_BYTES, self._sent - self._start)
-        before = os.pread(self.fd, count, self._sent - count)
-        self.skip(before.rfind(b"\n") + 1 - len(before))
+    def _kept_from(self) -> int:
+        """From here on all bytes are there, whatever is being written to `room`."""
+        return max(self._end - (self._size - APPEND_BYTES - SPARE_BYTES), self._size)
 
     def last(self) -> bytes:
         """The newest whole records, as many as are kept."""
-        begin = max(self._start, self._end - self._kept_bytes)
-        kept = os.pread(self.fd, self._end - begin, begin)
-        is_cut = begin > _FIRST and os.pread(self.fd, 1, begin - 1) != b"\n"
-        return kept[kept.find(b"\n") + 1 :] if is_cut else kept
+        before = self._kept_from - 1  # a newline, unless a record is cut there
+        place = before % self._size
+        kept = bytes(self._ring.bytes[place : place + self._end - before])
+        return kept[1:] if before < self._size else kept[kept.find(b"\n") + 1 :]
 
     def close(self) -> None:
+        self._unmap()
         os.close(self.fd)
 
-    def _trim(self) -> None:
-        """Give back what is sent and beyond what is kept; the head says so before it is gone."""
-        start = memfd.page_floor(min(self._sent - _LOOK_BACK_BYTES, self._end - self._kept_bytes))
-        if start - self._start >= _STEP_BYTES:
-            before, self._start = self._start, start
-            self._commit()
-            memfd.forget(self.fd, before, start)
-
-    def _commit(self) -> None:
-        # One small write into one page: a signal is taken before it or after it, never in its middle.
-        os.pwrite(self.fd, _HEAD.pack(_MAGIC, self._end, self._start, len(self.note)) + self.note, 0)
-
-
-def _write(fd: int, buffers: Sequence[bytes], offset: int) -> int:
-    """Write all of them; how many bytes that are."""
-    count = sum(map(len, buffers))
-    written = os.pwritev(fd, buffers, offset)
-    if written < count:
-        left = memoryview(b"".join(buffers))
-        while written < count:
-            written += os.pwrite(fd, left[written:], offset + written)
-    return count
+    def _unmap(self) -> None:
+        self._words.release()
+        self._head.close()
+        self._ring.close()

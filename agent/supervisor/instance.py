@@ -176,6 +176,8 @@ class Instance:
                 for action in decision.actions:
                     events.extend(await self._perform(action, tasks))
                 await self._remember(signalled=True)
+            if self._process is not None:  # what it writes comes after what is told of its start
+                self._process.read(tasks, self.launchable.release.name)
 
     async def _remember(self, *, signalled: bool) -> None:
         """Have on record what a next agent goes on from, before anything is done about it."""
@@ -215,8 +217,7 @@ class Instance:
         )
 
     def _publish(self) -> None:
-        seen = self._seen()
-        if seen != self._shown:
+        if (seen := self._seen()) != self._shown:
             self._shown = seen
             self._changed()
 
@@ -272,7 +273,7 @@ class Instance:
                 return stop, LaunchWithheld()
             if why := await why_not(self._around, self.launchable):
                 return (LaunchFailed(errno=errno.EAGAIN, what=why, jitter=self._around.jitter()),)
-            process = await start(self._around, plan, tasks, self._left)
+            process = await start(self._around, plan, self._left)
             self._left = None
         if isinstance(process, ExecFailure):
             return (LaunchFailed(errno=process.errno, what=str(process), jitter=self._around.jitter()),)

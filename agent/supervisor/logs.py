@@ -1,6 +1,6 @@
 """From an instance's FIFO to the agent's stdout: bytes taken, made into records, committed, offered to be sent.
 
-Each instance has one journal for both its streams. Records and how far each stream has come are committed in one write
+Each instance has one journal for both its streams. Records and how far each stream has come are committed in one store
 (`Marks`), so that a next agent neither loses nor doubles a line, wherever this one was killed. A stream takes its next
 bytes only while its journal has room: a slow reader slows the app, and memory stays bounded; or, where the host is told
 to drop, records that find no room are counted and a record says how many. What was sent is kept for a while as the last
@@ -11,7 +11,7 @@ import heapq
 import os
 import struct
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, Protocol
 
@@ -23,7 +23,7 @@ from agent.linux.journal import KEPT_BYTES, Journal
 from agent.model.ids import AppName, EnvironmentName, ReleaseName
 from agent.supervisor.folder import STREAMS
 from agent.supervisor.launchable import InstanceKey
-from agent.wire.logline import LogLines, Source
+from agent.wire.logline import Fed, LogLines, Source
 
 FOLLOWER_BYTES_MAX: Final = 1024 * 1024
 ENDED_JOURNALS_MAX: Final = 64
@@ -38,11 +38,11 @@ class Outlet(Protocol):
     def offer(self, journal: Journal) -> None:
         """There are records to send."""
 
-    def is_full(self, journal: Journal) -> bool:
-        """Whether so much of it is unsent that nothing more is to be added."""
-
     async def room(self, journal: Journal) -> None:
         """Wait until the journal may be added to."""
+
+    def when_room(self, journal: Journal, call: Callable[[], None]) -> None:
+        """Have it called, once, as soon as the journal may be added to."""
 
 
 class Lines(Protocol):
@@ -50,12 +50,9 @@ class Lines(Protocol):
 
     inside: bool
 
-    @property
-    def rest_bytes(self) -> int: ...
+    def feed(self, data: memoryview, ts: str, out: memoryview) -> Fed: ...
 
-    def feed(self, chunk: bytes, ts: str) -> list[bytes]: ...
-
-    def end(self, ts: str) -> list[bytes]: ...
+    def end(self, rest: bytes, ts: str) -> bytes: ...
 
     def gap(self, dropped: int, ts: str) -> bytes: ...
 
@@ -97,15 +94,16 @@ class Marks:
     def __getitem__(self, stream: str) -> Mark:
         return self._of[stream]
 
-    def commit(self, stream: str, mark: Mark, records: Sequence[bytes]) -> None:
+    def commit(self, stream: str, mark: Mark, count: int) -> None:
+        """So many bytes in the journal's room are records, and the stream has come as far as `mark` says."""
         self._of[stream] = mark
-        self.journal.append(records, self._note())
+        self.journal.commit(count, self._note())
 
     def begin(self, taken: Mapping[str, int]) -> None:
         """A new process: what was taken from its streams before is not its own."""
-        self._of = {stream: Mark(used=taken.get(stream, 0)) for stream in STREAMS}
+        self._of = {name: Mark(used=taken.get(name, 0), dropped=mark.dropped) for name, mark in self._of.items()}
         self.known = True
-        self.journal.append((), self._note())
+        self.journal.commit(0, self._note())
 
     def _note(self) -> bytes:
         marks = self._of.values()
@@ -173,7 +171,7 @@ class Logs:
         fd = inherited.take(name) if key is not None else None
         if key is None or fd is None:
             return
-        journal = Journal.adopt(fd, self._kept_bytes)
+        journal = Journal.adopt(fd)
         if journal is None:
             os.close(fd)
             self._to_drop.append(name)
@@ -199,25 +197,27 @@ class Logs:
             if (journal := self._journals.get(key)) is not None:  # else it has ended meanwhile
                 self._store.put(f"{key}{_SUFFIX}", journal.fd)
 
-    def committed(self, key: InstanceKey, records: Sequence[bytes]) -> None:
+    def committed(self, key: InstanceKey, records: memoryview) -> None:
         """Show to followers, and have sent, what was just committed."""
         for follower in self._followers:
             if follower.matches(key):
-                follower.offer(b"".join(records))
+                follower.offer(bytes(records))
         self._outlet.offer(self._journals[key])
 
     def room_now(self, key: InstanceKey) -> bool | None:
         """Whether there is room for records of the instance; None: that is to be waited for."""
-        if self._outlet.is_full(self._journals[key]):
+        if self._journals[key].is_full:
             return False if self.drops else None
         return True
 
-    async def room(self, key: InstanceKey) -> bool:
-        """Whether there is room for records of the instance; without `drops` that is waited for."""
-        if self.drops:
-            return not self._outlet.is_full(self._journals[key])
-        await self._outlet.room(self._journals[key])
-        return True
+    async def room(self, key: InstanceKey) -> None:
+        """Wait until there is room for records of the instance, unless they are dropped without."""
+        if not self.drops:
+            await self._outlet.room(self._journals[key])
+
+    def when_room(self, key: InstanceKey, call: Callable[[], None]) -> None:
+        """Have it called, once, as soon as there is room for records of the instance."""
+        self._outlet.when_room(self._journals[key], call)
 
     def end(self, key: InstanceKey) -> None:
         """The instance is gone; its last records stay, until they are sent and too many others are gone as well."""

@@ -69,11 +69,12 @@ async def begin(around: Surroundings, plan: Plan, tasks: TaskGroup) -> Process |
     """Start it, known to a next agent from before it begins until it is cleared away."""
     with anyio.CancelScope(shield=True):
         await _record(around, plan.key)
-        process = await start(around, plan, tasks)
+        process = await start(around, plan)
         if isinstance(process, ExecFailure):
             await around.do(around.records.remove, plan.key)
         else:
             await _record(around, plan.key, process)
+            process.read(tasks, plan.release, plan.tap)
     return process
 
 

@@ -65,7 +65,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     sandbox: Sandbox = Sandbox()
     probes: Probes | None = None
     """What it may have to say by sd_notify(3); None: nobody hears it."""
-    tap: Callable[[bytes], None] = lambda _chunk: None
+    tap: Callable[[bytes], None] | None = None
     """Sees the raw output as well."""
     words: tuple[str, ...] = ()
     """The command, where it came in words: in the place of `command`."""
@@ -108,8 +108,10 @@ class Process:
         """Of the process that was started."""
         return self.tree.pid
 
-    def read(self, tasks: TaskGroup, release: ReleaseName, tap: Callable[[bytes], None] = lambda _chunk: None) -> None:
-        """Begin to read its output, or go on where an earlier agent was."""
+    def read(self, tasks: TaskGroup, release: ReleaseName, tap: Callable[[bytes], None] | None = None) -> None:
+        """Begin to read its output, or go on where an earlier agent was. Asking again changes nothing."""
+        if self._streams:
+            return
         logs = self._around.logs
         marks = Marks(logs.journal(self._key))
         for pipe in self._ways.pipes:
@@ -187,7 +189,7 @@ class Process:
             for stream in self._streams:
                 await stream.finish()
         for stream in self._streams:
-            await stream.abandon()
+            stream.let_go()
         self._let_go()
         read = not patience.cancelled_caught
         # Without a cgroup somebody who is not found may hold them still.
@@ -214,8 +216,8 @@ def _remove_leaf(tree: Tree) -> None:
             cgroup.remove(tree.cgroup)
 
 
-async def start(around: Surroundings, plan: Plan, tasks: TaskGroup, left: Ways | None = None) -> Process | ExecFailure:
-    """Start it, its output read by tasks of `tasks`; or why it cannot be started, whatever stood in the way.
+async def start(around: Surroundings, plan: Plan, left: Ways | None = None) -> Process | ExecFailure:
+    """Start it, its output yet to be `read`; or why it cannot be started, whatever stood in the way.
 
     `left` is what a process of this instance before it has left.
     """
@@ -228,8 +230,6 @@ async def start(around: Surroundings, plan: Plan, tasks: TaskGroup, left: Ways |
         process = ExecFailure(errno=errno.EINVAL, what=f"cannot read the command {plan.command!r}: {error}")
     if isinstance(process, ExecFailure):
         await around.do(give_up, around, plan.key, ways)
-        return process
-    process.read(tasks, plan.release, plan.tap)
     return process
 
 

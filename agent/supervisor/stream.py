@@ -1,18 +1,18 @@
 """Takes the output of one process from its FIFO, and makes it into records that are committed at once.
 
-Rules: bytes that are taken are in records before anything else can happen (`logs` says how a next agent goes on). Where
-there is no room for records nothing is taken, or it is counted as dropped.
+Rules: bytes that are taken stay in their intake until they are in records (`logs` says how a next agent goes on). Where
+there is no room for records they wait there and nothing more is taken, or they are counted as dropped.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
-import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from agent.linux import clock
+from agent.linux.journal import APPEND_BYTES
 from agent.supervisor.launchable import InstanceKey
 from agent.supervisor.logs import Lines, Logs, Mark, Marks
 from agent.supervisor.pipes import Pipe
@@ -24,7 +24,7 @@ _LAST_BYTES: Final = 4 * 1024 * 1024
 class Stream:
     """Reads one FIFO, for one process, whenever the loop tells that there is something: no task waits for it.
 
-    The FIFO never ends by itself: `finish` ends it. `tasks` owns the wait for room, and hears of a failure.
+    The FIFO never ends by itself: `finish` ends it. `tasks` hears of a failure.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Stream:
         *,
         marks: Marks,
         lines: Lines,
-        tap: Callable[[bytes], None],
+        tap: Callable[[bytes], None] | None,
         tasks: TaskGroup,
     ) -> None:
         self._logs = logs
@@ -45,105 +45,121 @@ class Stream:
         self._lines = lines
         self._tap = tap
         self._tasks = tasks
-        self._finishing = False
-        self._wait: anyio.CancelScope | None = None
-        self._waited = anyio.Event()
+        self._used = pipe.taken
+        self._reads = True
 
     def begin(self) -> None:
         """Make records of what an earlier agent had taken and not committed, and read on."""
         used = self._marks[self._pipe.name].used
-        if not self._marks.known or not 0 <= self._pipe.taken - used <= _LAST_BYTES:
-            used = self._pipe.taken
-        self._pipe.begin_at(used)
-        self._take_when_there_is_room(self._pipe.read(used))
+        if self._marks.known and self._pipe.since(used) is not None:
+            self._used = used
+        self._go_on()
 
     def let_go(self) -> None:
         """Read no more: the next agent goes on here."""
+        self._reads = False
         asyncio.get_running_loop().remove_reader(self._pipe.reader)
 
-    def _watch(self) -> None:
-        asyncio.get_running_loop().add_reader(self._pipe.reader, self._read)
+    def _go_on(self) -> None:
+        """Make records of what is left, now or when there is room; then read on."""
+        if not self._reads:
+            return
+        if self._use():
+            asyncio.get_running_loop().add_reader(self._pipe.reader, self._read)
+        else:
+            self._logs.when_room(self._key, self._go_on)
 
     def _read(self) -> None:
         """One chunk at a time: a flood from one instance must not keep the loop from all others."""
         try:
-            if (has_room := self._logs.room_now(self._key)) is None:
-                self.let_go()
-                self._take_when_there_is_room(b"")
-            else:
-                self._take(has_room=has_room)
+            self._take()
         except BlockingIOError:
             pass
         except OSError as error:
             self.let_go()
             self._tasks.start_soon(_fail, error)
-
-    def _take(self, *, has_room: bool) -> int:
-        """Make records of what waits, BlockingIOError where nothing does; how many bytes that were.
-
-        There is no await after the bytes are taken: whoever ends us finds them in records.
-        """
-        chunk = self._pipe.take()
-        self._tap(chunk)
-        self._commit(self._lines.feed(chunk, clock.timestamp()), has_room=has_room)
-        return len(chunk)
-
-    def _take_when_there_is_room(self, left: bytes) -> None:
-        if left or self._logs.room_now(self._key) is None:
-            self._wait, self._waited = anyio.CancelScope(), anyio.Event()
-            self._tasks.start_soon(self._wait_for_room, self._wait, left)
         else:
-            self._watch()
+            if not self._use():
+                asyncio.get_running_loop().remove_reader(self._pipe.reader)
+                self._logs.when_room(self._key, self._go_on)
 
-    async def _wait_for_room(self, wait: anyio.CancelScope, left: bytes) -> None:
-        try:
-            with wait:
-                has_room = await self._logs.room(self._key)
-                if left:
-                    self._commit(self._lines.feed(left, clock.timestamp()), has_room=has_room)
-                if not self._finishing:
-                    self._watch()
-        finally:
-            self._wait = None
-            self._waited.set()
+    def _take(self) -> None:
+        """Take what waits, BlockingIOError where nothing does."""
+        before = self._pipe.taken
+        self._pipe.take()
+        if self._tap is not None and (chunk := self._pipe.since(before)) is not None:
+            self._tap(bytes(chunk))
 
-    def _commit(self, records: Sequence[bytes], *, has_room: bool, is_last: bool = False) -> None:
-        used = self._pipe.taken - self._lines.rest_bytes
-        dropped = self._marks[self._pipe.name].dropped
-        if not has_room:
-            dropped += sum(part.count(b"\n") for part in records)
-            records = []
-        elif dropped and (records or is_last):
-            records = [self._lines.gap(dropped, clock.timestamp()), *records]
-            dropped = 0
-        self._marks.commit(self._pipe.name, Mark(used=used, inside=self._lines.inside, dropped=dropped), records)
-        self._pipe.forget(used)
-        if records:
+    def _use(self) -> bool:
+        """Make records of all lines that are taken; False where that has to wait for room."""
+        while True:
+            has_room = self._logs.room_now(self._key)
+            if has_room is None:
+                return False
+            data, ts, mark = self._left(), clock.timestamp(), self._marks[self._pipe.name]
+            if has_room:
+                room = self._marks.journal.room
+                said = self._tell_dropped(room, mark.dropped, ts)
+                fed = self._lines.feed(data, ts, room[said:])
+                self._commit(fed.used, said + fed.made, dropped=0 if said else mark.dropped)
+            else:
+                nowhere = memoryview(bytearray(APPEND_BYTES))
+                fed = self._lines.feed(data, ts, nowhere)
+                self._commit(fed.used, 0, dropped=mark.dropped + bytes(nowhere[: fed.made]).count(b"\n"))
+            if not fed.is_full:
+                return True
+
+    def _left(self) -> memoryview:
+        """What is taken and in no record yet."""
+        left = self._pipe.since(self._used)
+        return memoryview(b"") if left is None else left
+
+    def _tell_dropped(self, room: memoryview, dropped: int, ts: str) -> int:
+        """Write the record that stands for those that found no room; how long it is, 0 where there are none."""
+        record = self._lines.gap(dropped, ts) if dropped else b""
+        if len(record) > len(room):
+            return 0
+        room[: len(record)] = record
+        return len(record)
+
+    def _commit(self, used: int, count: int, *, dropped: int) -> None:
+        """Let `count` bytes that are in the journal's room be records, of so many bytes more."""
+        self._used += used
+        records = self._marks.journal.room[:count]
+        self._marks.commit(self._pipe.name, Mark(used=self._used, inside=self._lines.inside, dropped=dropped), count)
+        self._pipe.forget(self._used)
+        if count:
             self._logs.committed(self._key, records)
 
     async def finish(self) -> None:
         """The process is gone: read to the end what it wrote."""
-        self._finishing = True
         self.let_go()
-        if self._wait is not None:
-            await self._waited.wait()
         left = _LAST_BYTES
-        while left > 0:
-            has_room = await self._logs.room(self._key)
+        while True:
+            while not self._use():
+                await self._logs.room(self._key)
+            if left <= 0:
+                break
+            before = self._pipe.taken
             try:
-                left -= self._take(has_room=has_room)
+                self._take()
             except BlockingIOError:
                 break
+            left -= self._pipe.taken - before
             await checkpoint()
-        # The last words, and what says how many are missing before them, are few: they need no room.
-        self._commit(self._lines.end(clock.timestamp()), has_room=True, is_last=True)
+        await self._logs.room(self._key)
+        self._say_last_words()
 
-    async def abandon(self) -> None:
-        """Nobody takes the output: leave the rest unread. Does nothing once all was read."""
-        self.let_go()
-        if self._wait is not None:
-            self._wait.cancel()
-            await self._waited.wait()
+    def _say_last_words(self) -> None:
+        """They are few: where records are dropped, and the journal has no room for them either, they are counted."""
+        rest, ts = bytes(self._left()), clock.timestamp()
+        dropped, record = self._marks[self._pipe.name].dropped, self._lines.end(rest, ts)
+        free = self._marks.journal.free
+        if len(record) + self._tell_dropped(free, dropped, ts) > len(free):
+            dropped, record = dropped + 1, b""
+        said = self._tell_dropped(free, dropped, ts)
+        free[said : said + len(record)] = record
+        self._commit(len(rest), said + len(record), dropped=0 if said else dropped)
 
 
 async def _fail(error: OSError) -> None:

@@ -45,7 +45,7 @@ class Ways(Struct, kw_only=True):
     def renew(self) -> None:
         """Nothing of an earlier process is of interest to anybody."""
         for pipe in self.pipes:
-            pipe.renew()
+            pipe.forget(pipe.taken)
         if self.notices is not None:
             self.notices.renew()
 

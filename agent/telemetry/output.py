@@ -2,16 +2,20 @@
 
 Rules: the event loop is never blocked. Journals take turns, each until what it had at its turn is sent, so that
 records are never mixed; what a slow reader has not taken stays in its journal, where whoever writes it waits for room.
+While nobody waits and the reader keeps up, what is offered is sent at once, without a task's turn.
 Own events never wait, and what they lose is counted in a record. O_NONBLOCK is never set on the descriptor itself, for
 its description is shared with whoever started us: a pipe is opened again by path, a socket is asked before, a file or
 terminal is written in a thread. A reader that has gone away loses its lines, and stops nothing.
 """
 
+import asyncio
 import errno
 import os
 import select
 import socket
 import stat
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import anyio
@@ -19,77 +23,90 @@ import msgspec
 from anyio import to_thread
 from anyio.abc import TaskStatus
 
+from agent.errors import unreachable
 from agent.linux import fifo
-from agent.linux.journal import Journal
+from agent.linux.journal import APPEND_BYTES, Journal
+from agent.linux.passage import Passage
 
-BOUND_BYTES: Final = 1 << 20
-_SLICE_BYTES: Final = 1 << 20
+PIPE_BYTES: Final = 1 << 20
 _POLL_S: Final = 1.0
 _NOBODY_READS: Final = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EIO, errno.ENOSPC}
-_NO_SENDFILE: Final = {errno.EINVAL, errno.ENOSYS}
+_NO_SPLICE: Final = {errno.EINVAL, errno.ENOSYS}
 OWN_JOURNAL: Final = "agent-journal"
-"""The name under which the journal of own events is kept."""
+PASSAGE: Final = "agent-passage"
+"""The names under which the journal of own events, and what all journals are sent through, are kept."""
 
 
 class Stdout:
     """`run` is its owner's task; the rest is for everybody else on the same loop."""
 
-    def __init__(self, fd: int = 1, bound_bytes: int = BOUND_BYTES, own: Journal | None = None) -> None:
+    def __init__(self, fd: int = 1, own: Journal | None = None, passage: Passage | None = None) -> None:
         self.own: Final = own or Journal.create(OWN_JOURNAL)
+        self._passage: Final = passage or Passage.create()
         self._fd = fd
-        self._bound = bound_bytes
+        self._pipe: _Pipe | None = None
+        """Where it leads to one that has room: what is offered is sent at once."""
         self._waiting: dict[Journal, None] = {}
+        self._turn: Journal | None = None
+        self._left = 0
+        """Bytes that the one whose turn it is may send in it."""
         self._lost = 0
         self.sent_bytes = 0
         self.lost_records = 0
         """In all its life; `_lost` are those of which no record tells yet."""
         self._changed = anyio.Event()
+        self._watchers = 0
+        self._for_room: dict[Journal, list[Callable[[], None]]] = {}
+        self._failure: OSError | None = None
+        self._failed = anyio.Event()
         self.offer(self.own)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Send what is offered, until cancelled."""
-        way = _way_out(self._fd)
+        """Send what is offered, until cancelled. Raises OSError where that cannot be done."""
+        way = _way_out(self._fd, self._passage)
+        self._resume(way)
         task_status.started()
         try:
-            while True:
-                while not self._waiting:
-                    await self._changed.wait()
-                # A record that an earlier process sent in part comes first: nothing may stand in its middle.
-                journal = next((one for one in self._waiting if one.inside_record), next(iter(self._waiting)))
-                if journal.inside_record and not way.continues:
-                    journal.send_record_again()
-                was_read = await self._send(journal, way)
-                del self._waiting[journal]
-                self.offer(journal)
-                if was_read:
-                    self._tell_lost()
-                self._tell()
+            if isinstance(way, _Pipe):
+                self._flow(way)
+                await self._failed.wait()
+                if self._failure is not None:
+                    raise self._failure
+            else:
+                await self._send(way)
         finally:
+            self._pipe = None
             way.close()
 
     def offer(self, journal: Journal) -> None:
         """Say that a journal may have unsent records; its turn comes."""
         if journal.unsent:
             self._waiting.setdefault(journal)
-            self._tell()
-
-    def is_full(self, journal: Journal) -> bool:
-        return journal.unsent >= self._bound
+            if self._pipe is not None:
+                self._flow(self._pipe)
+            else:
+                self._tell()
 
     async def room(self, journal: Journal) -> None:
         """Wait until the journal may be added to."""
-        while self.is_full(journal):
-            await self._changed.wait()
+        while journal.is_full:
+            await self._change()
+
+    def when_room(self, journal: Journal, call: Callable[[], None]) -> None:
+        """Have it called, once, as soon as the journal may be added to."""
+        self._for_room.setdefault(journal, []).append(call)
+        self._tell()
 
     async def write(self, records: bytes) -> None:
         """Take whole lines among the own events; returns once there is room for them."""
-        await self.room(self.own)
-        self.own.append((records,))
-        self.offer(self.own)
+        for first in range(0, len(records), APPEND_BYTES):
+            await self.room(self.own)
+            self.own.append((records[first : first + APPEND_BYTES],))
+            self.offer(self.own)
 
     def put(self, record: bytes) -> None:
-        """Take one line or count it as lost; never waits. Twice the bound, so that events pass waiting records."""
-        if self.own.unsent + len(record) > 2 * self._bound:
+        """Take one line or count it as lost; never waits. Events pass records that wait for room."""
+        if len(record) > len(self.own.free):
             self._lost += 1
             self.lost_records += 1
             return
@@ -103,76 +120,159 @@ class Stdout:
     async def flush(self) -> None:
         """Wait until everything is sent."""
         while self._waiting:
-            await self._changed.wait()
+            await self._change()
 
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+    def _resume(self, way: "_Way") -> None:
+        """Be in step with what an earlier process left on its way."""
+        began = [one for one in self._waiting if one.has_turn]
+        for journal in began:
+            journal.resume_turn(self._passage)
+            if not way.continues:
+                journal.take_back(self._passage, whole_records=True)
+        if not began and not way.continues:
+            self._passage.clear()
 
-    async def _send(self, journal: Journal, way: "_Way") -> bool:
-        """Send what the journal has now, what comes meanwhile at its next turn; whether somebody reads."""
-        left = journal.unsent
-        while left > 0:
+    async def _send(self, way: "_Socket | _Other") -> None:
+        while True:
+            while not self._has_turn():
+                await self._change()
             try:
-                sent = await way.send(journal, min(left, _SLICE_BYTES))
-                left -= sent
-                self.sent_bytes += sent
+                self._count(await way.send(self._journal, self._left))
             except OSError as error:
-                if error.errno not in _NOBODY_READS:
-                    raise
-                lost = journal.next_unsent(left).count(b"\n")
-                self._lost += lost
-                self.lost_records += lost
-                journal.skip(left)
-                return False
-            self._tell()
-        return True
+                self._nobody_reads(error)
+
+    def _flow(self, way: "_Pipe") -> None:
+        """Send what waits, until the reader takes no more; then go on when it does."""
+        self._pipe = None
+        try:
+            while self._has_turn():
+                try:
+                    self._count(way.move(self._journal, self._left))
+                except BlockingIOError:
+                    way.call_when_writable(partial(self._flow, way))
+                    return
+                except OSError as error:
+                    self._nobody_reads(error)
+        except OSError as error:
+            self._failure = error
+            self._failed.set()
+        self._pipe = way
+
+    @property
+    def _journal(self) -> Journal:
+        if self._turn is None:
+            unreachable(self._left)
+        return self._turn
+
+    def _has_turn(self) -> bool:
+        """Whether there is anything to send, and then whose turn it is."""
+        while self._turn is None and self._waiting:
+            # What an earlier process sent in part comes first: nothing may stand in a record's middle.
+            self._turn = next((one for one in self._waiting if one.has_turn), next(iter(self._waiting)))
+            self._left = self._turn.left(self._passage)
+            if self._left == 0:
+                self._end_turn()
+        return self._turn is not None
+
+    def _count(self, sent: int) -> None:
+        """So many bytes of the turn are sent; its end is that of what the journal had at its beginning."""
+        self._left -= sent
+        self.sent_bytes += sent
+        if self._left == 0:
+            self._end_turn()
+            self._tell_lost()
+        self._tell()
+
+    def _nobody_reads(self, error: OSError) -> None:
+        if error.errno not in _NOBODY_READS:
+            raise error
+        lost = self._journal.give_up(self._passage, self._left)
+        self._lost += lost
+        self.lost_records += lost
+        self._end_turn()
+        self._tell()
+
+    def _end_turn(self) -> None:
+        journal, self._turn, self._left = self._journal, None, 0
+        journal.end_turn()
+        del self._waiting[journal]
+        if journal.unsent:  # what came meanwhile
+            self._waiting[journal] = None
 
     def _tell_lost(self) -> None:
         if self._lost and not self._waiting:
             gap = {"level": "warning", "event": "log records were lost", "lost": self._lost}
             self._lost = 0
             self.own.append((msgspec.json.encode(gap), b"\n"))
-            self.offer(self.own)
+            self._waiting[self.own] = None
+
+    def _tell(self) -> None:
+        """Something was sent, or is to be."""
+        if self._watchers:
+            self._changed.set()
+            self._changed = anyio.Event()
+        for journal in [one for one in self._for_room if not one.is_full]:
+            for call in self._for_room.pop(journal):
+                asyncio.get_running_loop().call_soon(call)
+
+    async def _change(self) -> None:
+        self._watchers += 1
+        try:
+            await self._changed.wait()
+        finally:
+            self._watchers -= 1
 
 
 class _Way:
-    """A pipe that is our own to wait for."""
+    """Where records go. A next process has another reader, which has not seen the start of a record."""
 
-    continues = True
-    """Whether a next process has the same reader, which then gets the rest of a record."""
+    continues = False
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, fd: int, passage: Passage) -> None:
+        self._fd, self._passage = fd, passage
 
-    async def send(self, journal: Journal, count: int) -> int:
-        while True:
-            try:
-                return journal.send(self._fd, count)
-            except BlockingIOError:
-                await anyio.wait_writable(self._fd)
+    def move(self, journal: Journal, count: int, most: int = PIPE_BYTES) -> int:
+        """Send at most `most` of the `count` bytes that are left of the journal's turn; how many that were."""
+        if not self._passage.level:
+            journal.hand_over(self._passage, count)
+        return self._passage.send(self._fd, most)
 
     def close(self) -> None:
+        """The descriptor is not ours."""
+
+
+class _Pipe(_Way):
+    """A pipe that is our own to wait for. A next process has the same reader, which gets the rest of a record."""
+
+    continues = True
+
+    def call_when_writable(self, call: Callable[[], None]) -> None:
+        """Once."""
+        loop = asyncio.get_running_loop()
+
+        def writable() -> None:
+            loop.remove_writer(self._fd)
+            call()
+
+        loop.add_writer(self._fd, writable)
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_writer(self._fd)
         os.close(self._fd)
 
 
-class _SocketWay(_Way):
+class _Socket(_Way):
     """A socket whose description others have too: only sent to when it has room, and a thread waits for that.
 
     A unix stream is writable while three quarters of its buffer are free (unix(7)), so that a quarter never blocks.
     """
-
-    continues = False
 
     async def send(self, journal: Journal, count: int) -> int:
         while not _has_room(self._fd, 0):
             await to_thread.run_sync(_has_room, self._fd, _POLL_S, abandon_on_cancel=True)
         with socket.socket(fileno=os.dup(self._fd)) as sock:
             room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 4
-        return journal.send(self._fd, min(count, max(room, 1)))
-
-    def close(self) -> None:
-        """The descriptor is not ours."""
+        return self.move(journal, count, max(room, 1))
 
 
 def _has_room(fd: int, within_s: float) -> bool:
@@ -181,38 +281,42 @@ def _has_room(fd: int, within_s: float) -> bool:
     return bool(writable.poll(within_s * 1_000))
 
 
-class _ThreadWay(_Way):
+class _Other(_Way):
     """A file or a terminal: neither can be waited for, so a thread may block in it; cancelling leaves it there."""
 
-    continues = False
+    _splices = True
 
     async def send(self, journal: Journal, count: int) -> int:
-        def write() -> int:
+        """Perhaps nothing."""
+        return await to_thread.run_sync(self._write, journal, count, abandon_on_cancel=True)
+
+    def _write(self, journal: Journal, count: int) -> int:
+        if self._splices:
             try:
-                return journal.send(self._fd, count)
+                return self.move(journal, count)
+            except BlockingIOError:  # a pipe that we may not open again
+                _has_room(self._fd, _POLL_S)
+                return 0
             except OSError as error:
-                if error.errno not in _NO_SENDFILE:
+                if error.errno not in _NO_SPLICE:
                     raise
-            # Opened to append, or no file at all: here alone a kill in between sends a record twice.
-            written = os.write(self._fd, journal.next_unsent(count))
-            journal.skip(written)
-            return written
-
-        return await to_thread.run_sync(write, abandon_on_cancel=True)
-
-    def close(self) -> None:
-        """The descriptor is not ours."""
+            journal.take_back(self._passage, whole_records=False)
+            self._splices = False
+        # Opened to append, or no file at all: here alone a kill in between sends a record twice.
+        written = os.write(self._fd, journal.next_unsent(count))
+        journal.skip(written)
+        return written
 
 
-def _way_out(fd: int) -> _Way:
+def _way_out(fd: int, passage: Passage) -> _Pipe | _Socket | _Other:
     kind = os.fstat(fd).st_mode
     if stat.S_ISSOCK(kind):
-        return _SocketWay(fd)
+        return _Socket(fd, passage)
     if stat.S_ISFIFO(kind):
         try:
             own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            fifo.enlarge(own, BOUND_BYTES)
-            return _Way(own)
+            fifo.enlarge(own, PIPE_BYTES)
+            return _Pipe(own, passage)
         except OSError:
             pass  # Another user's pipe, or its reader is gone already: the thread finds out which.
-    return _ThreadWay(fd)
+    return _Other(fd, passage)

@@ -6,28 +6,26 @@ Marks: `"partial":true`, the newline did not come with this record (a line beyon
 `"invalid_utf8":true`, bytes that are no UTF-8 stand in the message as `\xff`. Not handled here: time (an argument),
 reading, writing, and what to do when the reader of the records is slow.
 
-Speed: what a line costs in Python is most of what an app's output costs the agent, so lines are not looked at one by
-one where it can be helped: many at once are text, or many at once are objects. Where neither is true, halves of them
-are tried, and only what stays mixed when it is small is taken line by line.
+Speed: what a line costs is most of what an app's output costs the agent, so lines are not looked at one by one where it
+can be helped: text goes through a loop in C, from the memory where it was read to the memory where records are kept,
+and many objects are one at once. Where some are none, halves of them are tried, and only what stays mixed when it is
+small is taken line by line.
 """
 
-import re
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
 
 from agent.errors import invariant
+from agent.wire.textlines import ENDED, FULL, text_records
 
 LINE_BYTES_MAX: Final = 64 * 1024
 CHARACTER_BYTES_MAX: Final = 4
 _PIECE_BYTES: Final = 16 * 1024
-"""So much is encoded at once: copies of it stay in the processor's cache, and malloc has room for them at hand."""
+"""So many bytes of objects are looked at together: copies of them stay in the processor's cache."""
 _MIXED_BYTES: Final = 4 * 1024
 """Below this, halves cost more than lines."""
-_MARK: Final = b"\x7f"
-"""Stands for the newline while many lines are encoded as one string: JSON leaves it as it is, lines rarely have it."""
-_MAY_BE_OBJECT: Final = re.compile(rb"\n[ \t\r\v\f]*\{")
 _encode: Final = msgspec.json.Encoder().encode
 _fields: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 
@@ -63,61 +61,81 @@ class Source(Struct, frozen=True, kw_only=True):
     stream: str
 
 
+class Fed(NamedTuple):
+    """What became of bytes that were given to `feed`."""
+
+    used: int
+    """So many of them are in records; the rest is to be given again, with what comes after it."""
+    made: int
+    """So long are the records."""
+    is_full: bool = False
+    """Whether the records of the rest found no room."""
+
+
 class LogLines:
-    """Cuts one stream into records; keeps what stands after the last newline, at most `bound_bytes` of it."""
+    """Cuts one stream into records. What is behind the last newline stays with the caller, who gives it again."""
 
     def __init__(self, source: Source, bound_bytes: int = LINE_BYTES_MAX, *, inside: bool = False) -> None:
         self._who = b'","' + _encode(source)[2:-1]
         invariant(bound_bytes > CHARACTER_BYTES_MAX, "a part of a line has room for a character")
         self._bound_bytes = bound_bytes
-        self._rest = b""
         self.inside = inside
-        """Whether the rest continues a line whose first parts are out already."""
+        """Whether the next byte continues a line whose first parts are out already."""
 
-    @property
-    def rest_bytes(self) -> int:
-        """How much of what was fed is in no record yet."""
-        return len(self._rest)
+    def feed(self, data: memoryview, ts: str, out: memoryview) -> Fed:
+        """Write to `out` the records of all lines that end in `data`, or of as many as find room.
 
-    def feed(self, chunk: bytes, ts: str) -> list[bytes]:
-        """Give the records of all lines that end in `chunk`, one after another; `ts` is when it was read."""
+        `data` goes on where the last call's `used` ended, `ts` is when it was read. Both memories are writable.
+        """
         head = b'{"ts":"' + ts.encode() + self._who
-        records: list[bytes] = []
-        begin, end = 0, chunk.rfind(b"\n") + 1
-        if end and (self._rest or self.inside):
-            begin = chunk.find(b"\n") + 1
-            self._line(head, self._rest + chunk[: begin - 1], records)
-            self._rest = b""
-        while begin < end:
-            piece = chunk.rfind(b"\n", begin, begin + _PIECE_BYTES) + 1 or chunk.find(b"\n", begin) + 1
-            self._whole(head, chunk[begin:piece], records)
-            begin = piece
-        self._rest = self._cut(head, self._rest + chunk[end:], records)
-        return records
+        text_head = head + b',"message":"'
+        used = made = 0
+        while True:
+            if not self.inside:
+                written = text_records(
+                    data[used:], out[made:], bound_bytes=self._bound_bytes, head=text_head, tail=b'"}\n'
+                )
+                used, made = used + written.used, made + written.made
+                if written.stop == ENDED or (written.stop == FULL and made):
+                    return Fed(used, made, is_full=written.stop == FULL)
+            some = bytes(data[used : used + max(_PIECE_BYTES, self._bound_bytes + 1)])
+            count, records, self.inside = self._next(head, some, room=len(out) - made)
+            if count == 0:
+                return Fed(used, made, is_full=bool(records))
+            used += count
+            for part in records:
+                out[made : made + len(part)] = part
+                made += len(part)
 
-    def end(self, ts: str) -> list[bytes]:
+    def end(self, rest: bytes, ts: str) -> bytes:
         """Give what was left without a newline, marked, when the stream is over."""
-        head, rest = b'{"ts":"' + ts.encode() + self._who, self._rest
-        self._rest, self.inside = b"", False
-        return [_text(head, rest, partial=True)] if rest else []
+        head, self.inside = b'{"ts":"' + ts.encode() + self._who, False
+        return _text(head, rest, partial=True) if rest else b""
 
     def gap(self, dropped: int, ts: str) -> bytes:
         """Give the record that stands for so many that found no room."""
         return b'{"ts":"' + ts.encode() + self._who + b',"dropped":' + str(dropped).encode() + b"}\n"
 
-    def _whole(self, head: bytes, lines: bytes, records: list[bytes]) -> None:
-        """Put out lines that are all there, as many at once as are alike."""
-        may_be_objects = b"{" in lines and (lines.lstrip(b" \t\r\v\f")[:1] == b"{" or _MAY_BE_OBJECT.search(lines))
-        at_once = _objects if may_be_objects else _texts
-        if self._are_short(lines) and at_once(head, lines, records):
-            return
-        middle = lines.find(b"\n", len(lines) // 2) + 1
-        if len(lines) > _MIXED_BYTES and middle < len(lines):
-            self._whole(head, lines[:middle], records)
-            self._whole(head, lines[middle:], records)
-        else:
-            for line in lines[:-1].split(b"\n"):
-                self._line(head, line, records)
+    def _next(self, head: bytes, some: bytes, room: int) -> tuple[int, list[bytes], bool]:
+        """How many of the first bytes are in records, these, and whether the next byte is inside a line.
+
+        None where there is no whole line, or where already the first one's record finds no room: then it is given.
+        """
+        end = some.find(b"\n") + 1
+        if end > self._bound_bytes + 1 or (end == 0 and len(some) > self._bound_bytes):
+            part = self._part(some)
+            records = [_text(head, some[:part], partial=True)]
+            return (part if len(records[0]) <= room else 0), records, (self.inside or len(records[0]) <= room)
+        if end == 0:
+            return 0, [], self.inside
+        if not self.inside and some.lstrip(b" \t\r\v\f")[:1] == b"{":
+            piece = some[: some.rfind(b"\n", 0, _PIECE_BYTES) + 1 or end]
+            records = _of_each(head, piece) if self._are_short(piece) else []
+            if records and sum(map(len, records)) <= room:
+                return len(piece), records, False
+        records = [_text(head, some[: end - 1]) if self.inside else _record(head, some[: end - 1])]
+        has_room = len(records[0]) <= room
+        return (end if has_room else 0), records, (self.inside and not has_room)
 
     def _are_short(self, lines: bytes) -> bool:
         """Whether no line is beyond the bound: from each start of a line a newline is in reach."""
@@ -128,24 +146,14 @@ class LogLines:
                 return False
         return True
 
-    def _line(self, head: bytes, line: bytes, records: list[bytes]) -> None:
-        if len(line) > self._bound_bytes:
-            line = self._cut(head, line, records)
-        records.append(_text(head, line) if self.inside else _record(head, line))
-        self.inside = False
-
-    def _cut(self, head: bytes, line: bytes, records: list[bytes]) -> bytes:
-        """Put out the parts of a line that is too long, each but the last; a character is not torn."""
-        while len(line) > self._bound_bytes:
-            starts = (
-                end
-                for end in range(self._bound_bytes, self._bound_bytes - CHARACTER_BYTES_MAX, -1)
-                if not _continues(line[end])
-            )
-            end = next(starts, self._bound_bytes)
-            records.append(_text(head, line[:end], partial=True))
-            line, self.inside = line[end:], True
-        return line
+    def _part(self, line: bytes) -> int:
+        """Where a line that is too long is cut: a character is not torn."""
+        starts = (
+            end
+            for end in range(self._bound_bytes, self._bound_bytes - CHARACTER_BYTES_MAX, -1)
+            if not _continues(line[end])
+        )
+        return next(starts, self._bound_bytes)
 
 
 def _continues(byte: int) -> bool:
@@ -153,41 +161,37 @@ def _continues(byte: int) -> bool:
     return 0x80 <= byte < 0xC0  # noqa: PLR2004 - the format's own numbers
 
 
-def _texts(head: bytes, lines: bytes, records: list[bytes]) -> bool:
-    """Put out the records of lines that are all text; False where they cannot be made at once."""
-    if _MARK in lines:
-        return False
-    try:
-        text = lines[:-1].replace(b"\n", _MARK).decode()
-    except UnicodeDecodeError:
-        return False
-    start = head + b',"message":'
-    records += (start, _encode(text).replace(_MARK, b'"}\n' + start + b'"'), b"}\n")
-    return True
+def _of_each(head: bytes, lines: bytes) -> list[bytes]:
+    """The records of whole lines of which some are objects, as many at once as are alike."""
+    if (spliced := _objects(head, lines)) is not None:
+        return [spliced]
+    middle = lines.find(b"\n", len(lines) // 2) + 1
+    if len(lines) > _MIXED_BYTES and middle < len(lines):
+        return _of_each(head, lines[:middle]) + _of_each(head, lines[middle:])
+    return [_record(head, line) for line in lines[:-1].split(b"\n")]
 
 
-def _objects(head: bytes, lines: bytes, records: list[bytes]) -> bool:
-    """Put out the records of lines that all are JSON objects with fields, none of our names; False where some are not.
+def _objects(head: bytes, lines: bytes) -> bytes | None:
+    """The records of lines that all are JSON objects with fields, none of our names; None where some are not.
 
     A newline that has an object's end before it and a field after it parts two objects: JSON has a comma there. When
     all newlines are such, and there are as many objects as lines, each line is one object.
     """
     if not (lines.startswith(b'{"') and lines.endswith(b"}\n")):
-        return False
+        return None
     try:
         found = _clashes_of_each(lines)
         lines.decode()  # what is not ours was only skipped
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return False
+        return None
     count = lines.count(b"\n")
     if len(found) != count or found.count(_NONE) != count:
-        return False
+        return None
     start = head + b","
     spliced = start + lines[1:].replace(b'}\n{"', b"}\n" + start + b'"')
     if len(spliced) - len(lines) != count * (len(start) - 1):
-        return False
-    records.append(spliced)
-    return True
+        return None
+    return spliced
 
 
 def _record(head: bytes, line: bytes) -> bytes:

@@ -9,6 +9,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from agent.wire.logline import Fed
+
 LINE_BYTES_MAX: Final = 64 * 1024
 SIGNS: Final = {"stdout": b"|", "stderr": b":"}
 _CONTINUED: Final = b"+"
@@ -36,39 +38,37 @@ class Margin(Struct, frozen=True, kw_only=True):
 
 
 class PlainLines:
-    """Cuts one stream into lines; keeps what stands after the last newline, at most `bound_bytes` of it."""
+    """Cuts one stream into lines; what is behind the last newline stays with the caller, as with `LogLines`."""
 
     def __init__(self, margin: Margin, stream: str, *, inside: bool = False, bound_bytes: int = LINE_BYTES_MAX) -> None:
         self._margin = margin
         self._sign = SIGNS.get(stream, SIGNS["stdout"])
         self._bound_bytes = bound_bytes
-        self._rest = b""
         self.inside = inside
-        """Whether the rest continues a line whose first parts are out already."""
+        """Whether the next byte continues a line whose first parts are out already."""
 
-    @property
-    def rest_bytes(self) -> int:
-        """How much of what was fed is in no line yet."""
-        return len(self._rest)
+    def feed(self, data: memoryview, ts: str, out: memoryview) -> Fed:  # noqa: ARG002 - other records have their time
+        """Write all lines that end in `data` to `out`, or as many as find room."""
+        text = bytes(data)
+        used = made = 0
+        while True:
+            end = text.find(b"\n", used, used + self._bound_bytes + 1) + 1
+            is_whole = end > 0
+            if not is_whole:
+                end = used + self._bound_bytes
+                if len(text) <= end:
+                    return Fed(used, made)
+            line = self._put(text[used : end - is_whole])
+            if len(line) > len(out) - made:
+                return Fed(used, made, is_full=True)
+            out[made : made + len(line)] = line
+            used, made, self.inside = end, made + len(line), not is_whole
 
-    def feed(self, chunk: bytes, ts: str) -> list[bytes]:  # noqa: ARG002 - records of the other form have their time
-        """Give all lines that end in `chunk`."""
-        *whole, self._rest = (self._rest + chunk).split(b"\n")
-        lines = []
-        for line in whole:
-            lines.append(self._put(line))
-            self.inside = False
-        while len(self._rest) > self._bound_bytes:
-            lines.append(self._put(self._rest[: self._bound_bytes]))
-            self._rest, self.inside = self._rest[self._bound_bytes :], True
-        return lines
-
-    def end(self, ts: str) -> list[bytes]:  # noqa: ARG002 - as above
+    def end(self, rest: bytes, ts: str) -> bytes:  # noqa: ARG002 - as above
         """Give what was left without a newline when the stream is over."""
-        rest, self._rest = self._rest, b""
-        lines = [self._put(rest)] if rest else []
+        line = self._put(rest) if rest else b""
         self.inside = False
-        return lines
+        return line
 
     def gap(self, dropped: int, ts: str) -> bytes:  # noqa: ARG002 - as above
         """Give the line that stands for so many that found no room."""

@@ -35,7 +35,16 @@ MUST_BE_SURVIVED: Final = {
         for action in ("LaunchNow", "StartProbe", "ShowNotice", "Signal", "KillTree", "CloseProcess")
     ),
     *("swap " + action for action in ("Prepare", "Launch", "Route", "Stop", "Forget")),
-    *("store put", "Records.write", "States.store", "Journal.append", "Journal.send", "Pipe.take", "Group._attach"),
+    *(
+        "store put",
+        "Records.write",
+        "States.store",
+        "Intake.take",
+        "Journal.commit",
+        "Journal.hand_over",
+        "Passage.send",
+        "Group._attach",
+    ),
 }
 APP_FILE: Final = f"""
 app = "steady"

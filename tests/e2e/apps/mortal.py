@@ -18,8 +18,10 @@ from agent.host.converge import Actor
 from agent.host.routes import Routes
 from agent.linux import launcher, spawn
 from agent.linux.fdstore import FdStore
+from agent.linux.intake import Intake
 from agent.linux.journal import Journal
 from agent.linux.launcher import Launcher
+from agent.linux.passage import Passage
 from agent.supervisor import process
 from agent.supervisor.instance import Instance
 from agent.supervisor.pipes import Pipe
@@ -70,8 +72,10 @@ for owner, methods in {
     converge: ("take_up",),
     Group: ("_attach",),
     Instance: ("_remember", "_first"),
-    Journal: ("_commit", "append", "send", "_trim"),
-    Pipe: ("take", "make", "forget"),
+    Intake: ("take", "_move"),
+    Journal: ("commit", "hand_over", "end_turn"),
+    Passage: ("put", "send"),
+    Pipe: ("make",),
     Process: ("close", "kill", "fork_ahead", "_leave"),
     Records: ("write", "remove"),
     Routes: ("adopt", "slot", "route"),

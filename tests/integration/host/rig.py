@@ -74,11 +74,11 @@ class Collected:
         self._output.append(journal.next_unsent(journal.unsent))
         journal.skip(journal.unsent)
 
-    def is_full(self, journal: Journal) -> bool:
-        return journal.unsent > 0
-
     async def room(self, journal: Journal) -> None:
         assert not journal.unsent
+
+    def when_room(self, journal: Journal, call: Callable[[], None]) -> None:
+        raise AssertionError("all of it is taken at once")
 
 
 def settings(folder: Path) -> AgentSettings:

@@ -17,7 +17,8 @@ from agent.telemetry.output import Stdout
 
 pytestmark = pytest.mark.anyio
 
-LINES = [b'{"n":%d,"message":"%s"}\n' % (n, b"x" * 200) for n in range(5_000)]
+LINES = [b'{"n":%d,"message":"%s"}\n' % (n, b"x" * 500) for n in range(10_000)]
+"""More than a journal, what leads out of it and a pipe can hold together."""
 DEADLINE_S = 20
 
 
@@ -45,7 +46,7 @@ async def read_all(fd: int, size: int) -> bytes:
     """`size` bytes from `fd`, slowly enough that the writer has to wait for us."""
     found = bytearray()
     while len(found) < size:
-        found += await anyio.to_thread.run_sync(os.read, fd, 4096)
+        found += await anyio.to_thread.run_sync(os.read, fd, 16_384)
     return bytes(found)
 
 
@@ -53,7 +54,7 @@ async def read_all(fd: int, size: int) -> bytes:
 async def test_a_slow_reader_slows_the_writer_and_gets_every_line(kind: str, tmp_path: Path) -> None:
     """Lines given while nobody reads wait outside a small bound, and all arrive in order once somebody does."""
     reading, writing = ends(kind, tmp_path)
-    stdout = Stdout(writing, bound_bytes=10_000)
+    stdout = Stdout(writing)
     given = 0
 
     async def give() -> None:
@@ -95,15 +96,15 @@ async def test_a_file_gets_every_line(tmp_path: Path) -> None:
 async def test_events_that_find_no_room_are_counted() -> None:
     """Own events never wait; those that were lost while nobody read are told in one record afterwards."""
     reading, writing = os.pipe()
-    stdout = Stdout(writing, bound_bytes=1_000)
+    stdout = Stdout(writing)
     for _ in range(100):
-        stdout.put(b'{"event":"%s"}\n' % (b"e" * 88))
+        stdout.put(b'{"event":"%s"}\n' % (b"e" * 20_000))
     with anyio.fail_after(DEADLINE_S):
         async with anyio.create_task_group() as tasks:
             await tasks.start(stdout.run)
             await stdout.flush()
             tasks.cancel_scope.cancel()
-    *kept, gap = os.read(reading, 65_536).splitlines()
+    *kept, gap = os.read(reading, 4 << 20).splitlines()
     assert json.loads(gap) == {"level": "warning", "event": "log records were lost", "lost": 100 - len(kept)}
     assert 0 < len(kept) < 100
     os.close(reading)
@@ -114,7 +115,7 @@ async def test_events_that_find_no_room_are_counted() -> None:
 async def test_a_reader_that_has_gone_away_stops_nothing(kind: str, tmp_path: Path) -> None:
     """With the reading end closed, writing goes on into nowhere instead of raising or waiting for ever."""
     reading, writing = ends(kind, tmp_path)
-    stdout = Stdout(writing, bound_bytes=10_000)
+    stdout = Stdout(writing)
     with anyio.fail_after(DEADLINE_S):
         async with anyio.create_task_group() as tasks:
             await tasks.start(stdout.run)

@@ -1,5 +1,6 @@
 """A host with nothing but a supervisor: real processes, and one place to wait for what becomes of them."""
 
+import asyncio
 import contextlib
 import os
 import select
@@ -56,6 +57,7 @@ class House:
     records: list[Record] = field(default_factory=list)
     told: list[tuple[str, dict[str, str | int]]] = field(default_factory=list)
     offered: dict[Journal, None] = field(default_factory=dict)
+    for_room: list[Callable[[], None]] = field(default_factory=list)
     stalled: bool = False
     store: FdStore = field(default_factory=lambda: FdStore(None))
     changed: anyio.Event = field(default_factory=anyio.Event)
@@ -98,13 +100,16 @@ class House:
             journal.skip(len(records))
             self.records += [msgspec.json.decode(line) for line in records.splitlines()]
         self.offered.clear()
+        for call in self.for_room:
+            asyncio.get_running_loop().call_soon(call)
+        self.for_room.clear()
         self._change()
 
-    def is_full(self, journal: Journal) -> bool:
-        return journal.unsent > 0
+    def when_room(self, journal: Journal, call: Callable[[], None]) -> None:
+        self.for_room.append(call)
 
     async def room(self, journal: Journal) -> None:
-        while self.is_full(journal):
+        while journal.is_full:
             await self.changed.wait()
 
     async def until(self, holds: Callable[[], bool]) -> None:

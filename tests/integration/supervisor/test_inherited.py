@@ -19,9 +19,14 @@ pytestmark = pytest.mark.anyio
 WRITES: Final = "while :; do echo line; sleep 0.02; done"
 
 
-def ends_at(end: int) -> bytes:
-    """Of a journal."""
-    return struct.pack("=8sQQI", b"rollway1", end, 4096, 0)
+def has(words: dict[int, int]) -> Callable[[int], object]:
+    """Writes these words, by their number, into the head of a file."""
+
+    def write(fd: int) -> None:
+        for number, word in words.items():
+            os.pwrite(fd, struct.pack("=Q", word), 8 * number)
+
+    return write
 
 
 OTHERS: dict[str, Callable[[], int]] = {
@@ -32,12 +37,16 @@ OTHERS: dict[str, Callable[[], int]] = {
     "a process": lambda: os.pidfd_open(os.getpid()),
 }
 SPOILT: dict[str, tuple[str, Callable[[int], object]]] = {
-    "a journal that ends beyond its file": ("journal", lambda fd: os.pwrite(fd, ends_at(1 << 40), 0)),
-    "a journal that never ends": ("journal", lambda fd: os.pwrite(fd, ends_at(2**64 - 1), 0)),
-    "a journal that is sent beyond its end": ("journal", lambda fd: os.lseek(fd, 1 << 40, os.SEEK_SET)),
+    "a journal that ends beyond its file": ("journal", has({8: 1 << 40, 64: 1 << 40})),
+    "a journal that never ends": ("journal", has({8: 2**64 - 1, 64: 2**64 - 1})),
+    "a journal that is handed over beyond its end": ("journal", has({2: 1 << 40})),
+    "a journal whose turn began nowhere": ("journal", has({3: 1 << 63})),
+    "a journal with a third commit": ("journal", has({4: 2})),
+    "a journal with an endless note": ("journal", has({9: 1 << 40, 65: 1 << 40})),
     "more taken than there can be": ("stdout-taken", lambda fd: os.lseek(fd, 1 << 40, os.SEEK_SET)),
     "less taken than was used": ("stdout-taken", lambda fd: os.lseek(fd, 0, os.SEEK_SET)),
-    "what was taken is gone": ("stdout-taken", lambda fd: os.ftruncate(fd, 0)),
+    "what was taken is moved to nowhere": ("stdout-taken", has({2: 1, 3: 1 << 40})),
+    "what was taken is gone": ("stdout-taken", has(dict.fromkeys(range(512), 0))),
 }
 
 

@@ -10,9 +10,22 @@ GREEN = Margin(name="web.1", width=8, colour=32)
 
 def cut(text: bytes, size: int, *, stream: str = "stdout", margin: Margin = MARGIN, bound: int = 64) -> bytes:
     """What comes out of `text` that is fed in pieces of `size`."""
-    lines = PlainLines(margin, stream, bound_bytes=bound)
-    records = [record for at in range(0, len(text), size) for record in lines.feed(text[at : at + size], "")]
-    return b"".join([*records, *lines.end("")])
+    lines, shown, rest = PlainLines(margin, stream, bound_bytes=bound), b"", b""
+    for at in range(0, len(text), size):
+        made, rest = fed(lines, rest + text[at : at + size])
+        shown += made
+    return shown + lines.end(rest, "")
+
+
+def fed(lines: PlainLines, data: bytes, room: int = 4096) -> tuple[bytes, bytes]:
+    """What comes out of it, and what is left."""
+    out = memoryview(bytearray(room))
+    used, made, is_full = lines.feed(memoryview(data), "", out)
+    if not is_full:
+        return bytes(out[:made]), data[used:]
+    assert made, "a line that finds no room in an empty place stays for ever"
+    more, rest = fed(lines, data[used:], room)
+    return bytes(out[:made]) + more, rest
 
 
 SAID = {
@@ -54,7 +67,10 @@ def test_colours_of_an_app_end_with_its_line() -> None:
 def test_what_is_not_out_yet_is_known() -> None:
     """How far a stream has become lines can be said at any moment, in the middle of a line too."""
     lines = PlainLines(MARGIN, "stdout", inside=True, bound_bytes=4)
-    assert lines.feed(b"ab", "") == []
-    assert (lines.rest_bytes, lines.inside) == (2, True)
-    assert lines.feed(b"\nc", "") == [b"web.1    + ab\n"]
-    assert (lines.rest_bytes, lines.inside) == (1, False)
+    assert (fed(lines, b"ab"), lines.inside) == ((b"", b"ab"), True)
+    assert (fed(lines, b"ab\nc"), lines.inside) == ((b"web.1    + ab\n", b"c"), False)
+
+
+def test_what_finds_no_room_comes_once_there_is_some() -> None:
+    """However little room there is at a time, no line is lost or doubled."""
+    assert fed(PlainLines(MARGIN, "stdout"), b"a\nb\nc", room=14) == (b"web.1    | a\nweb.1    | b\n", b"c")
