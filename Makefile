@@ -126,5 +126,5 @@ lock:
 	    --extra all --constraints requirements.lock -o requirements-hosts.lock
 
 clean:
-	@rm -rf $(VENV) dist agent/*/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) dist agent/*/*.so agent/linux/forker .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find agent tests bench config middleware -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -13,7 +13,10 @@ from typing import Any, Final
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FLAGS: Final = ("-std=gnu17", "-O2", "-Wall", "-Wextra", "-fstack-protector-strong")
-BUILT: Final = {"agent/wire/libtextlines.so": ("native/textlines.c", "-shared", "-fPIC")}
+BUILT: Final = {
+    "agent/wire/libtextlines.so": ("native/textlines.c", "-shared", "-fPIC"),
+    "agent/linux/forker": ("native/forker.c", "-static"),
+}
 """What is built, of which source, and how."""
 
 

@@ -1,8 +1,9 @@
-"""Launches by the hundred: asks a small process of our own (`linux.forker`) to fork, and waits in the event loop.
+"""Launches by the hundred: asks a small process of our own (`native/forker.c`) to fork, and waits in the event loop.
 
 `linux.spawn` starts a shell for each process, from a thread that waits for it, and moves it into its cgroup; this does
 neither, and a command finds the same: its checks are those of `spawn`, and a launch that cannot go this way goes that
-one (a kernel or a sandbox without clone3(2), a command line or an environment that fits no message, a fence, input).
+one (a kernel or a sandbox without clone3(2), a command line or an environment that fits no message, a fence; more at
+once than the other process has read).
 
 Rules: one event loop uses it. `known` is called while the process still waits at its gate: should we be killed, it
 either is known or runs nothing. Who is told of as launched executes its command: whoever looks finds its environment.
@@ -14,12 +15,11 @@ import array
 import asyncio
 import contextlib
 import errno
-import marshal
 import os
 import signal
 import socket
-import sys
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -27,16 +27,25 @@ import anyio
 from anyio import to_thread
 from msgspec import Struct
 
-from agent.linux import forker, orphans, spawn
+from agent.linux import orphans, spawn
 from agent.linux.executable import ExecFailure
-from agent.linux.forker import Request
 from agent.linux.spawn import Launch, Launched
 
+FORKER: Final = Path(__file__).with_name("forker")
 ANSWER_WITHIN_S: Final = 10.0
 EXECUTES_WITHIN_S: Final = 1.0
 """So long a command that hangs on its disk holds up who launches it."""
+# What `native/forker.c` has under these names.
+_ASKED: Final = 3
+_MESSAGE_BYTES_MAX: Final = 1 << 16
+_NUMBERS: Final = struct.Struct("=7I")
+_ANSWER: Final = struct.Struct("=qQ")
+_IDENTITY, _NO_NEW_PRIVS, _INPUT = 1, 2, 4
+_GO: Final = b"g"
+"""Our word: the process is known, and may begin."""
+_ITS_OWN: Final = "LISTEN_PID"
+"""The variable that it sets itself, where it is given sockets."""
 _LISTENERS_MAX: Final = 32
-_ANSWER_BYTES_MAX: Final = 64
 _NO_FORK: Final = frozenset({errno.ENOSYS, errno.EPERM, errno.EINVAL})
 """What clone3(2) says where it cannot be had."""
 
@@ -62,8 +71,8 @@ class Launcher:
         """Begin a launch that will most likely come, all but its last step; None where that cannot be done."""
         with contextlib.suppress(OSError):
             command = spawn.checked(launch)
-            if not isinstance(command, ExecFailure) and (message := self._message(launch, command)) is not None:
-                return Forked(self._fork(launch, message), launch)
+            if not isinstance(command, ExecFailure):
+                return self._fork(launch, command)
         return None
 
     async def launch(
@@ -77,59 +86,69 @@ class Launcher:
             command = spawn.checked(launch)
             if isinstance(command, ExecFailure):
                 return command
-            message = self._message(launch, command)
-            if message is None:
-                return await to_thread.run_sync(spawn.spawn, launch, known)
             try:
-                forked = Forked(self._fork(launch, message), launch)
+                forked = self._fork(launch, command)
             except OSError as error:
-                return ExecFailure(error.errno or errno.EIO, f"cannot ask for a process: {error.filename or ''}")
-        with contextlib.closing(forked):
-            answer = b""
-            with anyio.move_on_after(ANSWER_WITHIN_S) as patience:
-                answer = await _answer(forked.channel)
-            if patience.cancelled_caught:
-                self.close()  # whatever holds it up: the next launch has another
-            if answer.startswith(b"-") and -int(answer) in _NO_FORK:
-                self._can_fork = False
-                return await to_thread.run_sync(spawn.spawn, launch, known)
-            launched = _begun(forked.channel, answer, launch, known)
-            if isinstance(launched, Launched):
-                with anyio.move_on_after(EXECUTES_WITHIN_S, shield=True):
-                    await _answer(forked.channel)  # closed as it executes its command, or ends
-            return launched
+                return ExecFailure(error.errno or errno.EIO, "cannot ask for a process")
+        if forked is not None:
+            with contextlib.closing(forked):
+                launched = await self._launch(forked, known)
+            if launched is not None:
+                return launched
+        return await to_thread.run_sync(spawn.spawn, launch, known)
 
-    def _message(self, launch: Launch, command: Path) -> bytes | None:
-        """What asks for it; None where it cannot go this way."""
-        if launch.fence is not None or launch.stdin is not None:
+    async def _launch(self, forked: Forked, known: Callable[[Launched], None]) -> Launched | ExecFailure | None:
+        """None where nobody may fork on this host."""
+        answer = b""
+        with anyio.move_on_after(ANSWER_WITHIN_S) as patience:
+            answer = await _heard(forked.channel)
+        if patience.cancelled_caught:
+            self.close()  # whatever holds it up: the next launch has another
+        pid, start_time = _ANSWER.unpack(answer) if answer else (-errno.EAGAIN, 0)
+        if -pid in _NO_FORK:
+            self._can_fork = False
             return None
-        message = marshal.dumps(_request(launch, command))
-        fits = len(message) <= forker.MESSAGE_BYTES_MAX and len(launch.listen) <= _LISTENERS_MAX
-        return message if self._can_fork and fits else None
+        if pid < 0:
+            where = f" in {forked.launch.cgroup}" if forked.launch.cgroup else ""
+            return ExecFailure(-pid, f"cannot start a process{where}")
+        launched = _begun(forked, pid, start_time, known)
+        if isinstance(launched, Launched):
+            with anyio.move_on_after(EXECUTES_WITHIN_S, shield=True), contextlib.suppress(ConnectionResetError):
+                await _heard(forked.channel)  # closed as it executes its command, or ends
+        return launched
 
-    def _fork(self, launch: Launch, message: bytes) -> socket.socket:
-        """The channel of a process that gets ready; it ends when that is closed. Raises OSError."""
+    def _fork(self, launch: Launch, command: Path) -> Forked | None:
+        """A process that gets ready for it; None where it cannot go this way. Raises OSError."""
+        if launch.fence is not None or not self._can_fork or len(launch.listen) > _LISTENERS_MAX:
+            return None
+        message = _message(launch, command)
+        if len(message) > _MESSAGE_BYTES_MAX:
+            return None
+        given = (launch.stdin,) if isinstance(launch.stdin, int) else ()
+        passed = () if given else launch.listen
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            with theirs, _opened(launch.cgroup) as leaf:
-                self._ask([theirs.fileno(), *leaf])
-            ours.sendmsg([message], _rights([launch.stdout, launch.stderr, *launch.listen]))
-        except OSError:
-            ours.close()
-            raise
-        return ours
+        with theirs:
+            try:
+                self._ask(message, [theirs.fileno(), *given, launch.stdout, launch.stderr, *passed])
+            except OSError as error:
+                ours.close()
+                if isinstance(error, BlockingIOError):  # it has not yet read what others asked for
+                    return None
+                raise
+        return Forked(ours, launch)
 
     def close(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
-    def _ask(self, fds: list[int]) -> None:
+    def _ask(self, message: bytes, fds: list[int]) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         try:
-            (self._socket or self.begin()).sendmsg([b"fork"], _rights(fds))
+            (self._socket or self.begin()).sendmsg([message], rights)
         except (BrokenPipeError, ConnectionResetError):  # it has ended
             self.close()
-            self.begin().sendmsg([b"fork"], _rights(fds))
+            self.begin().sendmsg([message], rights)
 
     def begin(self) -> socket.socket:
         """Start it anew."""
@@ -141,26 +160,13 @@ class Launcher:
         return self._socket
 
 
-@contextlib.contextmanager
-def _opened(folder: Path | None) -> Iterator[list[int]]:
-    """The folder, if any, as a descriptor."""
-    if folder is None:
-        yield []
-        return
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield [fd]
-    finally:
-        os.close(fd)
-
-
-def _start(channel: int) -> int:
+def _start(asked: int) -> int:
     return os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-I", "-S", "-E", forker.__file__],
+        FORKER,
+        [str(FORKER)],
         {"LC_ALL": "C.UTF-8"},  # who has no environment looks like one that is just being executed (`procfs`)
         file_actions=[
-            (os.POSIX_SPAWN_DUP2, channel, forker.SOCKET_FD),
+            (os.POSIX_SPAWN_DUP2, asked, _ASKED),
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
             (os.POSIX_SPAWN_DUP2, 0, 1),
         ],
@@ -170,62 +176,56 @@ def _start(channel: int) -> int:
     )
 
 
-def _rights(fds: list[int]) -> list[tuple[int, int, "array.array[int]"]]:
-    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+def _message(launch: Launch, command: Path) -> bytes:
+    """As the other process reads it."""
+    who, groups = launch.identity, launch.identity.groups if launch.identity else ()
+    flags = (_IDENTITY if who else 0) | (_NO_NEW_PRIVS if launch.no_new_privs else 0)
+    flags |= _INPUT if isinstance(launch.stdin, int) else 0
+    uid, gid = (who.uid, who.gid) if who else (0, 0)
+    variables = [f"{name}={value}" for name, value in launch.env.items() if not (launch.listen and name == _ITS_OWN)]
+    terminal = str(launch.stdin) if isinstance(launch.stdin, Path) else ""
+    words = [str(launch.cgroup or ""), str(launch.cwd), terminal, str(command), *launch.argv[1:], *variables, ""]
+    numbers = _NUMBERS.pack(flags, launch.umask, uid, gid, len(groups), len(launch.argv), len(variables))
+    return numbers + struct.pack(f"={len(groups)}I", *groups) + "\0".join(words).encode(errors="surrogateescape")
 
 
-def _request(launch: Launch, command: Path) -> Request:
-    who = launch.identity
-    return (
-        str(command),
-        [str(command), *launch.argv[1:]],
-        dict(launch.env),
-        str(launch.cwd),
-        launch.umask,
-        None if who is None else (who.uid, who.gid, who.groups),
-        launch.no_new_privs,
-    )
+async def _heard(channel: socket.socket) -> bytes:
+    """What is said there next; nothing once the other end is closed. Raises ConnectionResetError."""
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            return channel.recv(_ANSWER.size, socket.MSG_DONTWAIT)
+        await _readable(channel)
 
 
-async def _answer(channel: socket.socket) -> bytes:
-    """Wait for it; nothing where the other process has ended."""
+async def _readable(channel: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    answered: asyncio.Future[None] = loop.create_future()
+    ready: asyncio.Future[None] = loop.create_future()
 
     def wake() -> None:
-        if not answered.done():
-            answered.set_result(None)
+        if not ready.done():
+            ready.set_result(None)
 
     loop.add_reader(channel, wake)
     try:
-        await answered
+        await ready
     finally:
         loop.remove_reader(channel)
-    for _ in range(2):  # who is gone with something unread is told of first, and then what it has answered
-        with contextlib.suppress(ConnectionResetError):
-            return channel.recv(_ANSWER_BYTES_MAX)
-    return b""
 
 
-def _begun(
-    channel: socket.socket, answer: bytes, launch: Launch, known: Callable[[Launched], None]
-) -> Launched | ExecFailure:
-    if not answer or answer.startswith(b"-"):
-        return ExecFailure(-int(answer or -errno.EAGAIN), "cannot start a process")
-    pid, start_time = map(int, answer.split())
+def _begun(forked: Forked, pid: int, start_time: int, known: Callable[[Launched], None]) -> Launched | ExecFailure:
     orphans.keep(pid)
     try:
         handle = os.pidfd_open(pid)
     except OSError as error:
-        channel.close()  # it ends at its gate
+        forked.close()  # it ends at its gate
         spawn.reap(pid)
         return ExecFailure(error.errno or errno.EIO, "cannot watch the process")
-    if (refused := spawn.limit(pid, launch.rlimits)) is not None:
-        channel.close()
+    if (refused := spawn.limit(pid, forked.launch.rlimits)) is not None:
+        forked.close()
         spawn.abandon(pid, handle)
         return refused
     launched = Launched(pid, handle, start_time)
     known(launched)
     with contextlib.suppress(OSError):  # somebody killed it already: its exit tells
-        channel.send(forker.GO)
+        forked.channel.send(_GO)
     return launched

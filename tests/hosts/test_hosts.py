@@ -36,7 +36,7 @@ def test_instances_live_in_the_unit_of_the_apps(fleet: Fleet) -> None:
     host = fleet.hosts[0]
     agent = host.show("rollway-agent", "MainPID")
     others = set(host.read(f"{UNITS}/rollway-agent.service/cgroup.procs").split()) - {agent}
-    assert ["forker.py" in host.read(f"/proc/{pid}/cmdline") for pid in others] == [True]
+    assert [host.read(f"/proc/{pid}/cmdline").endswith("/agent/linux/forker\0") for pid in others] == [True]
     assert host.read(f"{UNITS}/rollway-apps.service/cgroup.procs").split() == []
     # Which two slots they have depends on how quickly earlier swaps drained: a draining slot is not given away.
     members = host.run("grep", "-r", "--include=cgroup.procs", "^", f"{UNITS}/rollway-apps.service").stdout.split()

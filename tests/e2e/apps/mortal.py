@@ -81,7 +81,7 @@ for owner, methods in {
     Routes: ("adopt", "slot", "route"),
     States: ("store",),
     Launcher: ("begin", "ahead", "_fork", "launch"),
-    launcher: ("_answer",),
+    launcher: ("_heard",),
     process: ("_make_ready", "_make_ways", "spawn"),
     spawn: ("_start_shell", "limit"),
 }.items():

@@ -1,8 +1,10 @@
 """The process that forks for the agent: it may end at any moment, and ends with us."""
 
 import contextlib
+import errno
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from agent.linux import forker, pidfd, procfs
-from agent.linux.launcher import Launcher
+from agent.linux import launcher as launching
+from agent.linux import pidfd, procfs
+from agent.linux.launcher import ANSWER_WITHIN_S, FORKER, Launcher
 from agent.linux.spawn import Launch, Launched
 
 pytestmark = pytest.mark.anyio
@@ -29,11 +32,19 @@ def forkers() -> set[int]:
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            is_one = forker.__file__.encode() in (folder / "cmdline").read_bytes().split(b"\0")
+            is_one = (folder / "cmdline").read_bytes() == f"{FORKER}\0".encode()
             process = procfs.process(int(folder.name)) if is_one else None
-            if process is not None and process.parent == os.getpid():
+            if process is not None and process.parent == os.getpid() and process.session == process.pid:
                 found.add(process.pid)
     return found
+
+
+async def another(before: set[int]) -> int:
+    """The next one that is on its own: whatever waits at its gate looks like who forked it."""
+    while not (begun := forkers() - before):
+        await anyio.lowlevel.checkpoint()
+    (one,) = begun
+    return one
 
 
 async def code_of(launcher: Launcher, script: str) -> int | None:
@@ -86,15 +97,29 @@ async def test_one_that_was_killed_is_followed_by_another(launcher: Launcher) ->
     os.waitpid(first, 0)  # noqa: ASYNC222 - it has ended
 
 
+async def test_one_that_was_killed_is_missed_at_once(launcher: Launcher) -> None:
+    """A process that waits at its gate for a launch that never comes does not stand in for who forked it."""
+    before = forkers()
+    launcher.begin()
+    with anyio.fail_after(DEADLINE_S):
+        first = await another(before)
+        waiting = launcher.ahead(Launch(argv=("/bin/sleep", "600"), env={}, cwd=Path("/"), stdout=1, stderr=2))
+        assert waiting is not None
+        child = await another({*before, first})
+        os.kill(first, signal.SIGKILL)
+        os.waitpid(first, 0)  # noqa: ASYNC222 - it was killed
+        with anyio.fail_after(ANSWER_WITHIN_S / 2):
+            assert await code_of(launcher, "exit 4") == 4
+    waiting.close()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 125  # noqa: ASYNC222 - nobody opens its gate
+
+
 async def test_it_ends_when_nobody_can_ask_any_more(launcher: Launcher) -> None:
     """Nothing of the launcher outlives who has it, however that one ends."""
     before = forkers()
     launcher.begin()
     with anyio.fail_after(DEADLINE_S):
-        while not (begun := forkers() - before):
-            await anyio.lowlevel.checkpoint()
-        (one,) = begun
-        handle = os.pidfd_open(one)
+        handle = os.pidfd_open(await another(before))
         launcher.close()
         status = await pidfd.wait_exit(handle)
     os.close(handle)
@@ -115,19 +140,29 @@ async def test_what_fits_no_message_is_started_all_the_same(launcher: Launcher) 
     os.close(launched.pidfd)
 
 
-def without_clone3(folder: Path) -> str:
-    """The forker as it is where the kernel does not know the call."""
-    text = Path(forker.__file__).read_text()
-    assert "_CLONE3 = 435\n" in text
-    refused = folder / "forker.py"
-    refused.write_text(text.replace("_CLONE3 = 435\n", "_CLONE3 = 4350\n"))
-    return str(refused)
+REFUSES_CLONE3 = """#!{python}
+import ctypes, os, struct
+
+LOAD, IF_EQUAL, RETURN, ERRNO, ALLOW = 0x20, 0x15, 0x06, 0x00050000, 0x7FFF0000
+program = [(LOAD, 0, 0, 0), (IF_EQUAL, 0, 1, 435), (RETURN, 0, 0, ERRNO | {number}), (RETURN, 0, 0, ALLOW)]
+text = b"".join(struct.pack("=HBBI", *line) for line in program)
+code = ctypes.create_string_buffer(text)
+filters = struct.pack("@HP", len(program), ctypes.addressof(code))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, filters, 0, 0) == 0
+os.execv({forker!r}, [{forker!r}])
+"""
 
 
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM], ids=errno.errorcode.get)
 async def test_where_nobody_may_fork_so_a_shell_starts_it(
-    launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a container that refuses clone3(2) processes are started all the same, the first one too."""
-    monkeypatch.setattr(forker, "__file__", without_clone3(tmp_path))
+    refused = tmp_path / "forker"
+    refused.write_text(REFUSES_CLONE3.format(python=sys.executable, number=number, forker=str(FORKER)))
+    refused.chmod(0o755)
+    monkeypatch.setattr(launching, "FORKER", refused)
     assert await code_of(launcher, "exit 5") == 5
     assert await code_of(launcher, "exit 6") == 6

@@ -22,6 +22,7 @@ from agent.linux.executable import ExecFailure, Identity
 from agent.linux.launcher import Launcher
 from agent.linux.pidfd import ExitStatus, collect
 from agent.linux.spawn import Launch, keep_own_fds, spawn
+from agent.linux.terminal import Pty
 from tests.integration.linux.conftest import PYTHON, Spawn, Start
 
 FDS = "import os, json; print(json.dumps(sorted(int(n) for n in os.listdir('/proc/self/fd'))))"
@@ -129,6 +130,26 @@ def test_signals_are_as_after_boot(start: Start) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     masks = {key: int(mask, 16) & ~GLIBCS_OWN for key, mask in (line.split() for line in status.splitlines())}
     assert masks == {"SigBlk:": 0, "SigIgn:": 0}
+
+
+def test_it_reads_the_pipe_that_it_is_given(start: Start) -> None:
+    """Who writes to a command is read to the end, and the command holds nothing else of the pipe."""
+    reader, writer = os.pipe()
+    process = start(PYTHON, "-c", "import sys; print(sys.stdin.read());" + FDS, stdin=reader)
+    os.close(reader)
+    os.write(writer, b"given")
+    os.close(writer)
+    assert process.rest() == "given\n[0, 1, 2, 3]\n", "the last is the one that lists"
+
+
+def test_a_terminal_is_its_own(start: Start) -> None:
+    """A command that is given a terminal has it for itself: it controls the session, and hears of its keys."""
+    terminal = Pty(24, 80)
+    code = "import os; print(os.ttyname(0), os.tcgetpgrp(0) == os.getpid());" + FDS
+    process = start(PYTHON, "-c", code, stdin=terminal.path)
+    assert process.rest() == f"{terminal.path} True\n[0, 1, 2, 3]\n"
+    os.close(terminal.master)
+    os.close(terminal.slave)
 
 
 def test_session_folder_umask_stdin_and_limits(start: Start, tmp_path: Path) -> None:
