@@ -65,8 +65,7 @@ struct request {
     struct numbers is;
     const gid_t *groups;
     const char *cgroup, *folder, *terminal;
-    char **argv, **environment;
-    char **environment_end;
+    char **argv, **environment, **environment_end;
 };
 
 struct received {
@@ -76,7 +75,7 @@ struct received {
     int error; /* of one that did not come whole */
 };
 
-/* The last message, and where its words are: at most one a byte, two NULLs and LISTEN_PID. */
+/* The last message, and where its words are: at most one a byte, a NULL behind each list, and LISTEN_PID. */
 static union {
     uint32_t numbers[MESSAGE_BYTES_MAX / sizeof(uint32_t)];
     char bytes[MESSAGE_BYTES_MAX];
@@ -139,8 +138,9 @@ static bool parse(const struct received *received, struct request *request) {
     request->argv = words;
     if (!take_words(&at, end, is->arguments, request->argv)) return false;
     request->environment = request->argv + is->arguments + 1;
+    if (!take_words(&at, end, is->variables, request->environment) || at != end) return false;
     request->environment_end = request->environment + is->variables;
-    return take_words(&at, end, is->variables, request->environment) && at == end;
+    return true;
 }
 
 /* The next message; nothing where nobody can ask any more. */

@@ -113,7 +113,7 @@ class Launcher:
             return ExecFailure(-pid, f"cannot start a process{where}")
         launched = _begun(forked, pid, start_time, known)
         if isinstance(launched, Launched):
-            with anyio.move_on_after(EXECUTES_WITHIN_S, shield=True), contextlib.suppress(ConnectionResetError):
+            with anyio.move_on_after(EXECUTES_WITHIN_S, shield=True):
                 await _heard(forked.channel)  # closed as it executes its command, or ends
         return launched
 
@@ -190,11 +190,14 @@ def _message(launch: Launch, command: Path) -> bytes:
 
 
 async def _heard(channel: socket.socket) -> bytes:
-    """What is said there next; nothing once the other end is closed. Raises ConnectionResetError."""
+    """What is said there next; nothing once the other end is closed."""
     while True:
-        with contextlib.suppress(BlockingIOError):
+        try:
             return channel.recv(_ANSWER.size, socket.MSG_DONTWAIT)
-        await _readable(channel)
+        except BlockingIOError:
+            await _readable(channel)
+        except ConnectionResetError:  # and has left our word unread
+            return b""
 
 
 async def _readable(channel: socket.socket) -> None:

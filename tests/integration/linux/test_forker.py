@@ -3,6 +3,7 @@
 import array
 import errno
 import os
+import select
 import shlex
 import signal
 import socket
@@ -16,6 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+
+from agent.linux import procfs
 
 SOURCE: Final = Path(__file__).parents[3] / "native" / "forker.c"
 WATCHED: Final = ("-g", "-O1", "-std=gnu17", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -58,7 +61,10 @@ class Forker:
                 channel.send(word)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-    def fds(self) -> list[str]:
+    def holds(self) -> list[str]:
+        """What it has open, once it waits to be asked: an answer comes a moment before."""
+        while (found := procfs.process(self.pid)) is not None and found.state != "S":
+            select.select([], [], [], 0.001)
         return sorted(str(one.readlink()) for one in Path(f"/proc/{self.pid}/fd").iterdir())
 
     def end(self) -> int:
@@ -78,10 +84,10 @@ def forker(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """One for all that is asked here: whatever it was asked before, it holds nothing and serves who comes next."""
     one = Forker(program, tmp_path_factory.mktemp("said") / "stderr")
     assert one.code(request(b"/bin/true"), b"g") == 0
-    held = one.fds()
+    held = one.holds()
     yield one
     assert one.code(request(b"/bin/true"), b"g") == 0
-    assert one.fds() == held
+    assert one.holds() == held
     assert one.end() == 0
     assert one.said.read_text() == ""
 

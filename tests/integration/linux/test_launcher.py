@@ -114,6 +114,22 @@ async def test_one_that_was_killed_is_missed_at_once(launcher: Launcher) -> None
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 125  # noqa: ASYNC222 - nobody opens its gate
 
 
+async def test_what_it_has_no_room_for_is_started_all_the_same(launcher: Launcher) -> None:
+    """Who forks is held up, and more is asked of it than waits to be read: the next launch goes another way."""
+    before = forkers()
+    launcher.begin()
+    with anyio.fail_after(DEADLINE_S):
+        one = await another(before)
+        os.kill(one, signal.SIGSTOP)
+        asked = Launch(argv=("/bin/sleep", "600"), env={}, cwd=Path("/"), stdout=1, stderr=2)
+        waiting = list(iter(lambda: launcher.ahead(asked), None))
+        assert await code_of(launcher, "exit 6") == 6
+    os.kill(one, signal.SIGKILL)
+    os.waitpid(one, 0)  # noqa: ASYNC222 - it was killed
+    for forked in waiting:
+        forked.close()
+
+
 async def test_it_ends_when_nobody_can_ask_any_more(launcher: Launcher) -> None:
     """Nothing of the launcher outlives who has it, however that one ends."""
     before = forkers()
