@@ -39,6 +39,7 @@ class Forker:
         null = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)
         with theirs:
             actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3), null, (os.POSIX_SPAWN_DUP2, 0, 1), stderr]
+            actions.append((os.POSIX_SPAWN_DUP2, 0, 9))  # as somebody careless leaves it open
             env = {"ASAN_OPTIONS": "detect_leaks=0"}  # it would trace us for that
             self.pid = os.posix_spawn(program, [str(program)], env, file_actions=actions)
 
@@ -85,6 +86,7 @@ def forker(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     one = Forker(program, tmp_path_factory.mktemp("said") / "stderr")
     assert one.code(request(b"/bin/true"), b"g") == 0
     held = one.holds()
+    assert len(held) == 4, "three streams, and the socket"
     yield one
     assert one.code(request(b"/bin/true"), b"g") == 0
     assert one.holds() == held
