@@ -91,7 +91,7 @@ def refusal(state: SwapState, event: ByHand) -> str:
 
 def unknown(state: SwapState, process: ProcessName | None, slot: int | None) -> str:
     """What there is not of what somebody named; empty where there is everything."""
-    places = {*((view.process, view.slot) for view in state.instances), *_halted(state)}
+    places = {*((view.process, view.slot) for view in state.instances), *emptied(state)}
     if process is not None and slot is not None:
         return "" if (process, slot) in places else f"there is no {process}.{slot}"
     types = {name for name, _ in places} | {one.name for one in (state.spec.processes if state.spec else ())}
@@ -133,8 +133,8 @@ def _restart(state: SwapState, event: RestartAsked, now: Instant) -> SwapState:
 def _stop(state: SwapState, event: StopAsked, now: Instant) -> SwapState:
     places = {(view.process, view.slot) for view in state.instances if _means(event, view.process, view.slot)}
     if event.slot is None:
-        places |= set(_missing(state, event, {*places, *_halted(state)}))
-    fresh = tuple(Halt(process=name, slot=slot, since=now) for name, slot in sorted(places - _halted(state)))
+        places |= set(_missing(state, event, {*places, *emptied(state)}))
+    fresh = tuple(Halt(process=name, slot=slot, since=now) for name, slot in sorted(places - emptied(state)))
     renewal = state.renewal
     if renewal is not None:
         renewal = replace(renewal, slots=tuple(place for place in renewal.slots if place not in places))
@@ -185,10 +185,10 @@ def pending(state: SwapState, event: RestartAsked | StopAsked) -> Iterator[tuple
         if event.process not in (None, view.process):
             continue
         if isinstance(event, StopAsked):
-            waits = place in _halted(state)
+            waits = place in emptied(state)
         else:
             fresh = renewal is not None and view.launched.boottime_ms >= renewal.asked.boottime_ms
-            leaves = view.state == "draining" and place not in _halted(state)
+            leaves = view.state == "draining" and place not in emptied(state)
             waits = leaves or is_over(state, view) or (fresh and view.state != "ready")
         if waits:
             yield f"{view.process}.{view.slot}", view.state
@@ -198,7 +198,13 @@ def pending(state: SwapState, event: RestartAsked | StopAsked) -> Iterator[tuple
 
 
 def halted(state: SwapState, process: ProcessName) -> frozenset[int]:
+    """Slots of a type that a person has emptied."""
     return frozenset(halt.slot for halt in state.halts if halt.process == process)
+
+
+def emptied(state: SwapState) -> set[Place]:
+    """The same of all types."""
+    return {(halt.process, halt.slot) for halt in state.halts}
 
 
 def renewed(state: SwapState, process: ProcessName) -> frozenset[int]:
@@ -209,7 +215,7 @@ def renewed(state: SwapState, process: ProcessName) -> frozenset[int]:
 def is_over(state: SwapState, view: InstanceView) -> bool:
     """Whether an instance that has stopped is nobody's any more, however it ended."""
     place = (view.process, view.slot)
-    return place in _halted(state) or (state.renewal is not None and place in state.renewal.slots)
+    return place in emptied(state) or (state.renewal is not None and place in state.renewal.slots)
 
 
 def left(state: SwapState, places: set[Place], now: Instant) -> SwapState:
@@ -223,8 +229,10 @@ def left(state: SwapState, places: set[Place], now: Instant) -> SwapState:
 
 def seen(state: SwapState, now: Instant) -> SwapState:
     """Where a restart is after a look at the instances."""
+    if state.renewal is None:
+        return state
     there = {(view.process, view.slot) for view in state.instances}
-    gone = {place for place in (state.renewal.slots if state.renewal else ()) if place not in there}
+    gone = {place for place in state.renewal.slots if place not in there}
     return left(state, gone, now)
 
 
@@ -259,7 +267,3 @@ def deadline(state: SwapState, now: Instant) -> Iterator[Milliseconds]:
     assignment, renewal = aim(state), state.renewal
     if assignment is not None and renewal is not None and renewal.slots:
         yield assignment.deadline_ms - elapsed_ms(renewal.armed, now)
-
-
-def _halted(state: SwapState) -> set[Place]:
-    return {(halt.process, halt.slot) for halt in state.halts}

@@ -213,8 +213,12 @@ def _forget(state: SwapState, now: Instant, *, ended_too: bool) -> tuple[SwapSta
         )
     ]
     actions: list[SwapAction] = [Forget(process=view.process, slot=view.slot) for view in gone]
-    state = hand.left(state, {(view.process, view.slot) for view in gone}, now)
-    return replace(state, instances=tuple(view for view in state.instances if view not in gone)), actions
+    if not gone:
+        return state, []
+    places = {(view.process, view.slot) for view in gone}
+    state = hand.left(state, places, now)
+    kept = tuple(view for view in state.instances if (view.process, view.slot) not in places)
+    return replace(state, instances=kept), actions
 
 
 def _converge(state: SwapState, now: Instant) -> tuple[SwapState, list[SwapAction]]:
@@ -326,8 +330,8 @@ def _perform(
     assignment = aim(state)
     release = assignment.release if assignment else None
     actions: list[SwapAction] = []
-    live = {(view.process, view.slot) for view in state.instances if view.state in LIVE}
-    stops = live.intersection(stops | lease.lost(state, now))
+    if stops := stops | lease.lost(state, now):
+        stops &= {(view.process, view.slot) for view in state.instances if view.state in LIVE}
     if release is not None:
         actions += [Launch(process=process, slot=slot, release=release) for process, slot in launches]
         fresh = tuple(
@@ -335,16 +339,18 @@ def _perform(
             for process, slot in launches
         )
         state = hand.left(replace(state, instances=(*state.instances, *fresh)), set(launches), now)
-    stopping = tuple(
-        replace(view, state="draining", since=now)
-        if (view.process, view.slot) in stops and view.state in LIVE
-        else view
-        for view in state.instances
-    )
-    actions += _routes(replace(state, instances=stopping), now)
+    if stops:
+        stopping = (
+            replace(view, state="draining", since=now)
+            if (view.process, view.slot) in stops and view.state in LIVE
+            else view
+            for view in state.instances
+        )
+        state = replace(state, instances=tuple(stopping))
+    actions += _routes(state, now)
     linger_ms = assignment.linger_ms if assignment else None
     actions += [Stop(process=process, slot=slot, linger_ms=linger_ms) for process, slot in sorted(stops)]
-    return replace(state, instances=stopping), actions
+    return state, actions
 
 
 def _routes(state: SwapState, now: Instant) -> Iterator[Route]:

@@ -24,7 +24,8 @@ def in_turn(state: SwapState, views: Iterable[InstanceView]) -> set[Place]:
 
 def halted(state: SwapState) -> list[InstanceView]:
     """Those that a person has stopped, as long as anything is left of them."""
-    return [view for view in state.instances if view.slot in hand.halted(state, view.process)]
+    places = hand.emptied(state)
+    return [view for view in state.instances if (view.process, view.slot) in places] if places else []
 
 
 def _after(state: SwapState, view: InstanceView) -> tuple[ProcessName, ...]:

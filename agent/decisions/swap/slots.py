@@ -104,13 +104,12 @@ def has_ended(view: InstanceView) -> bool:
 def why_never_ready(views: Iterable[InstanceView]) -> str:
     """Of the first for which waiting is in vain, why; empty where all may become ready, or are."""
     for view in views:
-        name = f"{view.process}.{view.slot}"
         if view.state == "exec_failed":
-            return f"{name} cannot start: {view.detail}"
+            return f"{view.process}.{view.slot} cannot start: {view.detail}"
         if has_ended(view):
-            return f"{name} has ended, and its restart policy leaves it so: {view.detail}"
+            return f"{view.process}.{view.slot} has ended, and its restart policy leaves it so: {view.detail}"
         if view.crash_looping:
-            return f"{name} keeps crashing ({view.restarts} restarts): {view.detail}"
+            return f"{view.process}.{view.slot} keeps crashing ({view.restarts} restarts): {view.detail}"
     return ""
 
 
