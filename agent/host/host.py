@@ -48,7 +48,10 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Host:
-    """`run` is its owner's task; cancelling it leaves instances alone, so `drain` first."""
+    """`run` is its owner's task; cancelling it leaves instances alone, so `drain` first.
+
+    `on_report` is called where `reports` has news, which with hundreds of instances may be often.
+    """
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class Host:
         inherited: Inherited | None = None,
         source: ReleaseSource,
         key: HostKey,
-        on_report: Callable[[tuple[AppReport, ...]], None],
+        on_report: Callable[[], None],
     ) -> None:
         state_dir = Path(settings.state_dir).resolve()
         self.name = settings.name
@@ -259,7 +262,7 @@ class Host:
     def _on_state(self) -> None:
         if self.loaded:
             self.leases.look()
-            self._on_report(self.reports())
+            self._on_report()
         self._tell()
 
     def _tell(self) -> None:

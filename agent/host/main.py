@@ -39,7 +39,6 @@ from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.journal import Journal
 from agent.linux.passage import Passage
 from agent.model.address import parse_address
-from agent.model.assignment import AppReport
 from agent.model.ids import AppName, EnvironmentName
 from agent.model.roles import AgentSettings
 from agent.supervisor.instance import STRANDED
@@ -237,9 +236,9 @@ class Agent:
         )
         return await to_thread.run_sync(self._metrics.text, seen, limiter=self._one_scrape)
 
-    def _report(self, apps: tuple[AppReport, ...]) -> None:
+    def _report(self) -> None:
         self._said = None
-        self._dialer.report(apps)
+        self._dialer.report(self._host.reports)
 
     @asynccontextmanager
     async def _http(self) -> AsyncIterator[None]:

@@ -124,7 +124,7 @@ class Dialer:
         self._tls, self._rng, self._on_run = tls, rng, on_run or (lambda _url, _run: None)
         self._on_assign, self._tail, self._measure, self._on_connected = on_assign, tail, measure, on_connected
         self._side, self._leases, self._lease_ms = AgentSide(), leases, 0
-        self._apps: tuple[AppReport, ...] | None = None
+        self._told: Callable[[], tuple[AppReport, ...]] | None = None
         self._changed = anyio.Event()
         self._spread_ms = _SPREAD_MS
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -146,9 +146,9 @@ class Dialer:
         """The highest epoch of a coordinator that has spoken."""
         return self._side.epoch
 
-    def report(self, apps: tuple[AppReport, ...]) -> None:
-        """Make `apps` the truth to be told; it replaces what was not sent yet."""
-        self._apps = apps
+    def report(self, told: Callable[[], tuple[AppReport, ...]]) -> None:
+        """Have told what `told` gives by the time it is sent: there is news."""
+        self._told = told
         self._changed.set()
 
     async def run(self) -> None:
@@ -257,10 +257,11 @@ class Dialer:
 
     async def _send_reports(self, channel: Channel) -> None:
         for sequence in count():
-            while self._apps is None:
+            while self._told is None:
                 await self._changed.wait()
-            changed = self._changed = anyio.Event()
-            report = HostReport(host=self._hello.host, boot_id=self._hello.boot_id, sequence=sequence, apps=self._apps)
+            changed, apps = anyio.Event(), self._told()
+            self._changed = changed
+            report = HostReport(host=self._hello.host, boot_id=self._hello.boot_id, sequence=sequence, apps=apps)
             await channel.send(encode_report(report))
             await anyio.sleep(REPORT_SPACING_S)
             with anyio.move_on_after(REPORT_PERIOD_S - REPORT_SPACING_S):

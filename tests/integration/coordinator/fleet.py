@@ -224,7 +224,7 @@ class FakeAgent:
         self._tell()
 
     def report(self) -> None:
-        self.dialer.report(tuple(_as_wished(assignment) for assignment in self.held.values()))
+        self.dialer.report(lambda: tuple(_as_wished(assignment) for assignment in self.held.values()))
 
     async def _tail(self, ask: TailLogs) -> AsyncGenerator[TailLines, None]:
         self.tailing.set()

@@ -107,8 +107,8 @@ async def running(folder: Path, source: FolderSource, *, drain: bool = True) -> 
         changed[0].set()
         changed[0] = anyio.Event()
 
-    def on_report(apps: tuple[AppReport, ...]) -> None:
-        reports.append(apps)
+    def on_report() -> None:
+        reports.append(host.reports())
         tell()
 
     def put(line: bytes) -> None:

@@ -14,7 +14,7 @@ from agent.errors import RefusedError, UnreachableError
 from agent.link.accept import Tail
 from agent.link.dial import cut
 from agent.link.tls import cli_context, client_context
-from agent.model.assignment import AdminReport
+from agent.model.assignment import AdminReport, AppReport
 from agent.model.figures import Figures, InstanceFigures
 from agent.model.ids import AppName, EnvironmentName, ProcessName, RolloutId
 from agent.wire import messages
@@ -51,8 +51,10 @@ async def test_an_assignment_reaches_the_host_with_the_epoch_of_who_sends(tmp_pa
 async def test_a_burst_of_reports_arrives_as_its_newest(tmp_path: Path) -> None:
     """A host that changes a hundred times in a moment sends the newest truth, not a hundred old ones."""
     async with connected(tmp_path) as (server, agent):
+        truth: list[AppReport] = []
         for generation in range(100):
-            agent.dialer.report((app_report(generation),))
+            truth[:] = [app_report(generation)]
+            agent.dialer.report(lambda: tuple(truth))
         await server.seen.until(lambda _: bool(server.reports) and server.reports[-1].apps[0].generation == 99)
         assert len(server.reports) == 1
 
@@ -77,7 +79,7 @@ async def test_an_agent_of_an_older_version_is_not_asked_what_instances_use(tmp_
     async with connected(tmp_path, uses=None) as (server, agent):
         assert await server.links.figures(hello("h1").host, None, None) == ()
         assert await server.links.figures(hello("h9").host, None, None) == ()
-        agent.dialer.report((app_report(1),))
+        agent.dialer.report(lambda: (app_report(1),))
         await server.seen.until(lambda _: bool(server.reports))
         assert agent.seen.events == ["up"]
 
@@ -104,7 +106,7 @@ async def test_a_lost_link_comes_back_with_the_truth(tmp_path: Path) -> None:
         async with server.serving(listening.dup()) as url:
             agent = Agent(url, client_context(identity(tmp_path, "h1", "agent")))
             tasks.start_soon(agent.dialer.run)
-            agent.dialer.report((app_report(7),))
+            agent.dialer.report(lambda: (app_report(7),))
             await server.seen.until(lambda _: bool(server.reports))
         await agent.seen.until(lambda events: events == ["up", "down"])
         again = Server(tmp_path, epoch=2)
@@ -248,7 +250,7 @@ async def test_a_slow_reader_of_logs_loses_counted_records(tmp_path: Path) -> No
     lines = tuple((f"{n}" + " " * 10_000,) for n in range(500))
     async with connected(tmp_path, lines) as (server, agent), server.links.tail(hello("h1").host, ASK) as batches:
         await agent.seen.until(lambda events: "tail ended" in events)
-        agent.dialer.report((app_report(1),))
+        agent.dialer.report(lambda: (app_report(1),))
         await server.seen.until(lambda _: bool(server.reports))
         with anyio.fail_after(DEADLINE_S):
             found = await everything(batches)
@@ -289,7 +291,7 @@ async def test_a_huge_report_is_sent_without_its_prose(tmp_path: Path) -> None:
     admin = AdminReport(rollout=RolloutId("r1"), state="succeeded", output="x" * 10_000)
     apps = tuple(replace(app_report(n), admin=admin) for n in range(40))
     async with connected(tmp_path) as (server, agent):
-        agent.dialer.report(apps)
+        agent.dialer.report(lambda: apps)
         await server.seen.until(lambda _: bool(server.reports))
         assert len(server.reports[0].apps) == 40
         assert {report.admin.output for report in server.reports[0].apps if report.admin} == {""}
