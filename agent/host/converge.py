@@ -50,8 +50,8 @@ from agent.errors import (
 )
 from agent.host.assignments import AppKey
 from agent.host.inbox import Answer, Inbox, place
-from agent.host.launch import addresses, admin_command, launchable, process_type
-from agent.host.releases import Runnable
+from agent.host.launch import addresses, admin_command
+from agent.host.launching import Launching
 from agent.host.routes import Routes
 from agent.host.services import Services
 from agent.host.takeup import take_up
@@ -195,10 +195,12 @@ class Actor:
                 self._tasks.start_soon(self._put_again, event)
             return
         self._adopt(decision.state)
-        verified: dict[ReleaseRef, Runnable] = {}
         self._wake_at = None
+        launching = Launching(self.key, self._services, self.routes)
+        if launches := [action for action in decision.actions if isinstance(action, Launch)]:
+            await launching.open_places(launches, self._assignment)
         for action in decision.actions:
-            await self._perform(action, verified)
+            await self._perform(action, launching)
         await self._tidy()
         self._answered(event, None)
         self._looked_s = anyio.current_time() - began_s
@@ -234,7 +236,7 @@ class Actor:
         if state != before:
             self._services.on_state()
 
-    async def _perform(self, action: SwapAction, verified: dict[ReleaseRef, Runnable]) -> None:
+    async def _perform(self, action: SwapAction, launching: Launching) -> None:
         match action:
             case Prepare(release=release):
                 if release not in self._preparing:
@@ -245,7 +247,7 @@ class Actor:
                     self._admins.add(RolloutId(action.rollout))
                     self._tasks.start_soon(self._run_admin, action, self._assignment)
             case Launch():
-                await self._launch(action, verified)
+                await self._launch(action, launching)
             case Route():
                 self.routes.route(action)
             case Stop(process=process, slot=slot, linger_ms=linger_ms):
@@ -312,15 +314,10 @@ class Actor:
         self._admins.discard(rollout)
         self.put(AdminEnded(report=report))
 
-    async def _launch(self, launch: Launch, verified: dict[ReleaseRef, Runnable]) -> None:
+    async def _launch(self, launch: Launch, launching: Launching) -> None:
         where = (launch.process, launch.slot)
         try:
-            runnable = verified.get(launch.release) or await self._services.releases.runnable(self.key, launch.release)
-            verified[launch.release] = runnable
-            process = process_type(runnable, launch)
-            listen = addresses(process, self._assignment, self._services.address)
-            config = self._services.key.open_config(runnable.release.config, self._assignment.environment_key)
-            slot = await self.routes.slot(process, launch.slot, listen)
+            launchable = await launching.launchable(launch, self._assignment)
         except RollwayError as error:
             now = clock.now()
             self._refused[where] = InstanceView(
@@ -337,17 +334,7 @@ class Actor:
             self.look()
             return
         self._refused.pop(where, None)
-        self._services.supervisor.launch(
-            launchable(
-                launch,
-                assignment=self._assignment,
-                runnable=runnable,
-                process=process,
-                config=config,
-                listen=listen,
-                slot=slot,
-            )
-        )
+        self._services.supervisor.launch(launchable)
 
     # What the actor sees
 

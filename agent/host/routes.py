@@ -7,7 +7,7 @@ listens is refused, with who. A type that binds its own port has no group; wheth
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 
 import anyio
@@ -125,11 +125,33 @@ class Routes:
 
     async def _keep(self, opened: _Open, process: ProcessName, address: Address) -> None:
         """Have the store keep the sockets that it does not have yet."""
+        new: dict[str, int] = {}
         for slot, member in opened.group.members.items():
             if slot not in opened.names:
                 name = adopt.name_of(self._key, process, address, len(opened.names), slot)
                 opened.names[slot] = name
-                await to_thread.run_sync(self._store.put, name, member.fileno())
+                new[name] = member.fileno()
+
+        def put() -> None:
+            for name, fd in new.items():
+                self._store.put(name, fd)
+
+        if new:
+            await to_thread.run_sync(put)
+
+    async def open(self, process: ProcessType, slots: Collection[int], addresses: tuple[Address, ...]) -> None:
+        """Make the sockets of slots that are about to be used, many at once. Raises RefusedError, as `slot` does."""
+        if process.bind == "port":
+            return
+        held = self._types.setdefault(process.name, _Type())
+        for address in addresses:
+            with _told(address):
+                if address not in held.groups:
+                    held.groups[address] = await self._open(address, process)
+                opened = held.groups[address]
+                if not opened.names.keys() >= {PARKED, *slots}:
+                    opened.group.open_slots(slots)
+                    await self._keep(opened, process.name, address)
 
     async def slot(self, process: ProcessType, slot: int, addresses: tuple[Address, ...]) -> Slot:
         """The place of the instance in `slot`. Raises RefusedError naming who listens on an address already."""
@@ -142,16 +164,10 @@ class Routes:
             held.bound[slot] = addresses
             reached = reached_at(addresses[0]) or addresses[0]
             return Slot(port=reached.port, target=Target(reached.host, reached.port))
-        listeners = []
-        for address in addresses:
-            with _told(address):
-                if address not in held.groups:
-                    held.groups[address] = await self._open(address, process)
-                listeners.append(self._listener(held, held.groups[address].group, slot))
-                await self._keep(held.groups[address], process.name, address)
+        await self.open(process, (slot,), addresses)
         held.bound[slot] = addresses
         return Slot(
-            listeners=tuple(listeners),
+            listeners=tuple(self._listener(held, held.groups[address].group, slot) for address in addresses),
             port=addresses[0].port,
             target=_target(addresses[0], slot),
         )

@@ -15,7 +15,7 @@ import itertools
 import select
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -53,6 +53,8 @@ class Group:
         self._members = dict(members)
         self._order = [slot for slot in sorted(members) if sockets.is_listening(members[slot])]
         self._traffic = Traffic()
+        self._in_force: tuple[list[int], Traffic] | None = None
+        """Of what the program speaks that the kernel has from us."""
         self._guards = itertools.count(PARKED - 1, -1)
         self._watch = select.epoll()
         for member in members.values():
@@ -115,19 +117,28 @@ class Group:
 
     def slot_socket(self, slot: int) -> socket.socket:
         """Give the slot's socket, listening; made if it is the slot's first time. Nobody is sent to it by that."""
-        if slot not in self._members:
-            invariant(0 <= slot < bpf.SLOTS_MAX, f"slot {slot}")
-            self._add(slot)
+        self.open_slots((slot,))
+        return self._members[slot]
+
+    def open_slots(self, slots: Iterable[int]) -> None:
+        """Make the sockets that slots do not have yet: of hundreds with one program, for that is as long as they."""
+        new = [slot for slot in slots if slot not in self._members]
+        if not new:
+            return
+        try:
+            for slot in new:
+                invariant(0 <= slot < bpf.SLOTS_MAX, f"slot {slot}")
+                self._add(slot)
+        finally:
             self._guard()
             self._attach()
-        return self._members[slot]
 
     def admit(self, traffic: Traffic) -> None:
         """Direct every new connection so from now on: one system call. Connections that wait in a queue stay there."""
-        for slot in (*traffic.weights, *(() if traffic.waiting is None else (traffic.waiting,))):
-            self.slot_socket(slot)
+        self.open_slots((*traffic.weights, *(() if traffic.waiting is None else (traffic.waiting,))))
         self._traffic = traffic
-        self._attach()
+        if self._in_force != (self._order, traffic):
+            self._attach()
 
     def queue_length(self, slot: int) -> int:
         """How many connections the slot's process has not accepted yet."""
@@ -259,7 +270,9 @@ class Group:
             alone={slot: place for slot, place in index.items() if slot > PARKED},
             sticky=traffic.sticky,
         )
+        self._in_force = None
         reuseport.attach(self._members[self._order[0]], bpf.encode(built))
+        self._in_force = [*self._order], traffic
 
     def _kernel_order(self) -> list[int]:
         """Ask each index which socket it is; where no answer comes what is left over is taken in the known order."""

@@ -1,6 +1,7 @@
 """Which instance real connections reach: by weight, alone, while nobody is ready, and after an app broke the order."""
 
 import os
+import resource
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -93,6 +94,33 @@ def test_each_slot_is_reached_alone(group: Group) -> None:
     for slot in (0, 1, 5):
         assert answered(group, 20, alone_address(slot)) == {slot: 20}
     assert answered(group, 20, alone_address(6)) == {PARKED: 20}
+
+
+def test_slots_that_are_opened_together_are_reached_alone(group: Group) -> None:
+    """Many at once, beside some that are there and get traffic: nobody is moved, and each has its own place."""
+    group.admit(Traffic({3: 1}))
+    group.open_slots(range(8))
+    group.admit(Traffic({3: 1}))
+    assert answered(group, 20) == {3: 20}
+    for slot in range(8):
+        assert answered(group, 5, alone_address(slot)) == {slot: 5}
+
+
+def test_slots_that_cannot_all_be_opened_are_right_as_far_as_they_go(group: Group) -> None:
+    """Where the kernel refuses one of several, those before it are reached all the same, and tried again it comes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.dup(0)
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 2, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            group.open_slots(range(4))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(group.members) < len((PARKED, *range(4)))
+    group.open_slots(range(4))
+    for slot in range(4):
+        assert answered(group, 5, alone_address(slot)) == {slot: 5}
 
 
 def test_sticky_clients_stay(group: Group) -> None:
