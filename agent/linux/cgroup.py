@@ -7,7 +7,6 @@ An agent that is `rollway-agent.service` has its instances in the cgroup of `rol
 delegated to it: below its own, controllers that are on for them would keep systemd from starting it again.
 """
 
-import contextlib
 import errno
 import os
 import tempfile
@@ -123,10 +122,15 @@ def create(root: Path, name: str) -> Path:
     return leaf
 
 
-def renew(root: Path, name: str) -> Path:
-    """Make the leaf `name` with nothing set and nothing counted; one in which something lives stays as it is."""
-    remove(root / name)
-    return create(root, name)
+def renew(leaf: Path) -> bool:
+    """Make it with nothing set and nothing counted; False where something lives in it: then it stays as it is."""
+    if not remove(leaf):
+        return False
+    try:
+        os.mkdir(leaf)  # noqa: PTH102 - at each start
+    except FileNotFoundError:
+        leaf.mkdir(parents=True)
+    return True
 
 
 @contextmanager
@@ -192,9 +196,17 @@ def leaves(folder: Path, prefix: str) -> list[Path]:
 def remove(leaf: Path) -> bool:
     """Remove an empty leaf; False where something still lives in it."""
     try:
-        with contextlib.suppress(OSError):  # with leaves below it, for one
-            leaf.rmdir()
-            return True
+        os.rmdir(leaf)  # noqa: PTH106 - at each start
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return _remove_from_below(leaf)
+    return True
+
+
+def _remove_from_below(leaf: Path) -> bool:
+    """As there may be leaves below it."""
+    try:
         for folder, _, _ in os.walk(leaf, topdown=False):
             Path(folder).rmdir()
     except FileNotFoundError:

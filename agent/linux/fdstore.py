@@ -26,8 +26,6 @@ from agent.wire.sdnotify import Notice
 FIRST_FD: Final = 3
 SEND_WITHIN_S: Final = 5.0
 HEARD_WITHIN_S: Final = 5.0
-WORDS_AT_ONCE: Final = 7
-"""As many as one process of an instance needs."""
 _WORD_BYTES: Final = 768
 """What a short word that nobody has heard yet counts for in its sender's queue."""
 _QUEUE: Final = Path("/proc/sys/net/unix/max_dgram_qlen")
@@ -52,13 +50,12 @@ class FdStore:
         """Whether there is a manager that may keep something."""
         return bool(self._address)
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether some words can be said now without waiting for the manager, or there is none."""
-        if self._socket is None:
+    def has_room(self, words: int) -> bool:
+        """Whether so many words can be said now without waiting for the manager, or there is none."""
+        if words == 0 or self._socket is None:
             return True
         unheard_bytes = int.from_bytes(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-        return unheard_bytes // _WORD_BYTES + WORDS_AT_ONCE <= self._queue_words
+        return unheard_bytes // _WORD_BYTES + words <= self._queue_words
 
     def put(self, name: str, fd: int) -> None:
         """Have a copy of `fd` kept under `name`, until `drop`."""

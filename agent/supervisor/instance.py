@@ -56,7 +56,7 @@ from agent.supervisor.hearing import Hearing, Tell
 from agent.supervisor.launchable import Launchable
 from agent.supervisor.mainprocess import see_off
 from agent.supervisor.prober import Prober, ask_on, connections_left, whereabouts
-from agent.supervisor.process import UNKEPT, Plan, Process, give_up, start
+from agent.supervisor.process import UNKEPT, WORDS, Plan, Process, give_up, start
 from agent.supervisor.records import Kept, Record
 from agent.supervisor.resume import resume
 from agent.supervisor.surroundings import Surroundings
@@ -136,7 +136,7 @@ class Instance:
                     await self._take(await self._next(), tasks)
                 tasks.cancel_scope.cancel()
             if self._left is not None:
-                await self._around.do(give_up, self._around, self.launchable.key, self._left)
+                await self._around.do(WORDS, give_up, self._around, self.launchable.key, self._left)
             self._publish()
 
     async def _first(self, tasks: TaskGroup) -> Event:
@@ -184,7 +184,7 @@ class Instance:
         record = self._recorded(signalled=signalled)
         if record == self._record:
             return
-        if await self._around.do(self._around.records.write, record):
+        if await self._around.do(0, self._around.records.write, record):
             self._record = record
             if self._unrecorded:
                 self._tell("is on record again", {}, "info")

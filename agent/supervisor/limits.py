@@ -1,8 +1,8 @@
 """The limits of an instance in the kernel's words, files of its cgroup v2 leaf and an rlimit; which cannot be kept.
 
-Rules (cgroup-v2.rst, setrlimit(2)): each file is written at every start, for a leaf may be used again by a process with
-other limits. Whether a host can keep a limit is found out by setting it. An instance that runs out of memory ends as a
-whole, and does not go to swap before. Nothing here waits.
+Rules (cgroup-v2.rst, setrlimit(2)): in a leaf that was made anew what is so by itself is left so; in one that is used
+again, perhaps by a process with other limits, each file is written. Whether a host can keep a limit is found out by
+setting it. An instance that runs out of memory ends as a whole, and does not go to swap before. Nothing here waits.
 """
 
 import contextlib
@@ -17,6 +17,16 @@ from agent.linux.spawn import Rlimits, open_files_max
 from agent.model.process import Limits
 
 PERIOD_US: Final = 100_000
+_AS_MADE: Final = {
+    "memory.max": "max",
+    "memory.swap.max": "max",
+    "memory.oom.group": "0",
+    "memory.high": "max",
+    "cpu.max": f"max {PERIOD_US}",
+    "pids.max": "max",
+    "io.weight": "100",
+}
+"""What a leaf has as the kernel makes it."""
 _CANNOT_KEEP: Final = (
     "this host cannot keep limits.{}: that takes cgroup v2 with the controller, or CAP_SYS_RESOURCE for open_files "
     '(enforce = "best-effort" does without)'
@@ -31,9 +41,11 @@ class _Bound(Struct, frozen=True):
     is_asked: bool
 
 
-def put(leaf: Path | None, limits: Limits) -> tuple[str, ...]:
+def put(leaf: Path | None, limits: Limits, *, is_new: bool = False) -> tuple[str, ...]:
     """Set what can be set for the processes of a leaf; gives, by their keys, the limits that cannot be kept there."""
-    unkept = [bound.key for bound in _bounds(limits) if not _is_put(leaf, bound) and bound.is_asked]
+    known = _AS_MADE if is_new else {}
+    bounds = [bound for bound in _bounds(limits) if bound.is_asked or bound.value != known.get(bound.file)]
+    unkept = [bound.key for bound in bounds if not _is_put(leaf, bound) and bound.is_asked]
     if limits.open_files is not None and limits.open_files > open_files_max():
         unkept.append("open_files")
     return tuple(unkept)

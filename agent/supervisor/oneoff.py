@@ -71,7 +71,7 @@ async def begin(around: Surroundings, plan: Plan, tasks: TaskGroup) -> Process |
         await _record(around, plan.key)
         process = await start(around, plan)
         if isinstance(process, ExecFailure):
-            await around.do(around.records.remove, plan.key)
+            await around.do(0, around.records.remove, plan.key)
         else:
             await _record(around, plan.key, process)
             process.read(tasks, plan.release, plan.tap)
@@ -89,11 +89,11 @@ async def _record(around: Surroundings, key: InstanceKey, process: Process | Non
         start_time=process.start_time if process else None,
         cgroup=str(tree.cgroup) if tree.cgroup else None,
     )
-    await around.do(around.records.write, record)
+    await around.do(0, around.records.write, record)
 
 
 async def clear_away(around: Surroundings, key: InstanceKey, process: Process) -> None:
     """End what is left of it, and everything that was made for it."""
     await process.kill()
     await process.close()
-    await around.do(around.records.remove, key)
+    await around.do(0, around.records.remove, key)

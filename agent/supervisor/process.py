@@ -47,6 +47,8 @@ ROOM_S: Final = 10.0
 """So long a start waits for the unit of all instances, which at boot systemd starts right after the agent."""
 NO_ROOM: Final = f"{cgroup.APPS_UNIT} is not started on this host (systemctl enable --now rollway-apps)"
 ROOM_AGAIN_S: Final = 0.05
+WORDS: Final = 7
+"""So many the service manager is told when a process begins that has nothing of an earlier one, or leaves nothing."""
 UNKEPT: Final = "runs without limits that this host cannot keep"
 
 
@@ -139,7 +141,7 @@ class Process:
     async def show_notice(self) -> None:
         """Let the drain notice appear; a disk that is full takes the notice away from the app, not the drain."""
         with contextlib.suppress(OSError):
-            await self._around.do(self._ways.folder.show_notice)
+            await self._around.do(0, self._ways.folder.show_notice)
 
     async def wait(self) -> ExitStatus:
         """Wait for the end of the main process; who does not wait to its end leaves the output to others."""
@@ -171,7 +173,7 @@ class Process:
         leaf, launch = self.tree.cgroup, self._ways.launch
         with contextlib.suppress(OSError):
             if leaf is not None and launch is not None and self._around.in_memory and cgroup.is_empty(leaf):
-                cgroup.renew(leaf.parent, leaf.name)
+                self._ways.has_new_leaf = cgroup.renew(leaf)
                 self._ways.forked = self._around.launcher.ahead(launch)
 
     async def kill(self) -> tuple[int, ...]:
@@ -194,7 +196,7 @@ class Process:
         read = not patience.cancelled_caught
         # Without a cgroup somebody who is not found may hold them still.
         keeps = again and read and self._is_gone and self.tree.cgroup is not None and self._ways.made is not None
-        await self._around.do(self._leave, keeps=keeps)
+        await self._around.do(1 if keeps else WORDS, self._leave, keeps=keeps)
         self.left = self._ways if keeps else None
         return read
 
@@ -229,7 +231,7 @@ async def start(around: Surroundings, plan: Plan, left: Ways | None = None) -> P
     except ValueError as error:
         process = ExecFailure(errno=errno.EINVAL, what=f"cannot read the command {plan.command!r}: {error}")
     if isinstance(process, ExecFailure):
-        await around.do(give_up, around, plan.key, ways)
+        await around.do(WORDS, give_up, around, plan.key, ways)
     return process
 
 
@@ -243,7 +245,7 @@ async def wait_for_room(around: Surroundings) -> bool:
 
 async def _start(around: Surroundings, plan: Plan, ways: Ways, marks: Marks) -> Process | ExecFailure:
     """Mostly there is room, and then it is made ready in one go."""
-    do: Do = around.do
+    do: Do = partial(around.do, 0 if ways.made is not None else WORDS)
     if plan.sandbox.user is not None or plan.sandbox.writable is not None:
         do = to_thread.run_sync  # a directory server, or a disk of anybody's, is asked
     ready = await do(partial(_make_ready_if_room, around, plan, ways, marks))
@@ -285,8 +287,8 @@ def _make_ready(around: Surroundings, plan: Plan, ways: Ways, marks: Marks) -> R
     marks.begin({pipe.name: pipe.taken for pipe in ways.pipes})
     leaf = ways.tree.cgroup
     if leaf is not None and ways.forked is None:
-        cgroup.renew(leaf.parent, leaf.name)
-    unkept = limits.put(leaf, plan.limits)
+        ways.has_new_leaf = cgroup.renew(leaf)
+    unkept = limits.put(leaf, plan.limits, is_new=ways.has_new_leaf)
     if refused := limits.refusal(unkept, plan.limits) or sandbox.refusal(plan.sandbox, Path(plan.cwd)):
         return ExecFailure(errno=errno.ENOTSUP, what=refused)
     output = plan.watched.output if plan.watched else (ways.pipes[0].writer, ways.pipes[1].writer)

@@ -54,9 +54,9 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     launches: anyio.CapacityLimiter
     """So many are started at once; the others wait in the order in which they came."""
 
-    async def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do file work, which may tell the service manager something."""
-        if self.in_memory and self.store.is_ready:
+    async def do(self, words: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do file work, which says so many words to the service manager."""
+        if self.in_memory and self.store.has_room(words):
             return work(*args, **kwargs)
         return await to_thread.run_sync(partial(work, *args, **kwargs))
 

@@ -31,6 +31,8 @@ class Ways(Struct, kw_only=True):
     owner: Identity | None = None
     launch: Launch | None = None
     """As which the process was launched."""
+    has_new_leaf: bool = False
+    """Whether its cgroup has nothing set by anybody: it was made anew for the next process."""
     forked: Forked | None = None
     """What is to become the next one, in its cgroup already."""
 
