@@ -70,7 +70,7 @@ class Host:
         self._run_dir = Path(settings.run_dir).resolve()
         self._on_report = on_report
         self._actors: dict[AppKey, Actor] = {}
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None
         self._tasks: TaskGroup
         self._services = Services(
             supervisor=supervisor,
@@ -238,6 +238,7 @@ class Host:
 
     async def changed(self) -> None:
         """Wait for the next change of anything on this host."""
+        self._changed = self._changed or anyio.Event()
         await self._changed.wait()
 
     def _put_all(self, event: Drain | Undrain) -> None:
@@ -266,8 +267,9 @@ class Host:
         self._tell()
 
     def _tell(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     async def _watch_for_strangers(self) -> None:
         """Tell, once each, who else listens on an address of ours: the kernel gives such a listener our connections."""

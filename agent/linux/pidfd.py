@@ -136,8 +136,9 @@ async def exited(pidfd: int) -> None:
 
 async def wait_exit(pidfd: int) -> ExitStatus:
     """Wait for the end and collect it; of a process that is not our child, wait until its parent has done so."""
-    await _readable(pidfd)
-    status = collect(pidfd)
+    if (status := collect(pidfd)) is None:
+        await _readable(pidfd)
+        status = collect(pidfd)
     if status is not None:
         return status
     with anyio.move_on_after(REAPED_WITHIN_S):

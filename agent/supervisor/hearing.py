@@ -36,12 +36,13 @@ class Hearing:
         self._tell: Final = tell
         self._publish: Final = publish
         self._shows_status = False
-        self._dealt_with = anyio.Event()
+        self._dealt_with: anyio.Event | None = None
         self._ignored: tuple[int, str] | None = None
 
     def dealt_with(self) -> None:
         """The last notice is decided upon."""
-        self._dealt_with.set()
+        if self._dealt_with is not None:
+            self._dealt_with.set()
 
     def listen(self, process: Process, launch: int, scopes: Scopes, tasks: TaskGroup) -> None:
         """Hear it from its first word on: many processes never say one."""

@@ -53,6 +53,7 @@ from agent.supervisor.exits import exited
 from agent.supervisor.finding import Finding
 from agent.supervisor.gauge import Measured
 from agent.supervisor.hearing import Hearing, Tell
+from agent.supervisor.inbox import Inbox
 from agent.supervisor.launchable import Launchable
 from agent.supervisor.mainprocess import see_off
 from agent.supervisor.prober import Prober, ask_on, connections_left, whereabouts
@@ -62,7 +63,6 @@ from agent.supervisor.resume import resume
 from agent.supervisor.surroundings import Surroundings
 from agent.supervisor.ways import Ways
 
-INBOX_EVENTS_MAX: Final = 16
 WATCH_S: Final = 0.25
 RECORD_AGAIN_S: Final = 1.0  # a next agent ends what is on no record
 STRANDED: Final = "stranded connections were closed"
@@ -96,8 +96,8 @@ class Instance:
         self._unkept: tuple[str, ...] = ()
         kept = left.instance if left else None
         self._machine = kept.machine if kept else new(launchable.terms, clock.now())
-        self._send, self._inbox = anyio.create_memory_object_stream[Event](INBOX_EVENTS_MAX)
-        self._hearing = Hearing(self._send.send, tell, self._publish)
+        self._inbox = Inbox()
+        self._hearing = Hearing(self._inbox.put, tell, self._publish)
         self._shown = self._seen()
         self._stop: StopAsked | None = None
         self._wake: Instant | None = None
@@ -123,21 +123,23 @@ class Instance:
         if self._machine.state == "stopped":
             return
         self._stop = StopAsked(linger_ms=self.launchable.linger_ms if linger_ms is None else linger_ms)
-        if self._inbox.statistics().current_buffer_used == 0:
-            self._send.send_nowait(Tick())
+        self._inbox.wake()
 
     async def run(self) -> None:
-        with self._send, self._inbox:
-            async with self._prober, anyio.create_task_group() as tasks:
+        async with self._prober, anyio.create_task_group() as tasks:
+            try:
                 first = await self._first(tasks)
                 self.taken_up.set()
                 await self._take(first, tasks)
                 while self._machine.state != "stopped":
                     await self._take(await self._next(), tasks)
-                tasks.cancel_scope.cancel()
-            if self._left is not None:
-                await self._around.do(WORDS, give_up, self._around, self.launchable.key, self._left)
-            self._publish()
+            finally:
+                if self._process is not None:
+                    self._process.let_go()
+            tasks.cancel_scope.cancel()
+        if self._left is not None:
+            await self._around.do(WORDS, give_up, self._around, self.launchable.key, self._left)
+        self._publish()
 
     async def _first(self, tasks: TaskGroup) -> Event:
         left, kept = self._record, self._record.instance if self._record else None
@@ -151,15 +153,13 @@ class Instance:
         return Adopted(pid=self._process.main.pid, signalled=kept.signalled)
 
     async def _next(self) -> Event:
-        if self._stop is not None:
-            event, self._stop = self._stop, None
-            return event
         waits_s = [RECORD_AGAIN_S] if self._unrecorded else []
         if self._wake is not None:
             waits_s.append(max(0, self._wake.boottime_ms - clock.now().boottime_ms) / 1_000)
-        with anyio.move_on_after(min(waits_s, default=None)):
-            return await self._inbox.receive()
-        return Tick()
+        event = await self._inbox.take(min(waits_s, default=None)) if self._stop is None else None
+        if event is None and self._stop is not None:
+            event, self._stop = self._stop, None
+        return event or Tick()
 
     async def _take(self, event: Event, tasks: TaskGroup) -> None:
         """Whoever cancels an instance, as an agent that goes and leaves it alone does, waits for the step to end."""
@@ -175,7 +175,8 @@ class Instance:
                     self._publish()
                 for action in decision.actions:
                     events.extend(await self._perform(action, tasks))
-                await self._remember(signalled=True)
+                if signals or any(isinstance(action, FollowMain) for action in decision.actions):
+                    await self._remember(signalled=True)
             if self._process is not None:  # what it writes comes after what is told of its start
                 self._process.read(tasks, self.launchable.release.name)
 
@@ -351,14 +352,14 @@ class Instance:
     def _attend(self, process: Process, tasks: TaskGroup) -> None:
         """Wait for its end, and hear what it says."""
         self._hearing.status = ""
-        tasks.start_soon(self._await_exit, process)
+        process.main.when_over(lambda: tasks.start_soon(self._exited, process))
         self._hearing.listen(process, self._machine.launch, self._observers, tasks)
 
-    async def _await_exit(self, process: Process) -> None:
+    async def _exited(self, process: Process) -> None:
         event = exited(await process.wait(), process, self._around.jitter())
         if comes_back_at_once(self._machine):
             process.fork_ahead()
-        await self._send.send(event)
+        await self._inbox.put(event)
 
     async def _probe(self, begin: StartProbe, launch: int, scope: anyio.CancelScope) -> None:
         kind, probes, process = begin.kind, self._machine.terms.probes, self._process
@@ -373,7 +374,7 @@ class Instance:
             if finding.remark not in ("", self._remarks.get(kind)):  # told once, not at each period
                 self._remarks[kind] = finding.remark
                 self._tell(f"its {kind} probe passes by a redirect", {"reason": finding.remark}, "warning")
-            await self._send.send(Probed(kind=kind, launch=launch, ok=finding.ok, detail=detail, early=early))
+            await self._inbox.put(Probed(kind=kind, launch=launch, ok=finding.ok, detail=detail, early=early))
 
         async def ask() -> Finding | None:
             if isinstance(declared.check, ExecCheck):
@@ -394,7 +395,7 @@ class Instance:
         with scope:
             try:
                 while True:
-                    await self._send.send(await connections_left(self.launchable, process.tree))
+                    await self._inbox.put(await connections_left(self.launchable, process.tree))
                     await anyio.sleep(WATCH_S)
             except OSError as error:
                 self._tell("its connections cannot be seen: it has its whole linger", {"reason": str(error)}, "warning")

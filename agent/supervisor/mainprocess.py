@@ -5,10 +5,12 @@ Rules: it is the one that was started until it, or another process of the instan
 which then is nothing but the end of a process.
 """
 
+import asyncio
 import os
 import select
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
@@ -29,6 +31,7 @@ class MainProcess:
         self._handle = handle
         self._named: tuple[int, int, int] | None = None
         self._watch: anyio.CancelScope | None = None
+        self._begin: Callable[[], object] | None = None
         self._one_at_a_time = threading.Lock()
         """Who looks for a process does so in a thread, which nobody can cancel."""
         self._over = False
@@ -43,6 +46,26 @@ class MainProcess:
         """If it is gone, nothing."""
         if self._handle is not None:
             pidfd.send_signal(self._handle, signal.Signals[name])
+
+    def when_over(self, begin: Callable[[], object]) -> None:
+        """Have this called once at its end, whoever it is by then: `wait` then tells how it ended. No task waits."""
+        if self._handle is None:
+            begin()
+            return
+        self._begin = begin
+        asyncio.get_running_loop().add_reader(self._handle, self._is_over)
+
+    def _is_over(self) -> None:
+        begin = self._begin
+        self.ignore()
+        if begin is not None:
+            begin()
+
+    def ignore(self) -> None:
+        """Call nobody any more."""
+        if self._begin is not None and self._handle is not None:
+            asyncio.get_running_loop().remove_reader(self._handle)
+        self._begin = None
 
     async def wait(self, notices: Notices | None) -> ExitStatus:
         """Wait for its end, whoever it is by then: what was said before an end is heard before it."""
@@ -86,8 +109,11 @@ class MainProcess:
         if self._named is None or self._named[0] != pid:
             return None
         _, start_time, handle = self._named
-        before = () if self._handle is None else (self._handle,)
+        before, begin = () if self._handle is None else (self._handle,), self._begin
+        self.ignore()  # of the one before
         self._handle, self._named = handle, None
+        if begin is not None:
+            self.when_over(begin)
         self.tree = replace(self.tree, main=(pid, start_time) if pid != self.tree.pid else None)
         if self._watch is not None:
             self._watch.cancel()

@@ -37,7 +37,7 @@ class Notices:
         self.path: Final = path
         self._socket: Final = sock
         self._strangers = False
-        self._dropped = anyio.Event()
+        self._dropped: anyio.Event | None = None
         self._heard = 0
         self._since_s = 0.0
         self._members: frozenset[int] = frozenset()
@@ -108,13 +108,17 @@ class Notices:
     def drop(self) -> None:
         """The word that `next` gave is dealt with."""
         notifysocket.drop(self._socket)
-        self._dropped.set()
-        self._dropped = anyio.Event()
+        if self._dropped is not None:
+            self._dropped.set()
+            self._dropped = None
 
     async def heard_out(self) -> None:
         """Wait until nothing waits to be heard, while somebody hears; who speaks without end is not waited for."""
+        if notifysocket.look(self._socket) is None:
+            return
         with anyio.move_on_after(HEARD_OUT_S):
             while notifysocket.look(self._socket) is not None:
+                self._dropped = self._dropped or anyio.Event()
                 await self._dropped.wait()
 
     def renew(self) -> None:

@@ -150,10 +150,12 @@ class Process:
             status = await self.main.wait(self.notices)
         finally:
             if status is None:
-                self._let_go()
+                self.let_go()
         return status
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Watch nothing of it any more: it and its output are left to others."""
+        self.main.ignore()
         for stream in self._streams:
             stream.let_go()
         if self.notices is not None:
@@ -192,7 +194,7 @@ class Process:
                 await stream.finish()
         for stream in self._streams:
             stream.let_go()
-        self._let_go()
+        self.let_go()
         read = not patience.cancelled_caught
         # Without a cgroup somebody who is not found may hold them still.
         keeps = again and read and self._is_gone and self.tree.cgroup is not None and self._ways.made is not None

@@ -92,7 +92,7 @@ class Supervisor:
             cgroup_root=cgroup_root,
             has_room=has_room,
             rlimits=rlimits or {},
-            launches=anyio.CapacityLimiter(launches or launches_at_once()),
+            launches=anyio.Semaphore(launches or launches_at_once(), fast_acquire=True),
         )
         self.guards: Final = self._around.guards
         """Leases of singletons."""

@@ -51,7 +51,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     """Whether leaves can be made below `cgroup_root` by now; blocking, may fail with OSError."""
     rlimits: Rlimits = {}
     """What instances have in place of the agent's own limits."""
-    launches: anyio.CapacityLimiter
+    launches: anyio.Semaphore
     """So many are started at once; the others wait in the order in which they came."""
 
     async def do(self, words: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

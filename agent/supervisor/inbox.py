@@ -1,0 +1,48 @@
+"""What has happened to one instance and waits for its actor, in the order in which it happened.
+
+Bounded: who puts something in waits for room. To wait costs something only where there is nothing to take.
+"""
+
+from collections import deque
+from typing import Final
+
+import anyio
+
+from agent.decisions.process.state import Event
+
+EVENTS_MAX: Final = 16
+
+
+class Inbox:
+    """One actor takes."""
+
+    def __init__(self) -> None:
+        self._events: Final[deque[Event]] = deque()
+        self._news: anyio.Event | None = None
+        self._room: anyio.Event | None = None
+
+    async def put(self, event: Event) -> None:
+        while len(self._events) >= EVENTS_MAX:
+            self._room = self._room or anyio.Event()
+            await self._room.wait()
+        self._events.append(event)
+        self.wake()
+
+    def wake(self) -> None:
+        """Whoever waits in `take` waits no more."""
+        if self._news is not None:
+            self._news.set()
+
+    async def take(self, within_s: float | None) -> Event | None:
+        """The event that waits longest; None where none has come within that time, or before a `wake`."""
+        if not self._events:
+            self._news = anyio.Event()
+            with anyio.move_on_after(within_s):
+                await self._news.wait()
+            self._news = None
+        if not self._events:
+            return None
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+        return self._events.popleft()
