@@ -37,8 +37,11 @@ class Inbox:
         """The event that waits longest; None where none has come within that time, or before a `wake`."""
         if not self._events:
             self._news = anyio.Event()
-            with anyio.move_on_after(within_s):
+            if within_s is None:
                 await self._news.wait()
+            else:
+                with anyio.move_on_after(within_s):
+                    await self._news.wait()
             self._news = None
         if not self._events:
             return None

@@ -166,8 +166,10 @@ class Instance:
         events = deque([event])
         with anyio.CancelScope(shield=True):
             while events:
-                decision = step(self._machine, events.popleft(), clock.now())
-                self._machine, self._wake = decision.state, None
+                decision, self._wake = step(self._machine, events.popleft(), clock.now()), None
+                if not decision.actions and decision.state == self._machine and not self._unrecorded:
+                    continue
+                self._machine = decision.state
                 signals = any(isinstance(action, Signal) for action in decision.actions)
                 await self._remember(signalled=not signals)
                 # "stopped" is shown when nothing of it is left: its place may then be taken by another.
@@ -326,9 +328,8 @@ class Instance:
 
     async def _stop_asking(self) -> None:
         """Until nothing is left that asks how the process is."""
-        for kind in KINDS:
-            if kind in self._observers:
-                self._observers.pop(kind).cancel()
+        for kind in self._observers.keys() & KINDS:
+            self._observers.pop(kind).cancel()
         await self._commands.ended()
 
     def _observe(self, action: StartProbe | StopProbe | WatchConnections, tasks: TaskGroup) -> None:
@@ -389,8 +390,7 @@ class Instance:
                 self._tell(f"its {kind} probe cannot be run", {"reason": str(error)}, "warning")
 
     async def _watch(self, scope: anyio.CancelScope) -> None:
-        process = self._process
-        if process is None or self.launchable.target is None:
+        if (process := self._process) is None or self.launchable.target is None:
             return
         with scope:
             try:

@@ -39,9 +39,19 @@ FIRST_LOOK_S: Final = 0.001
 LOOK_AGAIN_S: Final = 0.02
 PLACES_MAX: Final = 4
 LOOPBACK: Final = "127.0.0.1"
+Check = HttpCheck | TcpCheck | ExecCheck | NotifyCheck
 Ask = Callable[[], Awaitable[Finding | None]]
 Found = Callable[[Finding, bool], Awaitable[None]]
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+
+class _Question:
+    """That is being asked."""
+
+    def __init__(self) -> None:
+        self.over: Final = anyio.Event()
+        self.is_answered = False
+        self.finding: Finding | None = None
 
 
 class Prober:
@@ -50,6 +60,7 @@ class Prober:
     def __init__(self, launchable: Launchable) -> None:
         self._launchable: Final = launchable
         self._session: aiohttp.ClientSession | None = None
+        self._asked: dict[tuple[Check, Milliseconds], _Question] = {}
 
     async def __aenter__(self) -> None:
         """Nothing is opened before it is needed."""
@@ -74,7 +85,22 @@ class Prober:
             await self._session.close()
 
     async def check(self, probe: Probe) -> Finding | None:
-        """How it is; None where nobody could ask."""
+        """How it is; None where nobody could ask. One answer is for all who ask the same meanwhile."""
+        what = probe.check, probe.timeout_ms
+        while (asked := self._asked.get(what)) is not None:
+            await asked.over.wait()
+            if asked.is_answered:
+                return asked.finding
+        asked = self._asked[what] = _Question()
+        try:
+            asked.finding = await self._answer(probe)
+            asked.is_answered = True
+        finally:
+            del self._asked[what]
+            asked.over.set()
+        return asked.finding
+
+    async def _answer(self, probe: Probe) -> Finding | None:
         try:
             with anyio.fail_after(probe.timeout_ms / 1_000):
                 return await self._ask(probe.check)
@@ -87,7 +113,7 @@ class Prober:
         except OSError as error:
             return _cannot_connect(error)
 
-    async def _ask(self, check: HttpCheck | TcpCheck | ExecCheck | NotifyCheck) -> Finding:
+    async def _ask(self, check: Check) -> Finding:
         target = self._launchable.target
         if isinstance(check, TcpCheck) and check.port is not None:
             return await _connect(Target(target.host if target else LOOPBACK, check.port))
@@ -107,12 +133,13 @@ class Prober:
         with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as ours:
             if target.source is not None:
                 ours.bind((target.source, 0))
-            await asyncio.get_running_loop().sock_connect(ours, (target.host, target.port))
-            pause_s = FIRST_LOOK_S
-            while not _is_taken(ours):
+            await _connected(ours, target)
+            pause_s = FIRST_LOOK_S  # who accepts has to be woken first
+            while True:
                 await anyio.sleep(pause_s)
+                if _is_taken(ours):
+                    return Finding(ok=True)
                 pause_s = LOOK_AGAIN_S
-        return Finding(ok=True)
 
 
 async def ask_on(
@@ -136,6 +163,17 @@ def _cannot_connect(error: OSError) -> Finding | None:
     if isinstance(error, ssl.SSLError):
         return Finding(ok=False, detail=f"no answer over TLS: {(error.reason or 'it ends').replace('_', ' ').lower()}")
     return Finding(ok=False, detail=f"cannot connect: {os.strerror(error.errno or errno.EIO)}", silent=True)
+
+
+async def _connected(ours: socket.socket, target: Target) -> None:
+    """Within one machine the handshake is over by the time the kernel returns: nobody has to wait."""
+    where = (target.host, target.port)
+    ours.connect_ex(where)
+    code = ours.connect_ex(where)  # how far the first one came
+    if code == errno.EALREADY:
+        await asyncio.get_running_loop().sock_connect(ours, where)
+    elif code not in (0, errno.EISCONN):
+        raise OSError(code, os.strerror(code))
 
 
 async def _connect(target: Target) -> Finding:

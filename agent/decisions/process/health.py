@@ -163,7 +163,7 @@ def _probed_readiness(state: InstanceMachine, event: Probed, now: Instant) -> Tu
         return state, ()
     if not probe.counts(event, successes=declared.successes):
         return state, ()
-    tally = probe.tallied(state.readiness, ok=event.ok)
+    tally = probe.tallied(state.readiness, ok=event.ok, enough=declared.successes)
     state = replace(state, readiness=tally)
     match probe.verdict(tally, declared, successes=declared.successes):
         case "passed" if not state.ready and state.condition != "stopping":

@@ -55,8 +55,11 @@ def next_ms(due_ms: float, period_ms: Milliseconds, now_ms: float) -> float:
     return due_ms + (missed + 1) * period_ms
 
 
-def tallied(tally: Tally, *, ok: bool) -> Tally:
-    return Tally(successes=tally.successes + 1) if ok else Tally(failures=tally.failures + 1)
+def tallied(tally: Tally, *, ok: bool, enough: int = 1) -> Tally:
+    """Good results are counted up to `enough`: of who is well there is nothing new to tell for ever."""
+    if ok:
+        return Tally(successes=min(tally.successes + 1, enough))
+    return Tally(failures=tally.failures + 1)
 
 
 def counts(event: Probed, *, successes: int = 1) -> bool:

@@ -41,15 +41,20 @@ class Site:
     asked: list[web.Request] = field(default_factory=list)
     named: list[str | None] = field(default_factory=list)
     """The names that were asked for by TLS."""
+    heard: anyio.Event = field(default_factory=anyio.Event)
+    """Set once it was asked anything."""
 
-    async def check(self, check: HttpCheck | TcpCheck, timeout_ms: int = 2_000, *, listens: bool = True) -> Finding:
+    def prober(self, *, listens: bool = True) -> Prober:
         process = ProcessType(name=ProcessName("web"), command="unused")
         launchable = Launchable(
             key=InstanceKey(AppName("shop"), EnvironmentName("test"), process.name, 1),
             release=V1, type=process, cwd="/", config={},
             target=Target("127.0.0.1", self.port, "127.77.0.2") if listens else None,
         )  # fmt: skip
-        prober = Prober(launchable)
+        return Prober(launchable)
+
+    async def check(self, check: HttpCheck | TcpCheck, timeout_ms: int = 2_000, *, listens: bool = True) -> Finding:
+        prober = self.prober(listens=listens)
         async with prober:
             found = await prober.check(Probe(check=check, timeout_ms=timeout_ms))
         if found is None:
@@ -58,6 +63,7 @@ class Site:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(request)
+        self.heard.set()
         return await ANSWERS[request.path](request)
 
 
@@ -165,6 +171,46 @@ async def test_the_question_says_who_asks(site: Site) -> None:
     assert (named.headers["User-Agent"], named.headers["Host"]) == ("mine", "shop.example")
     assert plain.remote == "127.77.0.2"
     assert not plain.keep_alive
+
+
+async def test_what_is_being_asked_is_not_asked_twice(site: Site) -> None:
+    """Readiness and liveness of a new process begin together: the same question has one answer, others their own."""
+    same, other = Probe(check=HttpCheck(path="/status?is=200")), Probe(check=HttpCheck(path="/status?is=503"))
+    found: list[bool] = []
+    prober = site.prober()
+
+    async def ask(probe: Probe) -> None:
+        finding = await prober.check(probe)
+        found.append(finding is not None and finding.ok)
+
+    async with prober:
+        async with anyio.create_task_group() as tasks:
+            for probe in (same, other, same, same):
+                tasks.start_soon(ask, probe)
+        assert sorted(request.path_qs for request in site.asked) == ["/status?is=200", "/status?is=503"]
+        assert sorted(found) == [False, True, True, True]
+        await ask(same)
+        assert len(site.asked) == 3, "what was answered is asked anew"
+
+
+async def test_who_asks_no_more_leaves_the_question_to_who_waits(site: Site) -> None:
+    """The first of two who ask the same is called off: the other still gets an answer."""
+    prober, found = site.prober(), list[Finding | None]()
+    hangs = Probe(check=HttpCheck(path="/hang"), timeout_ms=300)
+
+    async def ask(scope: anyio.CancelScope) -> None:
+        with scope:
+            found.append(await prober.check(hangs))
+
+    async with prober, anyio.create_task_group() as tasks:
+        first, second = anyio.CancelScope(), anyio.CancelScope()
+        tasks.start_soon(ask, first)
+        tasks.start_soon(ask, second)
+        with anyio.fail_after(5):
+            await site.heard.wait()
+        first.cancel()
+    assert found == [Finding(ok=False, detail="no answer within 300 ms", silent=True)]
+    assert len(site.asked) == 2
 
 
 async def test_over_tls_any_certificate_will_do(secure_site: Site) -> None:
