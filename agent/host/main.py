@@ -70,6 +70,7 @@ def run(settings: AgentSettings) -> None:
     orphans.become_subreaper()
     orphans.reap_for_ever()
     gc.freeze()  # what is imported stays: no collection has to look through it while hundreds are started
+    gc.set_threshold(10_000)  # nor, at each few, through all that was just made of those before them
     anyio.run(serve, settings, inherited, backend_options={"use_uvloop": True})
 
 
@@ -98,6 +99,8 @@ class Agent:
         self._store, self._inherited, self._stdout = store, inherited, stdout
         self._metrics, self._one_scrape = Metrics(), CapacityLimiter(1)
         self._said: str | None = None
+        self._log: structlog.stdlib.BoundLogger = log.bind()
+        """As it is configured by now: hundreds of instances tell much at once."""
         self._pulse = Pulse(self._metrics.lagged, self._status)
         self._state_dir, run_dir = _folders(settings)
         self._lock = service.hold(self._state_dir, "an agent")
@@ -209,7 +212,7 @@ class Agent:
     def _on_event(self, key: InstanceKey, event: str, details: Mapping[str, str | int], level: Level) -> None:
         if event == STRANDED:
             self._metrics.stranded(key.app, key.environment, int(details["connections"]))
-        tell = log.warning if level == "warning" else log.info
+        tell = self._log.warning if level == "warning" else self._log.info
         tell(event, app=key.app, env=key.environment, instance=key.name, **details)
 
     def _status(self) -> str:

@@ -26,20 +26,19 @@ Made = tuple[tuple[str, tuple[int, int, int, int]], ...]
 
 class Folder:
     def __init__(self, run_dir: Path, name: str) -> None:
-        self.path: Final = run_dir / "i" / name
+        self.name: Final = f"{run_dir}/i/{name}"
+        """Its path as text: to put paths together costs as much as what is done with them."""
+        self.notice: Final = f"{self.name}/drain"
+        self.tmp: Final = f"{self.name}/tmp"  # noqa: S108 - its own
 
     @cached_property
-    def notice(self) -> Path:
-        return self.path / "drain"
-
-    @cached_property
-    def tmp(self) -> Path:
-        return self.path / "tmp"
+    def path(self) -> Path:
+        return Path(self.name)
 
     @cached_property
     def notify(self) -> Path:
         """The socket of sd_notify(3)."""
-        return self.path / "notify"
+        return Path(f"{self.name}/notify")
 
     def prepare(self) -> None:
         """Make it as a new process is to find it, whatever a process or an agent before has left. Raises OSError."""
@@ -54,24 +53,24 @@ class Folder:
 
     def _make(self) -> None:
         try:
-            os.mkdir(self.path)  # noqa: PTH102 - as above
+            os.mkdir(self.name)  # noqa: PTH102 - as above
         except FileNotFoundError:
             self.path.mkdir(parents=True)
             self.path.parent.chmod(_THROUGH)
-        os.chmod(self.path, _THROUGH)  # noqa: PTH101 - as above
+        os.chmod(self.name, _THROUGH)  # noqa: PTH101 - as above
 
     def give_to(self, uid: int, gid: int, streams: Iterable[int] = ()) -> None:
         """Let another user write what is there by now: its TMPDIR, its output opened again, its notices."""
         for fd in streams:
             os.fchown(fd, uid, -1)  # of a terminal the group is the system's
-        for path in (self.tmp, self.notify, *(self.path / stream for stream in STREAMS)):
+        for path in (self.tmp, *(f"{self.name}/{name}" for name in ("notify", *STREAMS))):
             with contextlib.suppress(FileNotFoundError):  # not every process has notices
                 os.chown(path, uid, gid, follow_symlinks=False)
 
     def made(self) -> "Made":
         """What is there, by which it is known again."""
-        names = ("", *sorted(os.listdir(self.path)))  # noqa: PTH208 - names, at each start
-        return tuple((name, _known_by(os.lstat(f"{self.path}/{name}"))) for name in names)
+        names = ("", *sorted(os.listdir(self.name)))  # noqa: PTH208 - names, at each start
+        return tuple((name, _known_by(os.lstat(f"{self.name}/{name}"))) for name in names)
 
     def is_as_made(self, made: "Made") -> bool:
         """Whether nobody has changed it, and TMPDIR is empty."""

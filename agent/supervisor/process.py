@@ -347,8 +347,8 @@ def _launch(around: Surroundings, plan: Plan, ways: Ways, user: User | None, out
         env={
             **environment_of(plan.key, plan.release, {**(user.environment if user else {}), **plan.config}, plan.port),
             **sockets_named(plan.key, len(plan.listeners)),
-            "ROLLWAY_DRAIN_FILE": str(folder.notice),
-            "TMPDIR": str(folder.tmp),
+            "ROLLWAY_DRAIN_FILE": folder.notice,
+            "TMPDIR": folder.tmp,
             **hears,
         },
         cwd=Path(plan.cwd),
@@ -359,7 +359,7 @@ def _launch(around: Surroundings, plan: Plan, ways: Ways, user: User | None, out
         identity=user.identity if user else None,
         no_new_privs=True,
         rlimits=limits.rlimits(plan.limits, around.rlimits),
-        fence=fence_of(plan.sandbox, folder.tmp),
+        fence=fence_of(plan.sandbox, Path(folder.tmp)),
     )
 
 
