@@ -25,7 +25,7 @@ from agent.coordinator.db.engine import Database
 from agent.coordinator.db.members import Member, TokenForHost
 from agent.coordinator.hosts import Hosts
 from agent.errors import RefusedError, RollwayError, UnauthorizedError, UsageError
-from agent.link.tls import Peer, key_id
+from agent.link.peers import Peer, key_id
 from agent.linux import clock
 from agent.model.ids import EnvironmentName, HostName, is_host_name
 from agent.model.units import Milliseconds

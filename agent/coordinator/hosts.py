@@ -26,7 +26,7 @@ from agent.coordinator.leases import Leases
 from agent.decisions.shares import Place
 from agent.errors import FailedError, ForbiddenError, NotFoundError, RefusedError
 from agent.link.accept import Links
-from agent.link.tls import Peer, key_id
+from agent.link.peers import Peer, key_id
 from agent.linux import clock
 from agent.model.assignment import AppReport, Assignment, HostReport
 from agent.model.environment import EnvironmentSettings

@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from agent.errors import FailedError, RefusedError, UsageError
-from agent.host import certificate
-from agent.host.certificate import Key
+from agent.host import identity
+from agent.host.identity import Key
 from agent.link import enrol
 from agent.linux import atomic
 from agent.model.ids import EnvironmentName, HostName, is_host_name
@@ -52,9 +52,9 @@ async def join(text: str, *, name: str | None, config: Path, state_dir: str, coo
     try:
         key = _key(wanted)
         authority = await enrol.fetch_authority(urls, token.fingerprint)
-        csr = certificate.request_for(wanted.name, key)
+        csr = identity.request_for(wanted.name, key)
         joined = await enrol.join(urls, authority, token.secret, wanted.name, csr)
-        pem = certificate.checked(joined.certificate, wanted.name, key.public_key())
+        pem = identity.checked(joined.certificate, wanted.name, key.public_key())
         atomic.write_atomically(Path(wanted.tls.ca), authority.encode(), mode=0o644)
         atomic.write_atomically(Path(wanted.tls.certificate), pem)
         if before is None:
@@ -106,13 +106,13 @@ def _check_same(before: AgentSettings, name: HostName, token: HostToken, config:
         held = ssl.PEM_cert_to_DER_cert(atomic.read(Path(before.tls.ca)).decode("ascii").strip())
     except (OSError, ValueError):
         return  # nothing that could be trusted by mistake
-    if certificate.fingerprint(held) != token.fingerprint:
+    if identity.fingerprint(held) != token.fingerprint:
         raise RefusedError("this host has joined the fleet of another authority already", leave)
 
 
 def _key(wanted: AgentSettings) -> Key:
     _folders(wanted.tls)
-    return certificate.keep_key(Path(wanted.tls.key))
+    return identity.keep_key(Path(wanted.tls.key))
 
 
 def _folders(tls: TlsFiles) -> None:

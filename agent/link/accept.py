@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from agent.errors import RefusedError, RollwayError, UnreachableError, VerificationError
 from agent.link.channel import CLOSE_S, HEARTBEAT_S, Channel
-from agent.link.tls import Peer
+from agent.link.peers import Peer
 from agent.model.assignment import Assignment, HostReport
 from agent.model.figures import InstanceFigures
 from agent.model.ids import AppName, EnvironmentName, HostName

@@ -1,38 +1,32 @@
 """TLS of every connection to a coordinator: version 1.3 alone, our own certificate authority, both ends named.
 
 Rules: agents and coordinator know each other by certificate; a CLI comes without one and shows a token instead, hence
-the server asks for a certificate and does not insist: each route says whom it needs. A certificate's CN is the host's
-name, its OU the role, so that a coordinator's certificate is no agent's. TLS checks a peer's expiry at the handshake
-only; whoever keeps a connection compares `Peer.not_after_s` himself, and so he does with who was removed since.
+the server asks for a certificate and does not insist: each route says whom it needs. Not handled here: who is at the
+other end of a coordinator's connection (`link.peers`), for which it has a library that an agent does not load.
 """
 
-import hashlib
 import ssl
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final
 
-from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import NameOID
 from msgspec import Struct
 
 from agent.errors import SettingsError
 from agent.model.roles import TlsFiles
 
-AGENT_ROLE: Final = "agent"
-COORDINATOR_ROLE: Final = "coordinator"
 VERSION: Final = ssl.TLSVersion.TLSv1_3
+_AT_ANY_TIME: Final = ssl.VerifyFlags(0x200000)
+"""X509_V_FLAG_NO_CHECK_TIME, for which the standard library has no name."""
 
 
-class Peer(Struct, frozen=True, kw_only=True):
-    """Who is at the other end, by a certificate that our authority signed."""
+class Shown(Struct, frozen=True, kw_only=True):
+    """A certificate of our own, as who is at the other end sees it."""
 
     name: str
-    role: str
+    """Its CN."""
+    not_before_s: float
     not_after_s: float
-    """Seconds since 1970 at which the certificate expires."""
-    public_key: EllipticCurvePublicKey
+    """Seconds since 1970."""
 
 
 def client_context(tls: TlsFiles) -> ssl.SSLContext:
@@ -66,32 +60,32 @@ def server_context(tls: TlsFiles) -> ssl.SSLContext:
     return context
 
 
-def peer_of(request: web.BaseRequest) -> Peer | None:
-    """Who sent `request`, by certificate; None if they showed none, or one of another kind than ours."""
-    connection = request.transport.get_extra_info("ssl_object") if request.transport is not None else None
-    der = connection.getpeercert(binary_form=True) if connection is not None else None
-    if not der:
-        return None
-    certificate = x509.load_der_x509_certificate(der)
-    key = certificate.public_key()
-    if not isinstance(key, EllipticCurvePublicKey):
-        return None
-    return Peer(
-        name=_one(certificate.subject, NameOID.COMMON_NAME),
-        role=_one(certificate.subject, NameOID.ORGANIZATIONAL_UNIT_NAME),
-        not_after_s=certificate.not_valid_after_utc.timestamp(),
-        public_key=key,
+def shown(certificate: str, key: str, ca: str) -> Shown:
+    """What the certificate in that file says, once it is proved to be of this key and by this authority. Blocking.
+
+    The standard library reads no certificate but a peer's: here it is one to itself, in memory. A library that reads
+    any (cryptography) would be a sixth of an agent's memory. It may have expired. Raises OSError.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= _AT_ANY_TIME
+    peer = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    peer.check_hostname, peer.verify_mode = False, ssl.CERT_NONE
+    for one in (context, peer):
+        one.load_cert_chain(certificate, key)
+    context.load_verify_locations(ca)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = peer.wrap_bio(back, there), context.wrap_bio(there, back, server_side=True)
+    for end in (*ends, *ends):
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    found: dict[str, Any] = ends[1].getpeercert() or {}
+    names = [value for part in found["subject"] for kind, value in part if kind == "commonName"]
+    return Shown(
+        name=names[0] if len(names) == 1 else "",
+        not_before_s=ssl.cert_time_to_seconds(found["notBefore"]),
+        not_after_s=ssl.cert_time_to_seconds(found["notAfter"]),
     )
-
-
-def key_id(key: EllipticCurvePublicKey) -> str:
-    """A public key's name: SHA-256 of its DER, in hexadecimal."""
-    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
-
-
-def _one(subject: x509.Name, oid: x509.ObjectIdentifier) -> str:
-    found = subject.get_attributes_for_oid(oid)
-    return str(found[0].value) if len(found) == 1 else ""
 
 
 def _load_own(context: ssl.SSLContext, tls: TlsFiles) -> None:

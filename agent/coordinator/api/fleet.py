@@ -16,7 +16,7 @@ from agent.coordinator.environments import settings_of
 from agent.coordinator.hosts import Hosts
 from agent.decisions.rollout import view
 from agent.errors import UsageError
-from agent.link.tls import peer_of
+from agent.link.peers import peer_of
 from agent.linux import clock
 from agent.model.assignment import Assignment
 from agent.model.figures import InstanceFigures

@@ -9,7 +9,7 @@ from agent.coordinator.api.call import Call, answer
 from agent.coordinator.db.members import Member
 from agent.coordinator.enrolment import JoinRequest
 from agent.errors import UnauthorizedError, UsageError
-from agent.link.tls import peer_of
+from agent.link.peers import peer_of
 from agent.model import ids
 from agent.model.ids import EnvironmentName, HostName
 from agent.model.units import Milliseconds, iso

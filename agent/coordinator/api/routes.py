@@ -15,7 +15,7 @@ from agent.coordinator.api.call import Call
 from agent.coordinator.server import Server
 from agent.coordinator.tokens import Caller, Role
 from agent.errors import ForbiddenError, UnauthorizedError
-from agent.link.tls import AGENT_ROLE, peer_of
+from agent.link.peers import AGENT_ROLE, peer_of
 from agent.linux import clock
 from agent.web.errors import errors_as_json
 from agent.web.health import Health

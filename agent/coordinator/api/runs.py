@@ -12,8 +12,8 @@ from agent.coordinator.api.call import Call, answer
 from agent.coordinator.api.hosts import host_name
 from agent.errors import NotFoundError, RollwayError, UsageError, VerificationError, first
 from agent.link.channel import CLOSE_S, HEARTBEAT_S
+from agent.link.peers import peer_of
 from agent.link.runs import Line
-from agent.link.tls import peer_of
 from agent.linux import clock
 from agent.model.release import RunOrder
 from agent.wire.runs import FRAME_BYTES_MAX, Ask, Frame, Refused, encode, from_caller

@@ -21,7 +21,15 @@ from structlog.testing import capture_logs
 from agent.client.answers import HostTokenMade
 from agent.coordinator import ca
 from agent.coordinator.attempts import WRONG_MAX
-from agent.errors import FailedError, NotFoundError, RefusedError, RollwayError, UnreachableError, UsageError
+from agent.errors import (
+    FailedError,
+    NotFoundError,
+    RefusedError,
+    RollwayError,
+    UnreachableError,
+    UsageError,
+    VerificationError,
+)
 from agent.host import certificate
 from agent.host.join import Membership, join
 from agent.link.tls import cli_context, client_context, server_context
@@ -355,6 +363,24 @@ async def test_a_certificate_that_cannot_be_renewed_ends_nothing(fleet: Fleet, t
             tasks.start_soon(certificate.keep_renewed, tls, ["https://127.0.0.1:1"], used)
             tasks.start_soon(certificate.keep_renewed, away, [fleet.url], used)
     assert [event["event"] for event in said] == ["cannot renew the certificate"] * 2
+
+
+async def test_a_renewed_certificate_that_is_not_ours_is_not_kept(fleet: Fleet, tmp_path: Path) -> None:
+    """For another key or another name, or none at all: the one that fits stays, and it is said."""
+    await joined(tmp_path, await new_token(fleet), "careful")
+    tls = settings(tmp_path, "careful").tls
+    before = atomic.read(Path(tls.certificate))
+    key = ca.public_key(atomic.read(Path(tls.key)))
+    wrong = {
+        ca.sign(fleet.ca, "somebody-else", (), "agent", key=key).decode(): "not for us, but 'somebody-else'",
+        ca.issue(fleet.ca, "careful", (), "agent")[0].decode(): "not for our key",
+        "no certificate": "not for our key",
+    }
+    for sent, why in wrong.items():
+        with pytest.raises(VerificationError, match=why):
+            certificate._checked(tls, sent)
+    assert certificate._checked(tls, before.decode())[0] == before
+    assert atomic.read(Path(tls.certificate)) == before
 
 
 async def test_tokens_and_decisions_outlive_the_coordinator(tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ from agent.coordinator.db import fleet
 from agent.coordinator.db.engine import Database
 from agent.coordinator.server import Server
 from agent.decisions.swap.state import SwapState
-from agent.host import certificate, drained
+from agent.host import drained
 from agent.host.assignments import AppKey, States
 from agent.host.control import Control
+from agent.host.identity import keep_key
 from agent.host.keys import HostKey
 from agent.host.releases import Releases
 from agent.linux import atomic, clock
@@ -278,7 +279,7 @@ PLACES: Final = {
     ),
     "the age key of a host": Place(covers=("agent/host/keys.py",), **file("age.key", HostKey.of)),
     "the key of a host that joins": Place(
-        covers=("agent/host/certificate.py", "agent/host/join.py"), **file("key.pem", certificate.keep_key)
+        covers=("agent/host/identity.py", "agent/host/join.py"), **file("key.pem", keep_key)
     ),
     "the socket of the agent": Place(
         covers=("agent/host/control.py",),

@@ -14,7 +14,8 @@ from aiohttp import web
 from agent.coordinator import ca
 from agent.link.accept import Links
 from agent.link.dial import Dialer
-from agent.link.tls import client_context, peer_of, server_context
+from agent.link.peers import peer_of
+from agent.link.tls import client_context, server_context
 from agent.model.assignment import AppReport, Assignment, HostReport
 from agent.model.figures import InstanceFigures
 from agent.model.ids import AppName, EnvironmentName, HostName
