@@ -289,6 +289,17 @@ def test_metrics_tell_what_runs_and_how_late_the_loop_is(chosen: AgentSettings, 
         started.until("drained")
 
 
+def test_what_runs_has_no_library_for_certificates_or_secrets(chosen: AgentSettings, deployed: int) -> None:
+    """They are a quarter of an agent's memory: a host without secrets never loads them, whatever it runs."""
+    with agent(chosen) as started:
+        started.until("ready")
+        mapped = Path(f"/proc/{started.process.pid}/maps").read_text()
+        assert "/_ssl." in mapped
+        assert [name for name in ("cryptography", "pyrage") if name in mapped] == []
+        os.kill(started.process.pid, signal.SIGINT)
+        started.until("drained")
+
+
 def test_a_loop_that_hangs_tells_the_watchdog_nothing(chosen: AgentSettings, tmp_path: Path) -> None:
     """The watchdog hears from the loop as long as it turns, nothing while it stands; killed, the agent says where."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
