@@ -7,10 +7,8 @@ import errno
 import os
 import signal
 import sys
-from importlib.metadata import version
 
-from agent.cli.agent_main import WITHOUT_LIBRARIES
-from agent.cli.agent_main import run as run_on_host
+from agent import __version__
 from agent.cli.output import show, show_error, wants_json
 from agent.cli.role import run_role
 from agent.errors import FailedError, RollwayError, UsageError
@@ -35,7 +33,7 @@ def _run(words: list[str]) -> int:
             case ["agent", *rest]:
                 if rest[:1] != ["run"]:
                     _end_at_sigterm_as_at_ctrl_c()
-                return run_on_host(rest)
+                return _on_host(rest)
             case _:
                 _end_at_sigterm_as_at_ctrl_c()
                 return _command_line(words)
@@ -80,16 +78,24 @@ def _end_at_sigterm_as_at_ctrl_c() -> None:
     signal.signal(signal.SIGTERM, end)
 
 
+def _on_host(words: list[str]) -> int:
+    from agent.cli.agent_main import run  # noqa: PLC0415 - nor does the role itself need a parser
+
+    return run(words)
+
+
 def _command_line(words: list[str]) -> int:
     try:
         from agent.cli.main import run  # noqa: PLC0415 - a host has neither click nor rich
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("agent"):
             raise
+        from agent.cli.agent_main import WITHOUT_LIBRARIES  # noqa: PLC0415
+
         if words and words[0] in WITHOUT_LIBRARIES:
-            return run_on_host(words)
+            return _on_host(words)
         if words[:1] == ["--version"]:
-            show(version("rollway"))
+            show(__version__)
             return 0
         here = ", ".join(f"`rollway {verb}`" for verb in sorted(WITHOUT_LIBRARIES))
         raise UsageError(

@@ -8,7 +8,6 @@ nobody listens any more. Not handled here: what is decided of it (`decisions.swa
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from importlib.metadata import version
 from pathlib import Path
 from socket import socket
 from typing import Final
@@ -21,6 +20,7 @@ from aiohttp.typedefs import Handler, Middleware
 from msgspec import Struct
 from msgspec.structs import replace
 
+from agent import __version__
 from agent.decisions.swap.hand import pending, unknown
 from agent.decisions.swap.state import RestartAsked, StopAsked, UnpinAsked
 from agent.errors import FailedError, ForbiddenError, NotFoundError, RefusedError, UsageError
@@ -106,7 +106,7 @@ class Routes:
         return _answer(
             AgentStatus(
                 host=self._host.name,
-                version=version("rollway"),
+                version=__version__,
                 pid=os.getpid(),
                 since_ms=self._since_ms,
                 drained=self._host.drained,

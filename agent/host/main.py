@@ -11,7 +11,6 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from socket import socket
 from typing import Final
@@ -22,6 +21,7 @@ from aiohttp import web
 from anyio import CapacityLimiter, to_thread
 from msgspec.structs import replace
 
+from agent import __version__
 from agent.decisions.process.state import Level
 from agent.errors import FailedError
 from agent.host import certificate, health
@@ -230,7 +230,7 @@ class Agent:
 
     async def _metrics_text(self) -> bytes:
         seen = Seen(
-            version=version("rollway"),
+            version=__version__,
             apps=self._host.reports(),
             connected=self._link.up,
             unsent_bytes=self._stdout.unsent_bytes,
@@ -314,7 +314,7 @@ def _hello(settings: AgentSettings, key: HostKey) -> Hello:
         protocol=PROTOCOL,
         host=settings.name,
         boot_id=clock.boot_id(),
-        version=version("rollway"),
+        version=__version__,
         age_recipient=key.recipient,
         labels=settings.labels,
         environments=settings.environments,

@@ -6,7 +6,6 @@ not an error, so that the schema is always the whole truth.
 """
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from functools import cache
 from typing import Final, TypeVar
 
@@ -152,6 +151,8 @@ def _unknown(source: Source, schema: Schema, path: KeyPath) -> SettingsError:
     if schema.plans(path):
         return source.error(path, "keys that this version obeys", f"{show_text(key)}, {NOT_SUPPORTED}")
     names = schema.names_in(path[:-1])
+    from difflib import get_close_matches  # noqa: PLC0415 - a role whose settings are right needs none of it
+
     near = get_close_matches(key, names, n=1)
     known = f'"{near[0]}"' if near else f"one of {', '.join(names)}"
     return source.error(path, f"a known key, perhaps {known}" if near else known, f"the unknown key {show_text(key)}")
