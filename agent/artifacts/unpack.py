@@ -10,7 +10,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import BinaryIO, Final, Self
 
 from agent.artifacts import zstd
 from agent.artifacts.archive import CHUNK
+from agent.artifacts.leftovers import LEFTOVER, remove, sweep
 from agent.artifacts.verify import READ_ONLY, verify
 from agent.errors import FailedError, VerificationError
 from agent.model.build import Archive, Build, FileEntry
@@ -26,7 +26,6 @@ from agent.wire import tar
 __all__ = ["remove", "sweep", "unpack", "verify"]
 
 _FOLDER_MODE: Final = 0o555
-_LEFTOVER: Final = ".unpacking-"
 _ADVICE: Final = "Nothing of it was kept. Fetch it again; if it happens again, build it again from its commit."
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -49,24 +48,11 @@ def unpack(archive: Path, build: Build, target: Path) -> None:
         ) from error
 
 
-def sweep(parent: Path) -> None:
-    """Remove what killed unpacks left in `parent`; only when none runs there."""
-    for leftover in parent.glob(f"{_LEFTOVER}*"):
-        remove(leftover)
-
-
-def remove(folder: Path) -> None:
-    """Remove a read-only folder, also as a plain user."""
-    for _path, _folders, _files, opened in os.fwalk(folder):
-        os.fchmod(opened, 0o700)
-    shutil.rmtree(folder)
-
-
 @contextlib.contextmanager
 def _beside(target: Path) -> Iterator[Path]:
     """A new folder beside `target`; gone at the end unless it was renamed."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=_LEFTOVER, dir=target.parent))
+    folder = Path(tempfile.mkdtemp(prefix=LEFTOVER, dir=target.parent))
     try:
         yield folder
     finally:

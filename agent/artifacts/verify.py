@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from agent.artifacts.archive import CHUNK
 from agent.artifacts.manifest import FILE_MODE, PROGRAM_MODE
 from agent.errors import VerificationError
 from agent.model.build import Build, FileEntry
@@ -20,6 +19,7 @@ from agent.model.ids import Digest
 READ_ONLY: Final = {FILE_MODE: 0o444, PROGRAM_MODE: 0o555}
 """The permission bits that a built file has once it is unpacked."""
 
+_CHUNK: Final = 256 * 1024
 _ADVICE: Final = "It is not started. Remove the release's folder on this host and swap to the release again."
 
 
@@ -83,6 +83,6 @@ def _difference(entry: FileEntry, name: str, parent: int) -> str | None:
 def _digest(name: str, parent: int) -> Digest:
     digest = hashlib.sha256()
     with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent), "rb") as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return Digest(f"sha256:{digest.hexdigest()}")

@@ -15,7 +15,9 @@ import anyio
 from anyio import to_thread
 from msgspec import Struct
 
-from agent.artifacts import manifest, sign, unpack
+from agent.artifacts import manifest, sign
+from agent.artifacts.leftovers import sweep
+from agent.artifacts.verify import verify
 from agent.errors import FailedError, VerificationError
 from agent.host.assignments import AppKey
 from agent.linux import atomic
@@ -74,7 +76,7 @@ class Releases:
         for leftover in self._downloads.iterdir():
             leftover.unlink()
         for build in self._builds.iterdir():
-            unpack.sweep(build)
+            sweep(build)
 
     async def prepare(self, key: AppKey, ref: ReleaseRef) -> Release:
         """See that `ref` lies verified on this host. Raises RollwayError; asking again is harmless."""
@@ -95,7 +97,7 @@ class Releases:
         with _told(f"cannot start {key.app} {ref.name}"):
             papers = self._read(key, ref)
             tree = self._build(papers.build.id) / "tree"
-            unpack.verify(tree, papers.build)
+            verify(tree, papers.build)
         return Runnable(papers.release, tree)
 
     def _stored(self, key: AppKey, ref: ReleaseRef) -> "_Papers | None":
@@ -116,12 +118,12 @@ class Releases:
     async def _tree(self, build: Build) -> None:
         tree = self._build(build.id) / "tree"
         if tree.exists():
-            await to_thread.run_sync(unpack.verify, tree, build)
+            await to_thread.run_sync(verify, tree, build)
             return
         archive = self._downloads / f"{tree.parent.name}.tar.zst"
         try:
             await self._source.archive(build.app, build.id, build.archive.size_bytes, archive)
-            await to_thread.run_sync(unpack.unpack, archive, build, tree)
+            await to_thread.run_sync(_unpack, archive, build, tree)
         finally:
             archive.unlink(missing_ok=True)
 
@@ -172,6 +174,14 @@ def _matching(data: bytes, release: Release) -> Build:
             "Build the app again and make a new release.",
         )
     return build
+
+
+def _unpack(archive: Path, build: Build, target: Path) -> None:
+    # Seldom, and in a thread: with its libraries it takes an agent 1 MiB. Where there is no descriptor left to load it
+    # with there is none for an archive either, and the same is told.
+    from agent.artifacts.unpack import unpack  # noqa: PLC0415
+
+    unpack(archive, build, target)
 
 
 @contextlib.contextmanager
