@@ -5,7 +5,7 @@ status is shown as it is, some time after it was said. Which process is the main
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
@@ -21,8 +21,15 @@ STATUS_S: Final = 1.0
 """So often at most others are told of a new status."""
 STATUS_CHARACTERS_MAX: Final = 200
 
-Scopes = dict[Any, anyio.CancelScope]
-"""Of what observes a process, by what it is."""
+
+class Observer(Protocol):
+    """Of a process."""
+
+    def cancel(self) -> None: ...
+
+
+Observers = dict[Any, Observer]
+"""By what each observes."""
 Tell = Callable[[str, Mapping[str, str | int], Level], None]
 
 
@@ -44,7 +51,7 @@ class Hearing:
         if self._dealt_with is not None:
             self._dealt_with.set()
 
-    def listen(self, process: Process, launch: int, scopes: Scopes, tasks: TaskGroup) -> None:
+    def listen(self, process: Process, launch: int, observers: Observers, tasks: TaskGroup) -> None:
         """Hear it from its first word on: many processes never say one."""
         notices = process.notices
         if notices is None:
@@ -52,8 +59,8 @@ class Hearing:
         heard = notices
 
         def begin() -> None:
-            scopes["notices"] = anyio.CancelScope()
-            tasks.start_soon(self.hear, process, heard, launch, scopes["notices"], tasks)
+            observers["notices"] = scope = anyio.CancelScope()
+            tasks.start_soon(self.hear, process, heard, launch, scope, tasks)
 
         heard.listen(begin)
 

@@ -13,7 +13,6 @@ import anyio
 from anyio.abc import TaskGroup
 
 from agent.decisions.process.instance import new, step
-from agent.decisions.process.probe import rhythm
 from agent.decisions.process.restart import comes_back_at_once
 from agent.decisions.process.state import (
     AcceptLeft,
@@ -29,7 +28,6 @@ from agent.decisions.process.state import (
     LaunchFailed,
     LaunchNow,
     LaunchWithheld,
-    Probed,
     ShowNotice,
     Signal,
     Start,
@@ -45,18 +43,17 @@ from agent.decisions.swap.state import InstanceView
 from agent.errors import RollwayError, unreachable
 from agent.linux import clock
 from agent.linux.executable import ExecFailure
-from agent.model.process import ExecCheck, ProbeKind
+from agent.model.process import ProbeKind
 from agent.model.units import Instant, Milliseconds
 from agent.supervisor.admission import why_not
-from agent.supervisor.commands import Commands
 from agent.supervisor.exits import exited
-from agent.supervisor.finding import Finding
 from agent.supervisor.gauge import Measured
-from agent.supervisor.hearing import Hearing, Tell
+from agent.supervisor.hearing import Hearing, Observer, Tell
 from agent.supervisor.inbox import Inbox
 from agent.supervisor.launchable import Launchable
 from agent.supervisor.mainprocess import see_off
-from agent.supervisor.prober import Prober, ask_on, connections_left, whereabouts
+from agent.supervisor.prober import connections_left
+from agent.supervisor.probing import Probing
 from agent.supervisor.process import UNKEPT, WORDS, Plan, Process, give_up, start
 from agent.supervisor.records import Kept, Record
 from agent.supervisor.resume import resume
@@ -68,7 +65,7 @@ RECORD_AGAIN_S: Final = 1.0  # a next agent ends what is on no record
 STRANDED: Final = "stranded connections were closed"
 """Told with their number, `connections`; the agent counts them by it."""
 KINDS: Final[tuple[ProbeKind, ...]] = ("startup", "readiness", "liveness")
-Observer = ProbeKind | Literal["connections", "notices"]
+Observed = ProbeKind | Literal["connections", "notices"]
 
 
 class Instance:
@@ -103,11 +100,16 @@ class Instance:
         self._wake: Instant | None = None
         self._process: Process | None = None
         self._left: Ways | None = None  # of the process before, for the next one
-        self._observers: dict[Observer, anyio.CancelScope] = {}
+        self._observers: dict[Observed, Observer] = {}
         self._plan: Plan | None = None  # of the present process; made again where an earlier agent has started it
-        self._remarks: dict[ProbeKind, str] = {}
-        self._prober = Prober(launchable)
-        self._commands = Commands(around, self._planned)
+        self._probing = Probing(
+            around,
+            launchable,
+            plan=self._planned,
+            machine=lambda: self._machine,
+            send=self._inbox.put,
+            tell=tell,
+        )
 
     @property
     def view(self) -> InstanceView:
@@ -126,7 +128,7 @@ class Instance:
         self._inbox.wake()
 
     async def run(self) -> None:
-        async with self._prober, anyio.create_task_group() as tasks:
+        async with self._probing.open(), anyio.create_task_group() as tasks:
             try:
                 first = await self._first(tasks)
                 self.taken_up.set()
@@ -134,6 +136,7 @@ class Instance:
                 while self._machine.state != "stopped":
                     await self._take(await self._next(), tasks)
             finally:
+                self._unobserve()
                 if self._process is not None:
                     self._process.let_go()
             tasks.cancel_scope.cancel()
@@ -319,30 +322,33 @@ class Instance:
                 if survivors := await process.kill():
                     self._tell("processes survive SIGKILL", {"pids": " ".join(map(str, survivors))}, "warning")
             case CloseProcess():
-                while self._observers:
-                    self._observers.popitem()[1].cancel()
+                self._unobserve()
                 self._process = None
                 if not await process.close(again=self._machine.state != "stopped"):
                     self._tell("output is lost: nobody took it", {"pid": process.pid}, "warning")
                 self._left = process.left
 
+    def _unobserve(self) -> None:
+        while self._observers:
+            self._observers.popitem()[1].cancel()
+
     async def _stop_asking(self) -> None:
         """Until nothing is left that asks how the process is."""
         for kind in self._observers.keys() & KINDS:
             self._observers.pop(kind).cancel()
-        await self._commands.ended()
+        await self._probing.ended()
 
     def _observe(self, action: StartProbe | StopProbe | WatchConnections, tasks: TaskGroup) -> None:
         match action:
             case StartProbe(kind=kind):
-                self._observers[kind] = anyio.CancelScope()
-                tasks.start_soon(self._probe, action, self._machine.launch, self._observers[kind])
+                if self._process is not None and (asking := self._probing.begin(action, self._process, tasks)):
+                    self._observers[kind] = asking
             case StopProbe(kind=kind):
                 if kind in self._observers:
                     self._observers.pop(kind).cancel()
             case WatchConnections():
-                self._observers["connections"] = anyio.CancelScope()
-                tasks.start_soon(self._watch, self._observers["connections"])
+                self._observers["connections"] = scope = anyio.CancelScope()
+                tasks.start_soon(self._watch, scope)
 
     def _accept_left(self) -> None:
         if closed := sum(listener.accept_and_close() for listener in self.launchable.listeners):
@@ -361,33 +367,6 @@ class Instance:
         if comes_back_at_once(self._machine):
             process.fork_ahead()
         await self._inbox.put(event)
-
-    async def _probe(self, begin: StartProbe, launch: int, scope: anyio.CancelScope) -> None:
-        kind, probes, process = begin.kind, self._machine.terms.probes, self._process
-        declared = {"startup": probes.startup, "readiness": probes.readiness, "liveness": probes.liveness}[kind]
-        if declared is None or process is None:
-            return
-
-        async def found(finding: Finding, early: bool) -> None:  # noqa: FBT001 - as the prober tells it
-            detail = finding.detail
-            if finding.silent and self._machine.state == "starting":
-                detail = await whereabouts(self.launchable, process.tree) or detail
-            if finding.remark not in ("", self._remarks.get(kind)):  # told once, not at each period
-                self._remarks[kind] = finding.remark
-                self._tell(f"its {kind} probe passes by a redirect", {"reason": finding.remark}, "warning")
-            await self._inbox.put(Probed(kind=kind, launch=launch, ok=finding.ok, detail=detail, early=early))
-
-        async def ask() -> Finding | None:
-            if isinstance(declared.check, ExecCheck):
-                return await self._commands.ask(kind, declared.check.command, declared.timeout_ms)
-            return await self._prober.check(declared)
-
-        when = rhythm(begin, declared.period_ms, self._around.jitter())
-        with scope:
-            try:
-                await ask_on(ask, declared.period_ms, when, found)
-            except RollwayError as error:  # what an earlier agent has started, without a config to run commands with
-                self._tell(f"its {kind} probe cannot be run", {"reason": str(error)}, "warning")
 
     async def _watch(self, scope: anyio.CancelScope) -> None:
         if (process := self._process) is None or self.launchable.target is None:

@@ -12,7 +12,6 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final
 
@@ -21,7 +20,6 @@ import anyio
 from anyio import to_thread
 from yarl import URL
 
-from agent.decisions.process.probe import Rhythm, next_ms
 from agent.decisions.process.state import ConnectionsLeft
 from agent.errors import unreachable
 from agent.linux import inetdiag, procfs, sockets
@@ -40,8 +38,6 @@ LOOK_AGAIN_S: Final = 0.02
 PLACES_MAX: Final = 4
 LOOPBACK: Final = "127.0.0.1"
 Check = HttpCheck | TcpCheck | ExecCheck | NotifyCheck
-Ask = Callable[[], Awaitable[Finding | None]]
-Found = Callable[[Finding, bool], Awaitable[None]]
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
@@ -140,21 +136,6 @@ class Prober:
                 if _is_taken(ours):
                     return Finding(ok=True)
                 pause_s = LOOK_AGAIN_S
-
-
-async def ask_on(
-    ask: Ask, period_ms: Milliseconds, when: Rhythm, found: Callable[[Finding, bool], Awaitable[None]]
-) -> None:
-    """Ask until cancelled, one question at a time; `found` hears each finding, and whether it came early."""
-    await anyio.sleep(when.wait_ms / 1_000)
-    due_ms, gap_ms, early = anyio.current_time() * 1_000, when.gap_ms, False
-    while True:
-        if (finding := await ask()) is not None:
-            await found(finding, early)
-        early = gap_ms < period_ms
-        due_ms = due_ms + gap_ms if early else next_ms(due_ms, period_ms, anyio.current_time() * 1_000)
-        gap_ms = period_ms
-        await anyio.sleep_until(due_ms / 1_000)
 
 
 def _cannot_connect(error: OSError) -> Finding | None:

@@ -283,7 +283,7 @@ async def test_who_has_no_descriptor_to_ask_with_finds_nothing(house: House, des
     """An app is not found dead because its agent has no descriptor left to run a command or to see its end."""
     key = house.launch(worker("sleep 600"))
     await house.state("ready")
-    commands, found = house.supervisor._instances[key]._commands, list[Finding | None]()
+    commands, found = house.supervisor._instances[key]._probing._commands, list[Finding | None]()
 
     async def ask() -> None:
         found.append(await commands.ask("liveness", "true", 5_000))
