@@ -44,6 +44,7 @@ SKF_AD_RANDOM: Final = 0xFFFF_F000 + 56
 SKF_NET: Final = 0xFFF0_0000
 _IPV4_SOURCE: Final = SKF_NET + 12
 _IPV6_SOURCE: Final = (SKF_NET + 8, SKF_NET + 12, SKF_NET + 16, SKF_NET + 20)
+_FILTER: Final = struct.Struct("=HBBI")
 
 
 class Instruction(NamedTuple):
@@ -106,13 +107,18 @@ def program(
 
 def encode(built: Program) -> bytes:
     """The array of `struct sock_filter` that SO_ATTACH_REUSEPORT_CBPF takes, in this machine's byte order."""
-    return b"".join(map(_encoded, built))
+    # What compares with a share of all is another at each change, and not worth to be kept.
+    return b"".join([_packed(one) if one.code == JGE else _encoded(one) for one in built])
 
 
 @lru_cache(maxsize=8 * SLOTS_MAX)
 def _encoded(one: Instruction) -> bytes:
     """Kept: a group of hundreds is told to the kernel anew at each change of one."""
-    return struct.pack("=HBBI", one.code, one.if_true, one.if_false, one.k)
+    return _packed(one)
+
+
+def _packed(one: Instruction) -> bytes:
+    return _FILTER.pack(one.code, one.if_true, one.if_false, one.k)
 
 
 @lru_cache(maxsize=4 * SLOTS_MAX)
