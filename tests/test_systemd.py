@@ -87,12 +87,13 @@ def test_an_app_inherits_nothing_of_the_agents_unit() -> None:
 
 
 def test_the_agents_environment_only_tunes_its_memory() -> None:
-    """What the unit adds to the agent's environment is malloc's tuning for log chunks, and nothing else."""
+    """What the unit adds to the agent's environment is malloc's tuning, and nothing else."""
     (environment,) = read("rollway-agent.service")["Service"]["Environment"]
     assert dict(pair.split("=") for pair in environment.split()) == {
         "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
         "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
         "MALLOC_TOP_PAD_": str(16 << 20),
+        "MALLOC_ARENA_MAX": "1",
     }
 
 
