@@ -36,8 +36,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Requests are not logged."""
 
 
+class Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Who has gone before it was answered, as a probe that is late, is nothing to tell of."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # its own words
+
+
 def main() -> None:
-    server = http.server.ThreadingHTTPServer(("", 0), Handler, bind_and_activate=False)
+    server = Server(("", 0), Handler, bind_and_activate=False)
     server.socket.close()
     if "LISTEN_FDS" in os.environ:
         server.socket = socket.socket(fileno=3)
