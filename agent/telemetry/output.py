@@ -99,10 +99,12 @@ class Stdout:
 
     async def write(self, records: bytes) -> None:
         """Take whole lines among the own events; returns once there is room for them."""
-        for first in range(0, len(records), APPEND_BYTES):
+        while records:
+            end = records.rfind(b"\n", 0, APPEND_BYTES) + 1 or APPEND_BYTES
             await self.room(self.own)
-            self.own.append((records[first : first + APPEND_BYTES],))
+            self.own.append((records[:end],))
             self.offer(self.own)
+            records = records[end:]
 
     def put(self, record: bytes) -> None:
         """Take one line or count it as lost; never waits. Events pass records that wait for room."""
