@@ -8,18 +8,20 @@ Rules: one process takes; `fd` goes into the FD store. Counts are of all bytes t
 """
 
 import os
+import struct
 from typing import Final
 
 from agent.linux import memfd
 from agent.linux.memfd import Mapping
 
 INTAKE_BYTES: Final = 512 * 1024
-_FIRST: Final = memfd.PAGE_BYTES  # the head has a page of its own
-_SIZE: Final = _FIRST + INTAKE_BYTES
-_MAGIC: Final = int.from_bytes(b"rollwin1", "little")
-_WHAT, _BEFORE, _MOVING, _MOVED, _BEFORE_THEN = range(5)
-"""Words of the head: what this is; how many bytes were taken before the one at `_FIRST`; whether that is just being
-changed, and to where the position then goes, and how many they are then."""
+_SIZE: Final = INTAKE_BYTES + memfd.PAGE_BYTES
+_HEAD: Final = struct.Struct("=4Q")
+_BEFORE, _MOVING, _MOVED, _BEFORE_THEN = range(4)
+"""Words of the head: how many bytes were taken before the one at `_FIRST`; whether that is just being changed, and to
+where the position then goes, and how many they are then."""
+_FIRST: Final = 64
+"""Behind the head: they share a page, which is none before there is something in it."""
 _AT_REST_BYTES: Final = 16 * 1024
 """So much memory a stream that is used up may take before it begins anew: it is cheap then."""
 
@@ -31,7 +33,10 @@ class Intake:
         self.fd: Final = fd
         self._memory: Final = Mapping(fd, 0, _SIZE)
         self._words: Final = self._memory.bytes[:_FIRST].cast("Q")
-        if self._words[_MOVING] and self._words[_MOVED] <= _SIZE:
+        # Not from the mapping, which would make a page of nothing.
+        self._before: int
+        self._before, moving, moved, _ = _HEAD.unpack(os.pread(fd, _HEAD.size, 0))
+        if moving and moved <= _SIZE:
             self._move()
         self._position = memfd.position(fd)
 
@@ -39,9 +44,7 @@ class Intake:
     def create(cls, name: str) -> "Intake":
         fd = memfd.create(name, _SIZE)
         memfd.set_position(fd, _FIRST)
-        intake = cls(fd)
-        intake._words[_WHAT] = _MAGIC
-        return intake
+        return cls(fd)
 
     @classmethod
     def adopt(cls, fd: int) -> "Intake | None":
@@ -49,14 +52,14 @@ class Intake:
         if memfd.size_for_ever(fd) != _SIZE:
             return None
         intake = cls(fd)
-        if intake._words[_WHAT] != _MAGIC or not _FIRST <= intake._position <= _SIZE:
+        if not _FIRST <= intake._position <= _SIZE:
             intake._unmap()
             return None
         return intake
 
     @property
     def taken(self) -> int:
-        return self._words[_BEFORE] + self._position - _FIRST
+        return self._before + self._position - _FIRST
 
     def take(self, pipe: int, count: int) -> None:
         """Take what waits, at most `count` bytes; BlockingIOError where nothing does, or where `forget` comes first."""
@@ -67,7 +70,7 @@ class Intake:
 
     def since(self, used: int) -> memoryview | None:
         """What was taken after the first `used` bytes, until the next `forget`; None where it is not there."""
-        begin = used - self._words[_BEFORE] + _FIRST
+        begin = used - self._before + _FIRST
         return self._memory.bytes[begin : self._position] if _FIRST <= begin <= self._position else None
 
     def forget(self, used: int) -> None:
@@ -94,5 +97,5 @@ class Intake:
         """Each step may be gone twice."""
         words = self._words
         memfd.set_position(self.fd, words[_MOVED])
-        words[_BEFORE] = words[_BEFORE_THEN]
+        words[_BEFORE] = self._before = words[_BEFORE_THEN]
         words[_MOVING] = False

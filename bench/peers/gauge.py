@@ -1,6 +1,6 @@
 """What a supervisor and its helpers cost: CPU of all threads, and memory, without the program that they run.
 
-Memory counts files in memory that are held open but not mapped, which PSS and RSS do not.
+Memory counts files in memory, of which PSS and RSS know only what is mapped: as files, once, whether mapped or not.
 """
 
 import os
@@ -56,8 +56,8 @@ def memory(pids: list[int]) -> Memory:
     for pid in pids:
         with suppress(*_GONE):
             rows = dict(row.split(":", 1) for row in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
-            pss, rss = (int(rows[name].split()[0]) * 1024 for name in ("Pss", "Rss"))
-            total = total.plus(Memory(pss, rss, _memfd_bytes(pid)))
+            pss, files, rss = (int(rows[name].split()[0]) * 1024 for name in ("Pss", "Pss_Shmem", "Rss"))
+            total = total.plus(Memory(pss - files, rss, _memfd_bytes(pid)))
     return total
 
 
@@ -68,6 +68,8 @@ def memory_alone(pids: list[int]) -> int:
     for pid in pids:
         with suppress(*_GONE):
             for path, (rss, pss, anonymous) in _mapped(pid).items():
+                if path.startswith("/memfd:"):
+                    continue
                 if path in ours:  # its pages are the same ones in all of them, but for those that were written to
                     total += anonymous
                     whole[path] = max(whole.get(path, 0), rss - anonymous)

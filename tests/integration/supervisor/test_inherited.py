@@ -45,8 +45,8 @@ SPOILT: dict[str, tuple[str, Callable[[int], object]]] = {
     "a journal with an endless note": ("journal", has({9: 1 << 40, 65: 1 << 40})),
     "more taken than there can be": ("stdout-taken", lambda fd: os.lseek(fd, 1 << 40, os.SEEK_SET)),
     "less taken than was used": ("stdout-taken", lambda fd: os.lseek(fd, 0, os.SEEK_SET)),
-    "what was taken is moved to nowhere": ("stdout-taken", has({2: 1, 3: 1 << 40})),
-    "what was taken is gone": ("stdout-taken", has(dict.fromkeys(range(512), 0))),
+    "what was taken is moved to nowhere": ("stdout-taken", has({1: 1, 2: 1 << 40})),
+    "what was taken is gone": ("stdout-taken", has(dict.fromkeys(range(64), 0))),
 }
 
 
