@@ -12,7 +12,6 @@ starts another.
 """
 
 import array
-import asyncio
 import contextlib
 import errno
 import os
@@ -29,6 +28,7 @@ from msgspec import Struct
 
 from agent.linux import orphans, spawn
 from agent.linux.executable import ExecFailure
+from agent.linux.readable import readable
 from agent.linux.spawn import Launch, Launched
 
 FORKER: Final = Path(__file__).with_name("forker")
@@ -195,24 +195,9 @@ async def _heard(channel: socket.socket) -> bytes:
         try:
             return channel.recv(_ANSWER.size, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            await _readable(channel)
+            await readable(channel)
         except ConnectionResetError:  # and has left our word unread
             return b""
-
-
-async def _readable(channel: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_reader(channel, wake)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(channel)
 
 
 def _begun(forked: Forked, pid: int, start_time: int, known: Callable[[Launched], None]) -> Launched | ExecFailure:

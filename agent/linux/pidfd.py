@@ -6,7 +6,6 @@ status from 6.15 on, and before that it is unknown: a value of its own, never 0.
 child only.
 """
 
-import asyncio
 import ctypes
 import errno
 import fcntl
@@ -22,6 +21,7 @@ import anyio
 from msgspec import Struct
 
 from agent.linux import orphans, procfs
+from agent.linux.readable import readable
 from agent.model.units import Bytes, Milliseconds
 
 REAPED_WITHIN_S: Final = 1.0
@@ -148,19 +148,10 @@ async def wait_exit(pidfd: int) -> ExitStatus:
 
 
 async def _readable(fd: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    watched = os.dup(fd)  # a loop has one reader per number; two may wait for one process
-
-    def wake() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_reader(watched, wake)
+    watched = os.dup(fd)  # two may wait for one process
     try:
-        await ready
+        await readable(watched)
     finally:
-        loop.remove_reader(watched)
         os.close(watched)
 
 

@@ -225,9 +225,9 @@ async def start(around: Surroundings, plan: Plan, left: Ways | None = None) -> P
 
     `left` is what a process of this instance before it has left.
     """
-    ways, marks = left or Ways.of(around, plan.key), Marks(around.logs.journal(plan.key))
+    ways = left or Ways.of(around, plan.key)
     try:
-        process = await _start(around, plan, ways, marks)
+        process = await _start(around, plan, ways, Marks(around.logs.journal(plan.key)))
     except OSError as error:
         process = ExecFailure(errno=error.errno or errno.EIO, what=error.filename or str(error))
     except ValueError as error:

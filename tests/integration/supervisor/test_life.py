@@ -16,7 +16,7 @@ from agent.linux import cgroup
 from agent.model.process import HttpCheck, Probe, Probes, ProcessType, StopPolicy
 from agent.model.process import RestartPolicy as Restart
 from agent.supervisor.launchable import InstanceKey
-from tests.integration.limits import no_more_fds
+from tests.integration.limits import few_fds, no_more_fds
 from tests.integration.supervisor.conftest import QUICK, SHOP, SOON, TEST, House, Slot, app, lives, script, worker
 
 pytestmark = pytest.mark.anyio
@@ -72,6 +72,17 @@ async def test_an_agent_without_descriptors_kills_as_soon_as_it_has_some(house: 
         await house.state("stopped")
     assert "no descriptor is left" in told[0]["event"]
     assert not lives(pid)
+
+
+@pytest.mark.parametrize("descriptors", range(8))
+async def test_an_agent_without_descriptors_starts_as_soon_as_it_has_some(house: House, descriptors: int) -> None:
+    """Whatever cannot be opened for a start, it is told and tried again, and does not end the agent."""
+    with few_fds(descriptors) if descriptors else no_more_fds():
+        house.launch(script("echo up; exec sleep 600"))
+        await house.state("exec_failed")
+    assert "Too many open files" in house.view().detail
+    await house.until(lambda: "up" in house.messages())
+    await house.state("ready")
 
 
 @pytest.mark.parametrize("words", ["", "--leave"], ids=["stopped", "left by its main process"])
