@@ -6,6 +6,7 @@ it. Every failure is an OSError and leaves the old file. Not handled here: locki
 
 import contextlib
 import errno
+import mmap
 import os
 import secrets
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 READ_BYTES_MAX: Final = 64 << 20
+PAGE_BYTES: Final = mmap.PAGESIZE
 _OVER: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -51,6 +53,19 @@ def _replace(path: str, data: bytes, mode: int) -> None:
             os.unlink(temporary)  # noqa: PTH108 - as above
         error.filename, error.filename2 = path, None
         raise
+
+
+def write_page(path: str, page: bytes) -> None:
+    """Put `page`, at most PAGE_BYTES, over what a file of that size has: a crash of ours leaves the old or the new.
+
+    For who writes often, at a third of the price: a SIGKILL ends a write(2) between two pages, never in one of them
+    (generic_perform_write in mm/filemap.c). A crash of the machine may leave both, and who reads meanwhile see both.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.pwrite(fd, page, 0)
+    finally:
+        os.close(fd)
 
 
 def create_exclusive(path: Path, data: bytes, mode: int = 0o600) -> None:

@@ -60,8 +60,7 @@ class Record(Struct, frozen=True, kw_only=True):
     @property
     def tree(self) -> Tree:
         pid = NO_PID if self.pid is None else self.pid
-        leaf = Path(self.cgroup) if self.cgroup else None
-        return Tree(pid=pid, start_time=self.start_time, mark=self.mark, cgroup=leaf, main=self.main)
+        return Tree(pid=pid, start_time=self.start_time, mark=self.mark, cgroup=self.cgroup or None, main=self.main)
 
     @property
     def main(self) -> tuple[int, int] | None:
@@ -81,6 +80,8 @@ class Unreadable(Struct, frozen=True):
 class Records:
     def __init__(self, folder: Path) -> None:
         self._folder: Final = folder
+        self._pages: Final[set[InstanceKey]] = set()
+        """Whose record is one page, written by us."""
 
     def write(self, record: Record) -> bool:
         """Whether it is written. A full disk keeps nobody from running: it only hides them from the next agent."""
@@ -97,10 +98,21 @@ class Records:
 
     def _write(self, key: InstanceKey, data: bytes) -> None:
         # Not forced to the disk: a record is for a next agent of this boot, and is nobody's after a power loss.
-        atomic.write_atomically(f"{self._folder}/{key}.json", data, lasting=False)
+        path, is_page = f"{self._folder}/{key}.json", len(data) <= atomic.PAGE_BYTES
+        if is_page:
+            data = data.ljust(atomic.PAGE_BYTES)
+            if key in self._pages:
+                with contextlib.suppress(FileNotFoundError):  # then it is made anew
+                    atomic.write_page(path, data)
+                    return
+        self._pages.discard(key)
+        atomic.write_atomically(path, data, lasting=False)
+        if is_page:
+            self._pages.add(key)
 
     def remove(self, key: InstanceKey) -> None:
         """What stays on a disk that takes nothing names a process that is gone."""
+        self._pages.discard(key)
         with contextlib.suppress(OSError):
             self._path(key).unlink(missing_ok=True)
 

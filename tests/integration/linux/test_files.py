@@ -1,6 +1,7 @@
 """Files that are whole or not there, and pipes that do not break."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,32 @@ def test_a_file_that_cannot_be_replaced_stays(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="record"):
         atomic.write_atomically(tmp_path / "record", b"new")
     assert [one.name for one in tmp_path.iterdir()] == ["record"]
+
+
+def test_a_page_is_the_old_or_the_new_wherever_its_writer_is_killed(tmp_path: Path) -> None:
+    """Never half of either: a process writes one after the other without end, and is killed again and again."""
+    record, pages = tmp_path / "record", [letter * atomic.PAGE_BYTES for letter in (b"a", b"b")]
+    atomic.write_atomically(record, pages[0], lasting=False)
+    seen: set[bytes] = set()
+    for looks in range(200):
+        reading, writing = os.pipe()
+        if (pid := os.fork()) == 0:
+            try:
+                os.write(writing, b"x")
+                while True:
+                    for page in pages:
+                        atomic.write_page(str(record), page)
+            finally:
+                os._exit(1)
+        assert os.read(reading, 1) == b"x"
+        for _ in range(looks % 50):
+            record.stat()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        seen.add(atomic.read(record))
+        os.close(reading)
+        os.close(writing)
+    assert seen <= set(pages)
 
 
 def test_of_two_who_create_one_wins(tmp_path: Path) -> None:
