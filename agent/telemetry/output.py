@@ -14,6 +14,7 @@ import os
 import select
 import socket
 import stat
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -38,12 +39,15 @@ PASSAGE: Final = "agent-passage"
 
 
 class Stdout:
-    """`run` is its owner's task; the rest is for everybody else on the same loop."""
+    """`run` is its owner's task; the rest, but for `put`, is for everybody else on the same loop."""
 
     def __init__(self, fd: int = 1, own: Journal | None = None, passage: Passage | None = None) -> None:
         self.own: Final = own or Journal.create(OWN_JOURNAL)
         self._passage: Final = passage or Passage.create()
         self._fd = fd
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+        self._is_due = False
         self._pipe: _Pipe | None = None
         """Where it leads to one that has room: what is offered is sent at once."""
         self._waiting: dict[Journal, None] = {}
@@ -63,6 +67,7 @@ class Stdout:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Send what is offered, until cancelled. Raises OSError where that cannot be done."""
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         way = _way_out(self._fd, self._passage)
         self._resume(way)
         task_status.started()
@@ -75,7 +80,7 @@ class Stdout:
             else:
                 await self._send(way)
         finally:
-            self._pipe = None
+            self._loop = self._pipe = None
             way.close()
 
     def offer(self, journal: Journal) -> None:
@@ -107,13 +112,28 @@ class Stdout:
             records = records[end:]
 
     def put(self, record: bytes) -> None:
-        """Take one line or count it as lost; never waits. Events pass records that wait for room."""
+        """Take one line or count it as lost; never waits. Events pass records that wait for room. From any thread."""
+        if self._loop is None:
+            self._put(record)
+        elif threading.get_ident() != self._thread:
+            self._loop.call_soon_threadsafe(self.put, record)
+        else:
+            self._put(record)
+            if not self._is_due:  # all that is told in one turn of the loop is sent at once
+                self._is_due = True
+                self._loop.call_soon(self._send_own)
+
+    def _send_own(self) -> None:
+        self._is_due = False
+        self.offer(self.own)
+
+    def _put(self, record: bytes) -> None:
         if len(record) > len(self.own.free):
             self._lost += 1
             self.lost_records += 1
             return
         self.own.append((record,))
-        self.offer(self.own)
+        self._waiting.setdefault(self.own)
 
     @property
     def unsent_bytes(self) -> int:
