@@ -221,7 +221,7 @@ def _orphan(path: Path, record: _Record) -> Orphan:
             pid=pid,
             start_time=record.start_time,
             mark=record.mark,
-            cgroup=Path(record.cgroup) if record.cgroup else None,
+            cgroup=record.cgroup or None,
             main=(main, main_start_time) if main != pid else None,
         ),
         pid=main,

@@ -8,8 +8,10 @@ delegated to it: below its own, controllers that are on for them would keep syst
 """
 
 import errno
+import math
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -22,6 +24,7 @@ HOLDER: Final = "holder"
 CONTROLLERS: Final = ("cpu", "io", "memory", "pids")
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _PAGE_BYTES: Final = 1 << 16
+SAME_MOMENT_S: Final = 0.02
 
 
 def detect() -> Path | None:
@@ -82,17 +85,21 @@ def take_over(unit: Path) -> bool:
 class Room:
     """Whether a delegated unit has room for leaves, asked before each start: taken over once, then only looked at.
 
-    A unit that was started anew has another folder: it is taken over again.
+    One look is for all that start in the same moment. A unit that was started anew has another folder: it is taken over
+    again.
     """
 
     def __init__(self, unit: Path | None) -> None:
         """Without a unit there always is."""
         self._unit: Final = unit
         self._taken: int | None = None
+        self._seen_s = -math.inf
 
     def __call__(self) -> bool:
-        if self._unit is None:
+        now_s = time.monotonic()
+        if self._unit is None or (self._taken is not None and now_s - self._seen_s < SAME_MOMENT_S):
             return True
+        self._seen_s = now_s
         if self._taken is None or self._inode() != self._taken or not pids(self._unit / HOLDER):
             self._taken = self._inode() if take_over(self._unit) else None
         return self._taken is not None
@@ -122,14 +129,14 @@ def create(root: Path, name: str) -> Path:
     return leaf
 
 
-def renew(leaf: Path) -> bool:
+def renew(leaf: Path | str) -> bool:
     """Make it with nothing set and nothing counted; False where something lives in it: then it stays as it is."""
-    if not remove(leaf):
-        return False
     try:
         os.mkdir(leaf)  # noqa: PTH102 - at each start
     except FileNotFoundError:
-        leaf.mkdir(parents=True)
+        Path(leaf).mkdir(parents=True)
+    except FileExistsError:
+        return remove(leaf) and renew(leaf)
     return True
 
 
@@ -143,7 +150,7 @@ def trial(root: Path) -> Iterator[Path]:
         leaf.rmdir()
 
 
-def write(folder: Path, key: str, value: str) -> None:
+def write(folder: Path | str, key: str, value: str) -> None:
     """Set a limit such as `memory.max`, or switch a controller on: OSError where the host cannot."""
     fd = os.open(f"{folder}/{key}", os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
     try:
@@ -152,35 +159,35 @@ def write(folder: Path, key: str, value: str) -> None:
         os.close(fd)
 
 
-def pids(leaf: Path) -> list[int]:
+def pids(leaf: Path | str) -> list[int]:
     """The processes directly in a leaf; none where it is gone."""
     return [int(word) for word in _read(f"{leaf}/cgroup.procs").split()]
 
 
-def is_empty(leaf: Path) -> bool:
+def is_empty(leaf: Path | str) -> bool:
     """Whether no process lives in the leaf or below it."""
     return "populated 1" not in _read(f"{leaf}/cgroup.events")
 
 
-def oom_kills(leaf: Path) -> int:
+def oom_kills(leaf: Path | str) -> int:
     """How many processes of the leaf the kernel has killed for want of memory."""
     pairs = (line.split() for line in _read(f"{leaf}/memory.events").splitlines())
     return next((int(value) for key, value in pairs if key == "oom_kill"), 0)
 
 
-def cpu_ms(leaf: Path) -> int | None:
+def cpu_ms(leaf: Path | str) -> int | None:
     """The processor time of all that ever ran in the leaf; None where it is gone."""
     pairs = (line.split() for line in _read(f"{leaf}/cpu.stat").splitlines())
     return next((int(value) // 1_000 for key, value in pairs if key == "usage_usec"), None)
 
 
-def number(leaf: Path, key: str) -> int | None:
+def number(leaf: Path | str, key: str) -> int | None:
     """A file of one number, such as `memory.current`; None where its controller is not on, or the leaf is gone."""
     text = _read(f"{leaf}/{key}").strip()
     return int(text) if text.isdigit() else None
 
 
-def kill(leaf: Path) -> None:
+def kill(leaf: Path | str) -> None:
     """Send SIGKILL to everything in the leaf and below it, at once."""
     try:
         write(leaf, "cgroup.kill", "1")
@@ -193,14 +200,14 @@ def leaves(folder: Path, prefix: str) -> list[Path]:
     return sorted(folder.glob(f"{prefix}*/"))
 
 
-def remove(leaf: Path) -> bool:
+def remove(leaf: Path | str) -> bool:
     """Remove an empty leaf; False where something still lives in it."""
     try:
         os.rmdir(leaf)  # noqa: PTH106 - at each start
     except FileNotFoundError:
         return True
     except OSError:
-        return _remove_from_below(leaf)
+        return _remove_from_below(Path(leaf))
     return True
 
 

@@ -57,9 +57,9 @@ class FdStore:
         unheard_bytes = int.from_bytes(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
         return unheard_bytes // _WORD_BYTES + words <= self._queue_words
 
-    def put(self, name: str, fd: int) -> None:
-        """Have a copy of `fd` kept under `name`, until `drop`."""
-        self._say(sdnotify.build_store(name), fd)
+    def put(self, name: str, *fds: int) -> None:
+        """Have copies kept under `name`, until `drop`, by one word however many they are."""
+        self._say(sdnotify.build_store(name), *fds)
 
     def drop(self, name: str) -> None:
         """Forget every descriptor of this name."""
@@ -124,6 +124,14 @@ class Inherited:
                 return fd
             os.close(fd)
         return None
+
+    def take_all(self, name: str) -> list[int]:
+        """All that came back under the name, in no order that means anything."""
+        return self._fds.pop(name, [])
+
+    def count(self, name: str) -> int:
+        """How many came back under the name and are not taken."""
+        return len(self._fds.get(name, ()))
 
     def drop_rest(self, store: FdStore, prefix: str = "") -> None:
         """Close what nobody took of the names that begin so, and have it forgotten: others may have the names now.

@@ -8,18 +8,20 @@ is gone: the agent's end belongs in the FD store. Failures are OSErrors.
 import fcntl
 import os
 import stat
+import sys
+import termios
 from pathlib import Path
 from typing import Final
 
 PIPE_BYTES: Final = 256 * 1024
 
 
-def make(path: Path) -> None:
+def make(path: str | Path) -> None:
     """Make a FIFO of mode 0600, so that the instance whose own it is can open /dev/stdout again."""
     os.mkfifo(path, 0o600)
 
 
-def open_reader(path: Path) -> int:
+def open_reader(path: str | Path) -> int:
     """Open the agent's end: never blocks, neither here nor in a read."""
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -29,9 +31,19 @@ def open_again(fd: int) -> int:
     return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def open_for_child(path: Path) -> int:
+def open_for_child(path: str | Path) -> int:
     """Open the instance's end: blocks in a write while the pipe is full, and never sees it broken."""
     return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+
+def waiting(fd: int) -> int:
+    """How many bytes wait to be read."""
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def name_of(fd: int) -> str:
+    """The last part of the path by which it was opened, whether or not that is still there."""
+    return Path(f"/proc/self/fd/{fd}").readlink().name.removesuffix(" (deleted)")
 
 
 def is_fifo(fd: int) -> bool:

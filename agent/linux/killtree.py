@@ -14,7 +14,6 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Final, TypeVar
 
 import anyio
@@ -46,7 +45,7 @@ class Tree(Struct, frozen=True, kw_only=True):
     start_time: int | None = None
     """Of the main process; None where nobody knows, and then the number alone says who it is."""
     mark: str
-    cgroup: Path | None = None
+    cgroup: str | None = None
     main: tuple[int, int] | None = None
     """Number and start time of another process that has become the main one; it may lead a session of its own."""
 
@@ -149,7 +148,7 @@ async def _kill(tree: Tree) -> bool:
     return tree in look.alive
 
 
-def _kill_in(leaf: Path) -> bool:
+def _kill_in(leaf: str) -> bool:
     if cgroup.is_empty(leaf):
         return False
     cgroup.kill(leaf)

@@ -22,14 +22,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import anyio
 from anyio import to_thread
 from msgspec import Struct
 
 from agent.linux import orphans, spawn
 from agent.linux.executable import ExecFailure
-from agent.linux.readable import readable
 from agent.linux.spawn import Launch, Launched
+from agent.linux.watch import readable
 
 FORKER: Final = Path(__file__).with_name("forker")
 ANSWER_WITHIN_S: Final = 10.0
@@ -66,11 +65,12 @@ class Launcher:
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._can_fork = True
+        self._check = spawn.Check()
 
     def ahead(self, launch: Launch) -> Forked | None:
         """Begin a launch that will most likely come, all but its last step; None where that cannot be done."""
         with contextlib.suppress(OSError):
-            command = spawn.checked(launch)
+            command = self._check(launch)
             if not isinstance(command, ExecFailure):
                 return self._fork(launch, command)
         return None
@@ -78,12 +78,12 @@ class Launcher:
     async def launch(
         self, launch: Launch, known: Callable[[Launched], None] = lambda _: None, forked: Forked | None = None
     ) -> Launched | ExecFailure:
-        """As `spawn.spawn`; `forked` is what was begun ahead, and is used or closed."""
+        """As `spawn.spawn`; `forked` is what was begun ahead, and is used or closed. Not to be cancelled: shield it."""
         if forked is not None and forked.launch != launch:
             forked.close()
             forked = None
         if forked is None:
-            command = spawn.checked(launch)
+            command = self._check(launch)
             if isinstance(command, ExecFailure):
                 return command
             try:
@@ -99,10 +99,8 @@ class Launcher:
 
     async def _launch(self, forked: Forked, known: Callable[[Launched], None]) -> Launched | ExecFailure | None:
         """None where nobody may fork on this host."""
-        answer = b""
-        with anyio.move_on_after(ANSWER_WITHIN_S) as patience:
-            answer = await _heard(forked.channel)
-        if patience.cancelled_caught:
+        answer = await _heard(forked.channel, ANSWER_WITHIN_S)
+        if answer is None:
             self.close()  # whatever holds it up: the next launch has another
         pid, start_time = _ANSWER.unpack(answer) if answer else (-errno.EAGAIN, 0)
         if -pid in _NO_FORK:
@@ -113,8 +111,7 @@ class Launcher:
             return ExecFailure(-pid, f"cannot start a process{where}")
         launched = _begun(forked, pid, start_time, known)
         if isinstance(launched, Launched):
-            with anyio.move_on_after(EXECUTES_WITHIN_S, shield=True):
-                await _heard(forked.channel)  # closed as it executes its command, or ends
+            await _heard(forked.channel, EXECUTES_WITHIN_S)  # closed as it executes its command, or ends
         return launched
 
     def _fork(self, launch: Launch, command: Path) -> Forked | None:
@@ -189,15 +186,14 @@ def _message(launch: Launch, command: Path) -> bytes:
     return numbers + struct.pack(f"={len(groups)}I", *groups) + "\0".join(words).encode(errors="surrogateescape")
 
 
-async def _heard(channel: socket.socket) -> bytes:
-    """What is said there next; nothing once the other end is closed."""
-    while True:
-        try:
-            return channel.recv(_ANSWER.size, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            await readable(channel)
-        except ConnectionResetError:  # and has left our word unread
-            return b""
+async def _heard(channel: socket.socket, within_s: float) -> bytes | None:
+    """What is said there next; nothing once the other end is closed, None where neither happens in time."""
+    if not await readable(channel.fileno(), within_s):
+        return None
+    try:
+        return channel.recv(_ANSWER.size, socket.MSG_DONTWAIT)
+    except ConnectionResetError:  # and has left our word unread
+        return b""
 
 
 def _begun(forked: Forked, pid: int, start_time: int, known: Callable[[Launched], None]) -> Launched | ExecFailure:

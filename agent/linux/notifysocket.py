@@ -10,7 +10,6 @@ import os
 import socket
 import stat
 import struct
-from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
@@ -31,7 +30,7 @@ class Said(Struct, frozen=True):
     """Who sent it; 0 where that process cannot be seen from here."""
 
 
-def can_bind(path: Path) -> bool:
+def can_bind(path: str) -> bool:
     """Whether a process can be told to speak to `path`."""
     return len(os.fsencode(path)) <= PATH_BYTES_MAX
 
@@ -44,32 +43,39 @@ def is_notify_socket(fd: int) -> bool:
         return (sock.family, sock.type) == (socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
-def bind(path: Path) -> socket.socket:
+def bind(path: str) -> socket.socket:
     """Hear at `path`, our own user alone; what was there is replaced, its owner kept. Raises OSError, naming it."""
     if not can_bind(path):
-        raise OSError(errno.ENAMETOOLONG, "the path of a socket may have 107 bytes", str(path))
-    owner = _owner(path)
-    if owner != _NOBODY:
-        path.unlink()
+        raise OSError(errno.ENAMETOOLONG, "the path of a socket may have 107 bytes", path)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        made.bind(str(path))
-        path.chmod(0o600)
-        if owner != _NOBODY:
-            os.chown(path, *owner)
+        _bind(made, path)
     except OSError:
         made.close()
         raise
     return made
 
 
-def _owner(path: Path) -> tuple[int, int]:
-    """Of what is there."""
+def _bind(made: socket.socket, path: str) -> None:
+    """Mostly nothing is there."""
+    owner = _NOBODY
     try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return _NOBODY
+        made.bind(path)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        owner = _owner(path)
+        os.unlink(path)  # noqa: PTH108 - as text, as at each start
+        made.bind(path)
+    os.chmod(path, 0o600)  # noqa: PTH101 - as above
+    if owner != _NOBODY:
+        os.chown(path, *owner)
+
+
+def _owner(path: str) -> tuple[int, int]:
+    """Of what is there."""
+    found = os.lstat(path)
     return found.st_uid, found.st_gid
 
 

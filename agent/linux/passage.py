@@ -4,10 +4,7 @@ Rules: one journal at a time has bytes in it (`journal` keeps whose turn it is);
 process uses it. The descriptor, both ends in one, goes into the FD store. Failures are OSErrors.
 """
 
-import array
-import fcntl
 import os
-import termios
 from typing import Final
 
 from agent.linux import fifo
@@ -22,7 +19,7 @@ class Passage:
     def __init__(self, fd: int) -> None:
         self.fd: Final = fd
         fifo.enlarge(fd, PASSAGE_BYTES)
-        self.level = _waiting(fd)
+        self.level = fifo.waiting(fd)
         """How many bytes are in it."""
 
     @classmethod
@@ -52,9 +49,3 @@ class Passage:
 
     def close(self) -> None:
         os.close(self.fd)
-
-
-def _waiting(fd: int) -> int:
-    count = array.array("i", [0])
-    fcntl.ioctl(fd, termios.FIONREAD, count)
-    return count[0]

@@ -21,7 +21,7 @@ import anyio
 from msgspec import Struct
 
 from agent.linux import orphans, procfs
-from agent.linux.readable import readable
+from agent.linux.watch import readable
 from agent.model.units import Bytes, Milliseconds
 
 REAPED_WITHIN_S: Final = 1.0

@@ -43,7 +43,7 @@ def measure(trees: Mapping[K, Tree]) -> dict[K, Usage]:
     }
 
 
-def _used(leaf: Path | None, pids: Iterable[int]) -> Usage:
+def _used(leaf: str | None, pids: Iterable[int]) -> Usage:
     stats = {pid: stat for pid in pids if (stat := procfs.stat(pid)) is not None}
     cpu_ms = cgroup.cpu_ms(leaf) if leaf is not None else None
     memory_bytes, kind = _memory(leaf, stats)
@@ -56,7 +56,7 @@ def _used(leaf: Path | None, pids: Iterable[int]) -> Usage:
     )
 
 
-def _memory(leaf: Path | None, stats: Mapping[int, procfs.Stat]) -> tuple[Bytes | None, MemoryKind | None]:
+def _memory(leaf: str | None, stats: Mapping[int, procfs.Stat]) -> tuple[Bytes | None, MemoryKind | None]:
     if leaf is not None and (current := cgroup.number(leaf, "memory.current")) is not None:
         return current, "cgroup"
     if not stats:

@@ -43,7 +43,7 @@ class Commands:
         self._around: Final = around
         self._plan: Final = plan
         self._turns: Final[dict[ProbeKind, anyio.Lock]] = {}
-        self._survives: Final[set[ProbeKind]] = set()
+        self._survives: frozenset[ProbeKind] = frozenset()
 
     async def ask(self, kind: ProbeKind, command: str, timeout_ms: int) -> Finding | None:
         """How the command ends; None where we could not run it."""
@@ -52,7 +52,7 @@ class Commands:
             tree = self._around.beside(plan.key, kind)
             if kind in self._survives and await end_tree(tree):
                 return Finding(ok=False, detail="its last command survives SIGKILL")
-            self._survives.discard(kind)
+            self._survives -= {kind}
             try:
                 return await self._run(plan, kind, command, tree, timeout_ms)
             except ValueError as error:
@@ -82,7 +82,7 @@ class Commands:
             finally:
                 with anyio.CancelScope(shield=True):
                     if await end_command(launched.pidfd, tree):
-                        self._survives.add(kind)
+                        self._survives |= {kind}
             return _finding(status, output.rest(), timeout_ms)
 
 

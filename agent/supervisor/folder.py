@@ -7,7 +7,8 @@ may block the loop, so callers run these in a thread.
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -16,12 +17,10 @@ from agent.linux import atomic
 from agent.linux.removal import remove_tree
 
 STREAMS: Final = ("stdout", "stderr")
+NOTIFY: Final = "notify"
+_TMP: Final = "tmp"
 _THROUGH: Final = 0o711
 """Folders above an instance's own: whoever knows a name gets through, nobody lists."""
-
-
-Made = tuple[tuple[str, tuple[int, int, int, int]], ...]
-"""Names, and what each is known by."""
 
 
 class Folder:
@@ -29,16 +28,16 @@ class Folder:
         self.name: Final = f"{run_dir}/i/{name}"
         """Its path as text: to put paths together costs as much as what is done with them."""
         self.notice: Final = f"{self.name}/drain"
-        self.tmp: Final = f"{self.name}/tmp"  # noqa: S108 - its own
+        self.tmp: Final = f"{self.name}/{_TMP}"
 
     @cached_property
     def path(self) -> Path:
         return Path(self.name)
 
-    @cached_property
-    def notify(self) -> Path:
+    @property
+    def notify(self) -> str:
         """The socket of sd_notify(3)."""
-        return Path(f"{self.name}/notify")
+        return f"{self.name}/{NOTIFY}"
 
     def prepare(self) -> None:
         """Make it as a new process is to find it, whatever a process or an agent before has left. Raises OSError."""
@@ -63,19 +62,25 @@ class Folder:
         """Let another user write what is there by now: its TMPDIR, its output opened again, its notices."""
         for fd in streams:
             os.fchown(fd, uid, -1)  # of a terminal the group is the system's
-        for path in (self.tmp, *(f"{self.name}/{name}" for name in ("notify", *STREAMS))):
+        for path in (self.tmp, *(f"{self.name}/{name}" for name in (NOTIFY, *STREAMS))):
             with contextlib.suppress(FileNotFoundError):  # not every process has notices
                 os.chown(path, uid, gid, follow_symlinks=False)
 
-    def made(self) -> "Made":
-        """What is there, by which it is known again."""
-        names = ("", *sorted(os.listdir(self.name)))  # noqa: PTH208 - names, at each start
-        return tuple((name, _known_by(os.lstat(f"{self.name}/{name}"))) for name in names)
-
-    def is_as_made(self, made: "Made") -> bool:
-        """Whether nobody has changed it, and TMPDIR is empty."""
+    def is_as_made(self, uid: int, gid: int, opened: Mapping[str, int], *, has_notify: bool) -> bool:
+        """Whether nobody has changed it, and TMPDIR is empty; `opened` are its FIFOs, as they were made."""
+        expected = dict.fromkeys(opened, stat.S_IFIFO | 384) | {_TMP: stat.S_IFDIR | 0o700}
+        if has_notify:
+            expected[NOTIFY] = stat.S_IFSOCK | 0o600
         try:
-            return not os.listdir(self.tmp) and self.made() == made  # noqa: PTH208 - as above
+            if expected.keys() != set(os.listdir(self.name)) or os.listdir(self.tmp):  # noqa: PTH208 - names
+                return False
+            for name, mode in expected.items():
+                found = os.lstat(f"{self.name}/{name}")
+                if (found.st_mode, found.st_uid, found.st_gid) != (mode, uid, gid):
+                    return False
+                if name in opened and found.st_ino != os.fstat(opened[name]).st_ino:
+                    return False
+            return os.lstat(self.name).st_mode == stat.S_IFDIR | _THROUGH
         except OSError:
             return False
 
@@ -86,7 +91,3 @@ class Folder:
     def remove(self) -> None:
         with contextlib.suppress(OSError):
             remove_tree(self.path)
-
-
-def _known_by(found: os.stat_result) -> tuple[int, int, int, int]:
-    return found.st_ino, found.st_mode, found.st_uid, found.st_gid

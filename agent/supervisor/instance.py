@@ -5,8 +5,7 @@ The inbox is bounded: probes and watches wait for room, a wish to stop always ha
 """
 
 import errno
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 import anyio
@@ -28,6 +27,7 @@ from agent.decisions.process.state import (
     LaunchFailed,
     LaunchNow,
     LaunchWithheld,
+    Level,
     ShowNotice,
     Signal,
     Start,
@@ -43,18 +43,19 @@ from agent.decisions.swap.state import InstanceView
 from agent.errors import RollwayError, unreachable
 from agent.linux import clock
 from agent.linux.executable import ExecFailure
+from agent.model.ids import AppName, EnvironmentName
 from agent.model.process import ProbeKind
 from agent.model.units import Instant, Milliseconds
 from agent.supervisor.admission import why_not
 from agent.supervisor.exits import exited
 from agent.supervisor.gauge import Measured
-from agent.supervisor.hearing import Hearing, Observer, Tell
+from agent.supervisor.hearing import Hearing, Observer
 from agent.supervisor.inbox import Inbox
-from agent.supervisor.launchable import Launchable
+from agent.supervisor.launchable import InstanceKey, Launchable
 from agent.supervisor.mainprocess import see_off
 from agent.supervisor.prober import connections_left
 from agent.supervisor.probing import Probing
-from agent.supervisor.process import UNKEPT, WORDS, Plan, Process, give_up, start
+from agent.supervisor.process import LEAVE_WORDS, UNKEPT, Plan, Process, give_up, start
 from agent.supervisor.records import Kept, Record
 from agent.supervisor.resume import resume
 from agent.supervisor.surroundings import Surroundings
@@ -65,6 +66,8 @@ RECORD_AGAIN_S: Final = 1.0  # a next agent ends what is on no record
 STRANDED: Final = "stranded connections were closed"
 """Told with their number, `connections`; the agent counts them by it."""
 KINDS: Final[tuple[ProbeKind, ...]] = ("startup", "readiness", "liveness")
+OnChange = Callable[[AppName, EnvironmentName], None]
+OnEvent = Callable[[InstanceKey, str, Mapping[str, str | int], Level], None]
 Observed = ProbeKind | Literal["connections", "notices"]
 
 
@@ -76,25 +79,25 @@ class Instance:
         around: Surroundings,
         launchable: Launchable,
         *,
-        changed: Callable[[], None],
-        tell: Tell,
+        on_change: OnChange,
+        on_event: OnEvent,
         left: Record | None = None,
     ) -> None:
         """`left` is what an earlier agent wrote about it: then it is taken up, not started."""
         self.launchable: Final = launchable
-        self.taken_up: Final = anyio.Event()
-        """Set once what an earlier agent left of it, if anything, is in its hands."""
+        self.taken_up: Final = anyio.Event() if left is not None else None
+        """Set once what an earlier agent left of it is in its hands."""
         self._around = around
         self._tree = around.tree(launchable.key)
-        self._changed = changed
-        self._tell = tell
+        self._on_change = on_change
+        self._on_event = on_event
         self._record = left
         self._unrecorded = False
         self._unkept: tuple[str, ...] = ()
         kept = left.instance if left else None
         self._machine = kept.machine if kept else new(launchable.terms, clock.now())
         self._inbox = Inbox()
-        self._hearing = Hearing(self._inbox.put, tell, self._publish)
+        self._hearing = Hearing(self._inbox.put, self._tell, self._publish)
         self._shown = self._seen()
         self._stop: StopAsked | None = None
         self._wake: Instant | None = None
@@ -108,7 +111,7 @@ class Instance:
             plan=self._planned,
             machine=lambda: self._machine,
             send=self._inbox.put,
-            tell=tell,
+            tell=self._tell,
         )
 
     @property
@@ -131,7 +134,8 @@ class Instance:
         async with self._probing.open(), anyio.create_task_group() as tasks:
             try:
                 first = await self._first(tasks)
-                self.taken_up.set()
+                if self.taken_up is not None:
+                    self.taken_up.set()
                 await self._take(first, tasks)
                 while self._machine.state != "stopped":
                     await self._take(await self._next(), tasks)
@@ -141,7 +145,7 @@ class Instance:
                     self._process.let_go()
             tasks.cancel_scope.cancel()
         if self._left is not None:
-            await self._around.do(WORDS, give_up, self._around, self.launchable.key, self._left)
+            await self._around.do(LEAVE_WORDS, give_up, self._around, self.launchable.key, self._left)
         self._publish()
 
     async def _first(self, tasks: TaskGroup) -> Event:
@@ -166,10 +170,10 @@ class Instance:
 
     async def _take(self, event: Event, tasks: TaskGroup) -> None:
         """Whoever cancels an instance, as an agent that goes and leaves it alone does, waits for the step to end."""
-        events = deque([event])
+        events = [event]
         with anyio.CancelScope(shield=True):
             while events:
-                decision, self._wake = step(self._machine, events.popleft(), clock.now()), None
+                decision, self._wake = step(self._machine, events.pop(0), clock.now()), None
                 if not decision.actions and decision.state == self._machine and not self._unrecorded:
                     continue
                 self._machine = decision.state
@@ -208,7 +212,7 @@ class Instance:
             start_time=process.start_time if process else None,
             main_pid=process.tree.main[0] if process and process.tree.main else None,
             main_start_time=process.tree.main[1] if process and process.tree.main else None,
-            cgroup=str(tree.cgroup) if tree.cgroup else None,
+            cgroup=tree.cgroup,
             instance=Kept(
                 release=given.release,
                 type=given.type,
@@ -225,7 +229,10 @@ class Instance:
     def _publish(self) -> None:
         if (seen := self._seen()) != self._shown:
             self._shown = seen
-            self._changed()
+            self._on_change(self.launchable.key.app, self.launchable.key.environment)
+
+    def _tell(self, text: str, fields: Mapping[str, str | int], level: Level) -> None:
+        self._on_event(self.launchable.key, text, fields, level)
 
     def _seen(self) -> InstanceView:
         machine, key = self._machine, self.launchable.key

@@ -7,6 +7,7 @@ setting it. An instance that runs out of memory ends as a whole, and does not go
 
 import contextlib
 import resource
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +42,7 @@ class _Bound(Struct, frozen=True):
     is_asked: bool
 
 
-def put(leaf: Path | None, limits: Limits, *, is_new: bool = False) -> tuple[str, ...]:
+def put(leaf: Path | str | None, limits: Limits, *, is_new: bool = False) -> tuple[str, ...]:
     """Set what can be set for the processes of a leaf; gives, by their keys, the limits that cannot be kept there."""
     known = _AS_MADE if is_new else {}
     bounds = [bound for bound in _bounds(limits) if bound.is_asked or bound.value != known.get(bound.file)]
@@ -62,6 +63,7 @@ def rlimits(limits: Limits, default: Rlimits) -> Rlimits:
     return {**default, resource.RLIMIT_NOFILE: (limits.open_files, limits.open_files)}
 
 
+@lru_cache(maxsize=256)
 def _bounds(limits: Limits) -> tuple[_Bound, ...]:
     memory, high, cpu = limits.memory_bytes, limits.memory_high_bytes, limits.cpu_milli
     quota = "max" if cpu is None else str(cpu * PERIOD_US // 1_000)
@@ -76,7 +78,7 @@ def _bounds(limits: Limits) -> tuple[_Bound, ...]:
     )
 
 
-def _is_put(leaf: Path | None, bound: _Bound) -> bool:
+def _is_put(leaf: Path | str | None, bound: _Bound) -> bool:
     with contextlib.suppress(OSError):
         if leaf is not None:
             cgroup.write(leaf, bound.file, bound.value)

@@ -1,15 +1,16 @@
 """From an instance's FIFO to the agent's stdout: bytes taken, made into records, committed, offered to be sent.
 
-Each instance has one journal for both its streams. Records and how far each stream has come are committed in one store
-(`Marks`), so that a next agent neither loses nor doubles a line, wherever this one was killed. A stream takes its next
-bytes only while its journal has room: a slow reader slows the app, and memory stays bounded; or, where the host is told
-to drop, records that find no room are counted and a record says how many. What was sent is kept for a while as the last
-lines of the instance; records of several are ordered by their time.
+Each instance has one journal for both its streams, from its first byte on. Records and how far each stream has come are
+committed in one store (`Marks`), so that a next agent neither loses nor doubles a line, wherever this one was killed. A
+stream takes its next bytes only while its journal has room: a slow reader slows the app, and memory stays bounded; or,
+where the host is told to drop, records that find no room are counted and a record says how many. What was sent is kept
+for a while as the last lines of the instance; records of several are ordered by their time.
 """
 
 import heapq
 import os
 import struct
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import Final, Protocol
 import anyio
 from msgspec import Struct
 
+from agent.errors import unreachable
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.journal import KEPT_BYTES, Journal
 from agent.model.ids import AppName, EnvironmentName, ReleaseName
@@ -81,11 +83,13 @@ class Marks:
 
     _FORM: Final = struct.Struct("=" + "Q?Q" * len(STREAMS))
 
-    def __init__(self, journal: Journal) -> None:
-        self.journal: Final = journal
-        self.known = len(journal.note) == self._FORM.size
+    def __init__(self, journal: Journal | None) -> None:
+        """None: there is none yet; `open` brings it, before anything is committed."""
+        self._journal = journal
+        note = journal.note if journal is not None else b""
+        self.known = len(note) == self._FORM.size
         """Whether an earlier agent has said; otherwise what was taken before is nobody's business any more."""
-        values = self._FORM.unpack(journal.note) if self.known else (0, False, 0) * len(STREAMS)
+        values = self._FORM.unpack(note) if self.known else (0, False, 0) * len(STREAMS)
         self._of = {
             stream: Mark(used=values[3 * place], inside=bool(values[3 * place + 1]), dropped=values[3 * place + 2])
             for place, stream in enumerate(STREAMS)
@@ -93,6 +97,18 @@ class Marks:
 
     def __getitem__(self, stream: str) -> Mark:
         return self._of[stream]
+
+    @property
+    def journal(self) -> Journal:
+        if self._journal is None:
+            unreachable("a commit before there is a journal")
+        return self._journal
+
+    def open(self, journal: Journal) -> None:
+        """Have a next agent know how far the streams are: before the first byte is taken."""
+        if self._journal is None:
+            self._journal = journal
+            journal.commit(0, self._note())
 
     def commit(self, stream: str, mark: Mark, count: int) -> None:
         """So many bytes in the journal's room are records, and the stream has come as far as `mark` says."""
@@ -103,7 +119,8 @@ class Marks:
         """A new process: what was taken from its streams before is not its own."""
         self._of = {name: Mark(used=taken.get(name, 0), dropped=mark.dropped) for name, mark in self._of.items()}
         self.known = True
-        self.journal.commit(0, self._note())
+        if self._journal is not None:
+            self._journal.commit(0, self._note())
 
     def _note(self) -> bytes:
         marks = self._of.values()
@@ -163,6 +180,7 @@ class Logs:
         self._followers: list[Follower] = []
         self._unkept: list[InstanceKey] = []
         self._to_drop: list[str] = []
+        self._one_keeps = threading.Lock()
         for name in inherited.names():
             self._adopt(name, inherited)
 
@@ -180,22 +198,27 @@ class Logs:
         self._ended[key] = None
         self._outlet.offer(journal)
 
-    def journal(self, key: InstanceKey) -> Journal:
-        """The instance's journal, made when it has none; `keep` then makes it outlive us."""
-        if key not in self._journals:
-            self._journals[key] = Journal.create(f"{key}{_SUFFIX}", self._kept_bytes)
-            self._unkept.append(key)
+    def found(self, key: InstanceKey) -> Journal | None:
+        """The instance's journal, where it has one: it is in use, now or again."""
         self._ended.pop(key, None)
-        return self._journals[key]
+        return self._journals.get(key)
+
+    def journal(self, key: InstanceKey) -> Journal:
+        """The same, made when it has none; `keep` then makes it outlive us. Raises OSError."""
+        if (journal := self.found(key)) is None:
+            journal = self._journals[key] = Journal.create(f"{key}{_SUFFIX}", self._kept_bytes)
+            self._unkept.append(key)
+        return journal
 
     def keep(self) -> None:
         """Bring the FD store up to date. May wait for the service manager: call it in a thread."""
-        while self._to_drop:
-            self._store.drop(self._to_drop.pop())
-        while self._unkept:
-            key = self._unkept.pop()
-            if (journal := self._journals.get(key)) is not None:  # else it has ended meanwhile
-                self._store.put(f"{key}{_SUFFIX}", journal.fd)
+        with self._one_keeps:  # so that all is kept by the end of it, whoever has begun
+            while self._to_drop:
+                self._store.drop(self._to_drop.pop())
+            while self._unkept:
+                key = self._unkept.pop()
+                if (journal := self._journals.get(key)) is not None:  # else it has ended meanwhile
+                    self._store.put(f"{key}{_SUFFIX}", journal.fd)
 
     def committed(self, key: InstanceKey, records: memoryview) -> None:
         """Show to followers, and have sent, what was just committed."""

@@ -5,7 +5,6 @@ Rules: it is the one that was started until it, or another process of the instan
 which then is nothing but the end of a process.
 """
 
-import asyncio
 import os
 import select
 import signal
@@ -20,6 +19,7 @@ from msgspec.structs import replace
 from agent.linux import orphans, pidfd, procfs
 from agent.linux.killtree import Tree, pids
 from agent.linux.pidfd import ExitStatus
+from agent.linux.watch import ignore, watch
 from agent.supervisor.notices import Notices
 
 
@@ -35,7 +35,9 @@ class MainProcess:
         self._one_at_a_time = threading.Lock()
         """Who looks for a process does so in a thread, which nobody can cancel."""
         self._over = False
-        self._kept = set[int]()
+        self._collected: int | None = None
+        """The handle of who was waited for to its end."""
+        self._kept: tuple[int, ...] = ()
         """Who was named, and is left to us when it ends; the number of one that ended may be in it still."""
 
     @property
@@ -53,7 +55,7 @@ class MainProcess:
             begin()
             return
         self._begin = begin
-        asyncio.get_running_loop().add_reader(self._handle, self._is_over)
+        watch(self._handle, self._is_over)
 
     def _is_over(self) -> None:
         begin = self._begin
@@ -64,7 +66,7 @@ class MainProcess:
     def ignore(self) -> None:
         """Call nobody any more."""
         if self._begin is not None and self._handle is not None:
-            asyncio.get_running_loop().remove_reader(self._handle)
+            ignore(self._handle)
         self._begin = None
 
     async def wait(self, notices: Notices | None) -> ExitStatus:
@@ -74,6 +76,7 @@ class MainProcess:
                 status = pidfd.UNKNOWN_EXIT
                 if self._handle is not None:
                     status = await pidfd.wait_exit(self._handle)
+                    self._collected = self._handle
                 if notices is not None:
                     await notices.heard_out()
                 return status
@@ -96,7 +99,7 @@ class MainProcess:
             self._named = (pid, found.start_time, handle)
             if pid in pids(self.tree):
                 orphans.keep(pid)
-                self._kept.add(pid)
+                self._kept = (*self._kept, pid)
                 if not _has_ended(handle):
                     return ""
         except OSError as error:  # of a thread, for one, which is no process
@@ -129,10 +132,11 @@ class MainProcess:
             self._over = True
             self._let_go()
         if self._handle is not None:
-            pidfd.collect(self._handle)  # reaps it where nobody has waited for it
+            if self._collected != self._handle:
+                pidfd.collect(self._handle)  # reaps it where nobody has waited for it
             os.close(self._handle)
             self._handle = None
-        for pid in self._kept:
+        for pid in set(self._kept):
             orphans.release(pid)
 
     def _let_go(self) -> None:

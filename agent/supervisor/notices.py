@@ -5,10 +5,9 @@ socket, which outlives the agent, until it is decided upon: `next` shows it, `dr
 is heard some hundred times a second and waits in its own send.
 """
 
-import asyncio
+import os
 import socket
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import anyio
@@ -17,8 +16,8 @@ from anyio import to_thread
 
 from agent.decisions.process.state import Condition, Noticed
 from agent.linux import notifysocket
-from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.killtree import Tree, pids
+from agent.linux.watch import ignore, watch
 from agent.wire.sdnotify import Notice, parse
 
 AT_ONCE: Final = 50
@@ -33,7 +32,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Notices:
-    def __init__(self, sock: socket.socket, path: Path) -> None:
+    def __init__(self, sock: socket.socket, path: str) -> None:
         self.path: Final = path
         self._socket: Final = sock
         self._strangers = False
@@ -43,24 +42,23 @@ class Notices:
         self._members: frozenset[int] = frozenset()
 
     @classmethod
-    def make(cls, path: Path, store: FdStore, key: str) -> "Notices":
-        made = cls(notifysocket.bind(path), path)
-        store.put(heard_as(key), made._socket.fileno())
-        return made
+    def make(cls, path: str) -> "Notices":
+        return cls(notifysocket.bind(path), path)
 
     @classmethod
-    def adopt(cls, path: Path, store: FdStore, inherited: Inherited, key: str) -> "Notices | None":
-        """Take up what an earlier agent had, by a new socket of that path where the store is empty; None without."""
-        fd = inherited.take(heard_as(key), notifysocket.is_notify_socket)
+    def adopt(cls, path: str, fd: int | None) -> "Notices | None":
+        """Take up what an earlier agent had, by a new socket of that path where it did not come back; None without."""
         if fd is not None:
             return cls(socket.socket(fileno=fd), path)
-        if not path.exists():
-            return None
-        store.drop(heard_as(key))  # what came back and was not it
         try:
-            return cls.make(path, store, key)
+            return cls.make(path) if os.path.lexists(path) else None
         except OSError:
             return None
+
+    @property
+    def fd(self) -> int:
+        """What the FD store keeps (`ways`)."""
+        return self._socket.fileno()
 
     def listen(self, begin: Callable[[], None]) -> None:
         """Have this called at the first word that waits, which `next` then gives."""
@@ -69,11 +67,11 @@ class Notices:
             self.ignore()
             begin()
 
-        asyncio.get_running_loop().add_reader(self._socket, heard)
+        watch(self._socket.fileno(), heard)
 
     def ignore(self) -> None:
         """Call nobody any more."""
-        asyncio.get_running_loop().remove_reader(self._socket)
+        ignore(self._socket.fileno())
 
     async def next(self, tree: Callable[[], Tree]) -> Notice:
         """Wait for the next word of a process of the tree that there is by then."""
@@ -87,7 +85,7 @@ class Notices:
                 return parse(said.datagram)
             if not self._strangers:
                 self._strangers = True
-                log.warning("a notice from outside of the instance is ignored", pid=said.pid, path=str(self.path))
+                log.warning("a notice from outside of the instance is ignored", pid=said.pid, path=self.path)
             self.drop()
             await anyio.sleep(PAUSE_S)  # to look for it in the whole tree is dear
 
@@ -129,8 +127,7 @@ class Notices:
             notifysocket.drop(self._socket)
         self._strangers, self._members = False, frozenset()
 
-    def close(self, store: FdStore, key: str) -> None:
-        store.drop(heard_as(key))
+    def close(self) -> None:
         self._socket.close()
 
 
@@ -148,8 +145,3 @@ def said(notice: Notice, launch: int) -> Noticed:
     return Noticed(
         launch=launch, condition=condition, watchdog=notice.watchdog, more_ms=more_ms, main_pid=notice.main_pid
     )
-
-
-def heard_as(key: str) -> str:
-    """Under which name the FD store has the socket."""
-    return f"{key}/notify"

@@ -87,7 +87,7 @@ async def _record(around: Surroundings, key: InstanceKey, process: Process | Non
         mark=tree.mark,
         pid=process.pid if process else None,
         start_time=process.start_time if process else None,
-        cgroup=str(tree.cgroup) if tree.cgroup else None,
+        cgroup=tree.cgroup,
     )
     await around.do(0, around.records.write, record)
 

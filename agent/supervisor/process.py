@@ -31,7 +31,7 @@ from agent.model.process import Limits, Probes, Sandbox
 from agent.supervisor import limits, sandbox
 from agent.supervisor.folder import STREAMS
 from agent.supervisor.launchable import InstanceKey, Listener, environment_of, sockets_named, words_of
-from agent.supervisor.logs import Marks, source_of
+from agent.supervisor.logs import Marks
 from agent.supervisor.mainprocess import MainProcess
 from agent.supervisor.notices import Notices
 from agent.supervisor.pipes import Pipe
@@ -47,8 +47,10 @@ ROOM_S: Final = 10.0
 """So long a start waits for the unit of all instances, which at boot systemd starts right after the agent."""
 NO_ROOM: Final = f"{cgroup.APPS_UNIT} is not started on this host (systemctl enable --now rollway-apps)"
 ROOM_AGAIN_S: Final = 0.05
-WORDS: Final = 7
-"""So many the service manager is told when a process begins that has nothing of an earlier one, or leaves nothing."""
+BEGIN_WORDS: Final = 2
+"""So many the service manager is told when a process begins that has nothing of an earlier one."""
+LEAVE_WORDS: Final = 5
+"""So many at most when one ends that leaves nothing to another."""
 UNKEPT: Final = "runs without limits that this host cannot keep"
 
 
@@ -115,12 +117,14 @@ class Process:
         if self._streams:
             return
         logs = self._around.logs
-        marks = Marks(logs.journal(self._key))
+        marks = Marks(logs.found(self._key))
+        if not marks.known:
+            marks.begin({pipe.name: pipe.taken for pipe in self._ways.pipes})
+        process = (self._key, release, self.pid)
         for pipe in self._ways.pipes:
-            source = source_of(self._key, release, self.pid, pipe.name)
-            lines = logs.lines(source, marks[pipe.name].inside)
-            self._streams.append(Stream(logs, self._key, pipe, marks=marks, lines=lines, tap=tap, tasks=tasks))
-            self._streams[-1].begin()
+            stream = Stream(self._around, process, pipe, marks=marks, tap=tap, tasks=tasks)
+            self._streams.append(stream)
+            stream.begin()
 
     @property
     def notices(self) -> Notices | None:
@@ -175,7 +179,7 @@ class Process:
         leaf, launch = self.tree.cgroup, self._ways.launch
         with contextlib.suppress(OSError):
             if leaf is not None and launch is not None and self._around.in_memory and cgroup.is_empty(leaf):
-                self._ways.has_new_leaf = cgroup.renew(leaf)
+                self._ways.has_new_leaf = cgroup.remove(leaf) and cgroup.renew(leaf)
                 self._ways.forked = self._around.launcher.ahead(launch)
 
     async def kill(self) -> tuple[int, ...]:
@@ -197,8 +201,8 @@ class Process:
         self.let_go()
         read = not patience.cancelled_caught
         # Without a cgroup somebody who is not found may hold them still.
-        keeps = again and read and self._is_gone and self.tree.cgroup is not None and self._ways.made is not None
-        await self._around.do(1 if keeps else WORDS, self._leave, keeps=keeps)
+        keeps = again and read and self._is_gone and self.tree.cgroup is not None and self._ways.is_made
+        await self._around.do(1 if keeps else LEAVE_WORDS, self._leave, keeps=keeps)
         self.left = self._ways if keeps else None
         return read
 
@@ -227,13 +231,13 @@ async def start(around: Surroundings, plan: Plan, left: Ways | None = None) -> P
     """
     ways = left or Ways.of(around, plan.key)
     try:
-        process = await _start(around, plan, ways, Marks(around.logs.journal(plan.key)))
+        process = await _start(around, plan, ways, Marks(around.logs.found(plan.key)))
     except OSError as error:
         process = ExecFailure(errno=error.errno or errno.EIO, what=error.filename or str(error))
     except ValueError as error:
         process = ExecFailure(errno=errno.EINVAL, what=f"cannot read the command {plan.command!r}: {error}")
     if isinstance(process, ExecFailure):
-        await around.do(WORDS, give_up, around, plan.key, ways)
+        await around.do(LEAVE_WORDS, give_up, around, plan.key, ways)
     return process
 
 
@@ -247,7 +251,7 @@ async def wait_for_room(around: Surroundings) -> bool:
 
 async def _start(around: Surroundings, plan: Plan, ways: Ways, marks: Marks) -> Process | ExecFailure:
     """Mostly there is room, and then it is made ready in one go."""
-    do: Do = partial(around.do, 0 if ways.made is not None else WORDS)
+    do: Do = partial(around.do, 0 if ways.is_made else BEGIN_WORDS)
     if plan.sandbox.user is not None or plan.sandbox.writable is not None:
         do = to_thread.run_sync  # a directory server, or a disk of anybody's, is asked
     ready = await do(partial(_make_ready_if_room, around, plan, ways, marks))
@@ -284,18 +288,19 @@ def _make_ready(around: Surroundings, plan: Plan, ways: Ways, marks: Marks) -> R
         return ExecFailure(errno=errno.ENOTSUP, what=user)
     owner = user.identity if user else None
     if not ways.again(owner):
-        ways.close(around.store, plan.key)
+        if ways.is_made:
+            ways.close(around.store, plan.key)
         _make_ways(around, plan, ways, owner)
     marks.begin({pipe.name: pipe.taken for pipe in ways.pipes})
     leaf = ways.tree.cgroup
     if leaf is not None and ways.forked is None:
         ways.has_new_leaf = cgroup.renew(leaf)
     unkept = limits.put(leaf, plan.limits, is_new=ways.has_new_leaf)
-    if refused := limits.refusal(unkept, plan.limits) or sandbox.refusal(plan.sandbox, Path(plan.cwd)):
+    if refused := limits.refusal(unkept, plan.limits) or sandbox.refusal(plan.sandbox, plan.cwd):
         return ExecFailure(errno=errno.ENOTSUP, what=refused)
     output = plan.watched.output if plan.watched else (ways.pipes[0].writer, ways.pipes[1].writer)
     launch = _launch(around, plan, ways, user, output)
-    return replace(launch, cgroup=leaf), (*unkept, *sandbox.unkept(plan.sandbox))
+    return launch, (*unkept, *sandbox.unkept(plan.sandbox))
 
 
 def _make_ways(around: Surroundings, plan: Plan, ways: Ways, owner: Identity | None) -> None:
@@ -303,19 +308,20 @@ def _make_ways(around: Surroundings, plan: Plan, ways: Ways, owner: Identity | N
     ways.folder.prepare()
     around.logs.keep()
     for name in STREAMS if plan.watched is None else ():
-        ways.pipes.append(Pipe.make(ways.folder, around.store, str(plan.key), name))
-    ways.notices = _notices(around, plan, ways.folder.notify)
+        ways.pipes.append(Pipe.make(ways.folder, name))
+    ways.notices = _notices(plan, ways.folder.notify)
     if owner is not None:
         ways.folder.give_to(owner.uid, owner.gid, plan.watched.theirs if plan.watched else ())
-    ways.made, ways.owner = ways.folder.made(), owner
+    ways.is_made, ways.owner = True, owner
+    ways.keep(around.store, plan.key)
 
 
-def _notices(around: Surroundings, plan: Plan, path: Path) -> Notices | None:
+def _notices(plan: Plan, path: str) -> Notices | None:
     """A socket to hear it; none where its path is too long and nothing depends on it."""
     probes = plan.probes
     if probes is None or not (can_bind(path) or any(map(is_told, (probes.startup, probes.readiness, probes.liveness)))):
         return None
-    return Notices.make(path, around.store, str(plan.key))
+    return Notices.make(path)
 
 
 def give_up(around: Surroundings, key: InstanceKey, ways: Ways) -> None:
@@ -329,17 +335,19 @@ def start_beside(around: Surroundings, plan: Plan, command: str, tree: Tree, out
     user = user_of(plan.sandbox)
     if isinstance(user, str):
         return ExecFailure(errno=errno.ENOTSUP, what=user)
-    leaf = cgroup.create(tree.cgroup.parent, tree.cgroup.name) if tree.cgroup else None
+    if tree.cgroup is not None:
+        leaf = Path(tree.cgroup)
+        cgroup.create(leaf.parent, leaf.name)
     silent = replace(plan, command=command, listeners=(), probes=None)
     launch = _launch(around, silent, Ways.of(around, plan.key), user, (output, output))
     mark, _, value = tree.mark.partition("=")
-    return spawn(replace(launch, cgroup=leaf, env={**launch.env, mark: value}))
+    return spawn(replace(launch, cgroup=tree.cgroup, env={**launch.env, mark: value}))
 
 
 def _launch(around: Surroundings, plan: Plan, ways: Ways, user: User | None, output: tuple[int, int]) -> Launch:
     folder = ways.folder
     stdout, stderr = output
-    hears = {"NOTIFY_SOCKET": str(ways.notices.path)} if ways.notices else {}
+    hears = {"NOTIFY_SOCKET": ways.notices.path} if ways.notices else {}
     if plan.probes is not None and (within_ms := watchdog_ms(plan.probes)) is not None:
         hears["WATCHDOG_USEC"] = str(within_ms * 1_000)
     return Launch(
@@ -351,15 +359,16 @@ def _launch(around: Surroundings, plan: Plan, ways: Ways, user: User | None, out
             "TMPDIR": folder.tmp,
             **hears,
         },
-        cwd=Path(plan.cwd),
+        cwd=plan.cwd,
         stdin=plan.watched.stdin if plan.watched else None,
         stdout=stdout,
         stderr=stderr,
+        cgroup=ways.tree.cgroup,
         listen=tuple(listener.socket.fileno() for listener in plan.listeners),
         identity=user.identity if user else None,
         no_new_privs=True,
         rlimits=limits.rlimits(plan.limits, around.rlimits),
-        fence=fence_of(plan.sandbox, Path(folder.tmp)),
+        fence=fence_of(plan.sandbox, folder.tmp),
     )
 
 

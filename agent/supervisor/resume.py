@@ -14,12 +14,12 @@ from agent.linux import pidfd
 from agent.linux.killtree import NO_PID
 from agent.model.ids import ReleaseName
 from agent.supervisor.folder import STREAMS
-from agent.supervisor.notices import Notices, heard_as
-from agent.supervisor.pipes import Pipe, kept_as
+from agent.supervisor.logs import Marks
+from agent.supervisor.pipes import taken_as
 from agent.supervisor.process import Process, pidfd_name
 from agent.supervisor.records import Record
 from agent.supervisor.surroundings import Surroundings
-from agent.supervisor.ways import Ways
+from agent.supervisor.ways import Ways, kept_as
 
 
 async def resume(around: Surroundings, record: Record, release: ReleaseName, tasks: TaskGroup) -> Process | None:
@@ -28,7 +28,6 @@ async def resume(around: Surroundings, record: Record, release: ReleaseName, tas
     One whose start was ordered and is not in the record is known by its pidfd alone: if that one does not live, it
     never left its gate; without a store nobody has been served by it yet, and its tree is ended.
     """
-    around.logs.journal(record.key)  # made anew where it did not come back, and kept with the rest
     process = await to_thread.run_sync(_resume, around, record)
     process.read(tasks, release)
     if process.pid != NO_PID:
@@ -40,7 +39,6 @@ async def resume(around: Surroundings, record: Record, release: ReleaseName, tas
 
 def _resume(around: Surroundings, record: Record) -> Process:
     key = record.key
-    around.logs.keep()
     pid, start_time = record.pid, record.start_time
     handle = around.inherited.take(pidfd_name(key), pidfd.is_pidfd)
     held = pidfd.pid_of(handle) if handle is not None else None
@@ -55,22 +53,23 @@ def _resume(around: Surroundings, record: Record) -> Process:
         if handle is not None:
             around.store.drop(pidfd_name(key))  # of what came back and was not it
             around.store.put(pidfd_name(key), handle)
-    pipes = [
-        pipe
-        for name in STREAMS
-        if (pipe := Pipe.adopt(around.folder(key), around.store, around.inherited, str(key), name)) is not None
-    ]
+    ways = Ways.adopt(around, key)
+    if any(pipe.is_open for pipe in ways.pipes):
+        around.logs.journal(key)  # made anew where it did not come back
+    around.logs.keep()
     tree = replace(record.tree, pid=NO_PID if pid is None else pid, start_time=start_time)
-    ways = Ways.of(around, key)
-    ways.pipes = pipes
-    ways.notices = Notices.adopt(ways.folder.notify, around.store, around.inherited, str(key))
     return Process(around, key, tree, handle=handle, start_time=start_time, ways=ways)
 
 
-def kept_names(around: Surroundings, record: Record) -> set[str]:
-    """Under which names the FD store is to have what belongs to the process of a record."""
+def missing(around: Surroundings, record: Record) -> list[str]:
+    """Under which names the FD store is to have more of the process of a record than came back."""
     if record.pid is None:
-        return set()
-    key = str(record.key)
-    heard = {heard_as(key)} if around.folder(record.key).notify.exists() else set[str]()
-    return {pidfd_name(record.key), *heard}.union(*(kept_as(key, name) for name in STREAMS))
+        return []
+    key, marks, inherited = record.key, Marks(around.logs.found(record.key)), around.inherited
+    has_notify = os.path.lexists(around.folder(key).notify)
+    expected = {
+        pidfd_name(key): 1,
+        kept_as(key): len(STREAMS) + has_notify,
+        **{taken_as(str(key), name): 1 for name in STREAMS if marks[name].used},
+    }
+    return [name for name, count in expected.items() if inherited.count(name) < count]

@@ -29,20 +29,20 @@ def unkept(sandbox: Sandbox) -> tuple[str, ...]:
     return () if sandbox.writable is None or fence.means().suffice else (WRITABLE,)
 
 
-def refusal(sandbox: Sandbox, release: Path | None = None) -> str:
+def refusal(sandbox: Sandbox, release: str | None = None) -> str:
     """Why nothing is started in it on this host, where the release may have a place already, or nothing."""
     if unkept(sandbox) and not sandbox.best_effort:
         return _CANNOT_KEEP.format(fence.means())
     for path in map(Path, sandbox.writable or ()):
         if why := fence.unfit(path):
             return f"sandbox.writable: {why}"
-        if release is not None and release.is_relative_to(path):
+        if release is not None and Path(release).is_relative_to(path):
             return f"sandbox.writable: {path} holds the release, which nobody writes"
     return ""
 
 
-def fence_of(sandbox: Sandbox, tmp: Path) -> Fence | None:
+def fence_of(sandbox: Sandbox, tmp: str) -> Fence | None:
     """Around a process with this TMPDIR; None where it may write wherever its user may."""
     if sandbox.writable is None or unkept(sandbox):
         return None
-    return Fence((tmp.resolve(), *map(Path, sandbox.writable)), fence.means())
+    return Fence((Path(tmp).resolve(), *map(Path, sandbox.writable)), fence.means())

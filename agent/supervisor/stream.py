@@ -1,22 +1,30 @@
 """Takes the output of one process from its FIFO, and makes it into records that are committed at once.
 
 Rules: bytes that are taken stay in their intake until they are in records (`logs` says how a next agent goes on). Where
-there is no room for records they wait there and nothing more is taken, or they are counted as dropped.
+there is no room for records they wait there and nothing more is taken, or they are counted as dropped. Intake and
+journal are made, and kept for a next agent, before the first byte is taken, as soon as they can be had.
 """
 
-import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
+import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from agent.linux import clock
 from agent.linux.journal import APPEND_BYTES
+from agent.linux.watch import ignore, watch
+from agent.model.ids import ReleaseName
 from agent.supervisor.launchable import InstanceKey
-from agent.supervisor.logs import Lines, Logs, Mark, Marks
+from agent.supervisor.logs import Lines, Mark, Marks, source_of
 from agent.supervisor.pipes import Pipe
+from agent.supervisor.surroundings import Surroundings
 
+OPEN_WORDS: Final = 2
+"""So many the service manager is told for the first byte: where it is taken to, and where its record will be."""
+OPEN_AGAIN_S: Final = 0.25
 _LAST_BYTES: Final = 4 * 1024 * 1024
 """At most so much is read once the main process is gone: what survived SIGKILL may write for ever."""
 
@@ -29,24 +37,27 @@ class Stream:
 
     def __init__(
         self,
-        logs: Logs,
-        key: InstanceKey,
+        around: Surroundings,
+        process: tuple[InstanceKey, ReleaseName, int],
         pipe: Pipe,
         *,
         marks: Marks,
-        lines: Lines,
         tap: Callable[[bytes], None] | None,
         tasks: TaskGroup,
     ) -> None:
-        self._logs = logs
-        self._key = key
+        """`process` is known by its instance, its release and its number."""
+        self._around = around
+        self._logs = around.logs
+        self._key = process[0]
+        self._process = process
         self._pipe = pipe
         self._marks = marks
-        self._lines = lines
+        self._cut: Lines | None = None
         self._tap = tap
         self._tasks = tasks
         self._used = pipe.taken
         self._reads = True
+        self._opened: anyio.Event | None = None
 
     def begin(self) -> None:
         """Make records of what an earlier agent had taken and not committed, and read on."""
@@ -58,19 +69,24 @@ class Stream:
     def let_go(self) -> None:
         """Read no more: the next agent goes on here."""
         self._reads = False
-        asyncio.get_running_loop().remove_reader(self._pipe.reader)
+        ignore(self._pipe.reader)
 
     def _go_on(self) -> None:
         """Make records of what is left, now or when there is room; then read on."""
         if not self._reads:
             return
         if self._use():
-            asyncio.get_running_loop().add_reader(self._pipe.reader, self._read)
+            watch(self._pipe.reader, self._read)
         else:
             self._logs.when_room(self._key, self._go_on)
 
     def _read(self) -> None:
         """One chunk at a time: a flood from one instance must not keep the loop from all others."""
+        if not self._pipe.is_open and not self._is_opened_at_once():
+            ignore(self._pipe.reader)
+            self._opened = anyio.Event()
+            self._tasks.start_soon(self._open)
+            return
         try:
             self._take()
         except BlockingIOError:
@@ -80,8 +96,32 @@ class Stream:
             self._tasks.start_soon(_fail, error)
         else:
             if not self._use():
-                asyncio.get_running_loop().remove_reader(self._pipe.reader)
+                ignore(self._pipe.reader)
                 self._logs.when_room(self._key, self._go_on)
+
+    def _is_opened_at_once(self) -> bool:
+        """Have where its output goes, if nobody has to be waited for."""
+        with suppress(OSError):
+            if self._around.is_done_at_once(OPEN_WORDS):
+                self._marks.open(self._logs.journal(self._key))
+                self._keep()
+        return self._pipe.is_open
+
+    async def _open(self) -> None:
+        """Have it as soon as that can be; then read on."""
+        while not self._pipe.is_open:
+            try:
+                self._marks.open(self._logs.journal(self._key))
+                await self._around.do(OPEN_WORDS, self._keep)
+            except OSError:  # no descriptors, or no memory: what it writes waits in its FIFO
+                await anyio.sleep(OPEN_AGAIN_S)
+        if self._opened is not None:
+            self._opened.set()
+        self._go_on()
+
+    def _keep(self) -> None:
+        self._logs.keep()
+        self._pipe.open(self._around.store, str(self._key))
 
     def _take(self) -> None:
         """Take what waits, BlockingIOError where nothing does."""
@@ -92,7 +132,7 @@ class Stream:
 
     def _use(self) -> bool:
         """Make records of all lines that are taken; False where that has to wait for room."""
-        while True:
+        while self._has_begun:
             has_room = self._logs.room_now(self._key)
             if has_room is None:
                 return False
@@ -107,7 +147,21 @@ class Stream:
                 fed = self._lines.feed(data, ts, nowhere)
                 self._commit(fed.used, 0, dropped=mark.dropped + bytes(nowhere[: fed.made]).count(b"\n"))
             if not fed.is_full:
-                return True
+                break
+        return True
+
+    @property
+    def _lines(self) -> Lines:
+        """What cuts it, once there is something to cut."""
+        if self._cut is None:
+            name = self._pipe.name
+            self._cut = self._logs.lines(source_of(*self._process, name), self._marks[name].inside)
+        return self._cut
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether there is anything to tell, if only that a process before it lost some."""
+        return self._pipe.is_open or self._marks[self._pipe.name].dropped > 0
 
     def _left(self) -> memoryview:
         """What is taken and in no record yet."""
@@ -134,6 +188,12 @@ class Stream:
     async def finish(self) -> None:
         """The process is gone: read to the end what it wrote."""
         self.let_go()
+        if self._opened is not None:
+            await self._opened.wait()
+        elif self._pipe.has_more and not self._pipe.is_open:
+            await self._open()
+        if not self._has_begun:
+            return
         left = _LAST_BYTES
         while True:
             while not self._use():

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,6 @@ import anyio
 from anyio import to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
-from agent.decisions.process.state import Level
 from agent.decisions.swap.state import InstanceView
 from agent.errors import invariant
 from agent.linux import cgroup, clock, journal
@@ -37,20 +36,17 @@ from agent.supervisor import oneoff
 from agent.supervisor.attended import Attended, watching
 from agent.supervisor.gauge import Gauge
 from agent.supervisor.guards import Guards
-from agent.supervisor.instance import Instance
+from agent.supervisor.instance import Instance, OnChange, OnEvent
 from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey, Launchable, WatchedCommand
 from agent.supervisor.logs import Follower, LinesOf, Logs, Outlet, as_json, matching
 from agent.supervisor.preflight import refusal
 from agent.supervisor.process import NO_ROOM, UNKEPT, wait_for_room
 from agent.supervisor.records import Record, Records, Unreadable
-from agent.supervisor.resume import kept_names
+from agent.supervisor.resume import missing
 from agent.supervisor.surroundings import Surroundings
 
 LAUNCHES_A_CORE: Final = 2
 """Measured: with more at once hundreds are not started sooner, and the loop, probes in it, is late by half a second."""
-
-OnChange = Callable[[AppName, EnvironmentName], None]
-OnEvent = Callable[[InstanceKey, str, Mapping[str, str | int], Level], None]
 
 
 def launches_at_once() -> int:
@@ -132,7 +128,8 @@ class Supervisor:
     async def until_taken_up(self) -> None:
         """Wait until every instance has what was left of it: what is inherited and not taken then is nobody's."""
         for instance in list(self._instances.values()):
-            await instance.taken_up.wait()
+            if instance.taken_up is not None:
+                await instance.taken_up.wait()
 
     def launch(self, launchable: Launchable) -> None:
         """Keep this instance running. Does nothing while one lives under the key; a stopped one is forgotten first."""
@@ -148,8 +145,8 @@ class Supervisor:
         instance = Instance(
             self._around,
             launchable,
-            changed=lambda: self._on_change(key.app, key.environment),
-            tell=lambda text, fields, level: self._on_event(key, text, fields, level),
+            on_change=self._on_change,
+            on_event=self._on_event,
             left=left,
         )
         self._instances[key] = instance
@@ -238,16 +235,15 @@ class Supervisor:
 
     async def _find_left(self) -> None:
         await self._end_probes()
-        came_back = frozenset(self._around.inherited.names())
         for record in await to_thread.run_sync(lambda: list(self._around.records.left(clock.boot_id()))):
             if isinstance(record, Unreadable):
                 await self._set_aside(record)
             elif record.instance is not None:
                 self._left[record.key] = record
-                missing = (await to_thread.run_sync(kept_names, self._around, record)) - came_back
-                if missing and self._around.store.keeps:
-                    names = " ".join(sorted(missing))
-                    self._on_event(record.key, "descriptors did not come back", {"names": names}, "warning")
+                names = await to_thread.run_sync(missing, self._around, record)
+                if names and self._around.store.keeps:
+                    lost = {"names": " ".join(sorted(names))}
+                    self._on_event(record.key, "descriptors did not come back", lost, "warning")
             elif await self._ended(record.tree, record.key):
                 await to_thread.run_sync(self._around.records.remove, record.key)
         for key in await to_thread.run_sync(self._around.marked):

@@ -56,30 +56,34 @@ class Surroundings(Struct, frozen=True, kw_only=True):
 
     async def do(self, words: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do file work, which says so many words to the service manager."""
-        if self.in_memory and self.store.has_room(words):
+        if self.is_done_at_once(words):
             return work(*args, **kwargs)
         return await to_thread.run_sync(partial(work, *args, **kwargs))
+
+    def is_done_at_once(self, words: int) -> bool:
+        """Whether no thread is needed for such work."""
+        return self.in_memory and self.store.has_room(words)
 
     def folder(self, key: InstanceKey) -> Folder:
         return Folder(self.run_dir, str(key))
 
     def tree(self, key: InstanceKey, pid: int = NO_PID, start_time: int | None = None) -> Tree:
         """How the processes of `key` are known, now and to a next agent."""
-        leaf = self.cgroup_root / str(key) if self.cgroup_root else None
+        leaf = f"{self.cgroup_root}/{key}" if self.cgroup_root else None
         mark = f"ROLLWAY_DRAIN_FILE={self.run_dir}/i/{key}/drain"
         return Tree(pid=pid, start_time=start_time, mark=mark, cgroup=leaf)
 
     def beside(self, key: InstanceKey, kind: ProbeKind) -> Tree:
         """How the processes of a probe's command are known, which are none of the instance's."""
-        leaf = self.cgroup_root / str(key) / f"{PROBES}{kind}" if self.cgroup_root else None
-        return Tree(pid=NO_PID, mark=f"{APART}{self.folder(key).path}/{kind}", cgroup=leaf)
+        leaf = f"{self.cgroup_root}/{key}/{PROBES}{kind}" if self.cgroup_root else None
+        return Tree(pid=NO_PID, mark=f"{APART}{self.folder(key).name}/{kind}", cgroup=leaf)
 
     def left_beside(self) -> list[Tree]:
         """What is left of such commands of an earlier agent. Walks /proc: call it in a thread."""
         marks = procfs.marks(f"{APART}{self.run_dir}/i/")
         leaves = cgroup.leaves(self.cgroup_root, f"*/{PROBES}") if self.cgroup_root else []
         marked = [Tree(pid=NO_PID, mark=mark) for mark in sorted(marks)]
-        return marked + [Tree(pid=NO_PID, mark="", cgroup=leaf) for leaf in leaves]
+        return marked + [Tree(pid=NO_PID, mark="", cgroup=str(leaf)) for leaf in leaves]
 
     def marked(self) -> set[InstanceKey]:
         """Of whom processes live, whatever is on record. Walks /proc: call it in a thread."""

@@ -1,6 +1,7 @@
 """Room for the leaves of instances, in a unit that somebody else starts and stops."""
 
 import signal
+import time
 from uuid import uuid4
 
 import pytest
@@ -32,7 +33,9 @@ def test_there_is_room_while_the_unit_of_the_apps_is_held_up(start: Start) -> No
         assert has_room(), "asked again"
         assert cgroup.pids(unit / cgroup.HOLDER) == [process.pid]
         ended(process)
-        assert not has_room()
+        ends_s = time.monotonic() + 10
+        while has_room():  # one look is for all in the same moment
+            assert time.monotonic() < ends_s
         assert cgroup.remove(unit)
     assert not has_room()
     assert cgroup.remove(unit)

@@ -150,7 +150,7 @@ async def test_a_daemon_does_not_escape_a_cgroup(start: Start) -> None:
     assert sorted(cgroup.pids(leaf)) == sorted({process.pid, daemon})
     assert not cgroup.is_empty(leaf)
     assert not cgroup.remove(leaf)
-    assert await end_tree(Tree(pid=process.pid, mark=mark, cgroup=leaf)) == ()
+    assert await end_tree(Tree(pid=process.pid, mark=mark, cgroup=str(leaf))) == ()
     assert not is_alive(daemon)
     assert how(process.exit()) == (None, 9)
     assert cgroup.is_empty(leaf)

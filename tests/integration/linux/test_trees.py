@@ -42,7 +42,7 @@ async def grown(start: Start, kind: str, leaf: Path | None, folder: Path) -> tup
     process = start(PYTHON, str(APP), kind, str(folder / "counter"), env=environment, cgroup=leaf)
     with anyio.fail_after(20):
         said = [int(await to_thread.run_sync(process.line)) for _ in range(SAY[kind])]
-    tree = Tree(pid=process.pid, start_time=process.start_time, mark=f"MARK={mark}", cgroup=leaf)
+    tree = Tree(pid=process.pid, start_time=process.start_time, mark=f"MARK={mark}", cgroup=str(leaf) if leaf else None)
     return process, tree, said
 
 

@@ -241,8 +241,8 @@ async def test_what_is_stored_anew_under_a_name_that_nobody_took_stays(house: Ho
         await house.state("ready")
         inherited.drop_rest(house.store)
         stored = {name: len(kept) for name, kept in keeper.kept().items() if name.startswith(f"{key}/")}
-        assert stored == dict.fromkeys(stored, 1)
-        assert {name.rpartition("/")[2] for name in stored} >= {"pidfd", "stdout", "stdout-taken", "stderr", "journal"}
+        assert stored == {name: 3 if name.endswith("/ways") else 1 for name in stored}
+        assert {name.rpartition("/")[2] for name in stored} >= {"pidfd", "ways"}
         await house.end(key)
 
 
@@ -301,15 +301,18 @@ async def test_an_admin_process_does_not_outlive_its_agent(house: House) -> None
 
 
 async def test_the_store_holds_no_more_than_what_runs(house: House, keeper: Keeper) -> None:
-    """After ten starts there are the descriptors of one process, and after its end its last lines alone."""
+    """After ten starts there are those of one process, after its end its last lines; of what is silent few."""
     async with an_agent(house):
-        key = house.launch(worker("/bin/false"))
+        key = house.launch(script("echo line; exit 1"))
         await house.until(lambda: house.view().restarts >= 10)
         await house.end(key)
         assert [name for name in keeper.names() if name.startswith(str(key))] == [f"{key}/journal"]
-        house.launch(worker("sleep 600"), 2)
-        await house.until(lambda: any(view.slot == 2 and view.state == "ready" for view in house.views()))
-        kept = [name.rpartition("/")[2] for name in keeper.names() if ".worker.2/" in name]
-        assert kept == ["journal", "notify", "pidfd", "stderr", "stderr-taken", "stdout", "stdout-taken"]
-        house.supervisor.stop(InstanceKey(SHOP, TEST, house.views()[0].process, 2))
+        for slot, process in ((2, worker("sleep 600")), (3, script("echo up; exec sleep 600"))):
+            house.launch(process, slot)
+        await house.until(lambda: [view.state for view in house.views()] == ["stopped", "ready", "ready"])
+        await house.until(lambda: "up" in house.messages())
+        kept = [name.rpartition(".worker.")[2] for name in keeper.names() if not name.startswith(f"{key}/")]
+        assert kept == ["2/pidfd", "2/ways", "3/journal", "3/pidfd", "3/stdout-taken", "3/ways"]
+        for slot in (2, 3):
+            house.supervisor.stop(InstanceKey(SHOP, TEST, house.views()[0].process, slot))
         await house.until(lambda: all(view.state == "stopped" for view in house.views()))

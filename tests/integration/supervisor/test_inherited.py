@@ -11,9 +11,10 @@ import anyio
 import pytest
 
 from agent.linux.fdstore import Inherited
+from agent.supervisor.launchable import InstanceKey
 from tests.integration.supervisor.conftest import House, script
 from tests.integration.supervisor.keeper import Keeper
-from tests.integration.supervisor.test_adopt import an_agent, left_by_one
+from tests.integration.supervisor.test_adopt import an_agent
 
 pytestmark = pytest.mark.anyio
 WRITES: Final = "while :; do echo line; sleep 0.02; done"
@@ -55,6 +56,15 @@ def house(tmp_path: Path, keeper: Keeper) -> House:
     return House(tmp_path, store=keeper.store)
 
 
+async def left_writing(house: House) -> InstanceKey:
+    """What an agent leaves whose instance has written."""
+    async with an_agent(house):
+        key = house.launch(script(WRITES))
+        await house.state("ready")
+        await house.until(lambda: bool(house.messages()))
+    return key
+
+
 async def goes_on(house: House, keeper: Keeper, inherited: Inherited, pid: int | None) -> None:
     """The instance as it was, its output too; and the agent after that has everything again."""
     for came_back in (inherited, None):
@@ -67,18 +77,16 @@ async def goes_on(house: House, keeper: Keeper, inherited: Inherited, pid: int |
 
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS.keys())
-@pytest.mark.parametrize("name", ["journal", "notify", "pidfd", "stdout", "stdout-taken"])
+@pytest.mark.parametrize("name", ["journal", "pidfd", "stdout-taken", "ways 0", "ways 1", "ways 2"])
 async def test_something_else_under_a_name(house: House, keeper: Keeper, name: str, other: Callable[[], int]) -> None:
     """It is closed, and what it stands for is found or made anew."""
-    key = await left_by_one(house, script(WRITES))
+    key = await left_writing(house)
     pid, back = house.view().pid, keeper.inherited()
-    fd = back.take(f"{key}/{name}")
-    assert fd is not None
-    strange = other()
-    os.dup2(strange, fd)
+    kept = {one: back.take_all(one) for one in back.names()}
+    strange, (name, _, place) = other(), name.partition(" ")
+    os.dup2(strange, kept[f"{key}/{name}"][int(place or 0)])
     os.close(strange)
-    kept = {one: [taken] for one in back.names() if (taken := back.take(one)) is not None}
-    await goes_on(house, keeper, Inherited({**kept, f"{key}/{name}": [fd]}), pid)
+    await goes_on(house, keeper, Inherited(kept), pid)
     async with an_agent(house, keeper.inherited()):
         await house.end(key)
 
@@ -88,10 +96,10 @@ async def test_a_file_in_memory_that_somebody_wrote_into(
     house: House, keeper: Keeper, name: str, spoil: Callable[[int], object]
 ) -> None:
     """Whoever has the agent's user id can do that: lines may be lost, the agent is not."""
-    key = await left_by_one(house, script(WRITES))
+    key = await left_writing(house)
     pid, back = house.view().pid, keeper.inherited()
-    fds = {one: taken for one in back.names() if (taken := back.take(one)) is not None}
-    spoil(fds[f"{key}/{name}"])
-    await goes_on(house, keeper, Inherited({one: [fd] for one, fd in fds.items()}), pid)
+    kept = {one: back.take_all(one) for one in back.names()}
+    spoil(kept[f"{key}/{name}"][0])
+    await goes_on(house, keeper, Inherited(kept), pid)
     async with an_agent(house, keeper.inherited()):
         await house.end(key)

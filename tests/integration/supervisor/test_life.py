@@ -32,7 +32,7 @@ def daemon_of(house: House) -> int:
 async def test_an_instance_sees_its_config_and_nothing_of_the_agents_world(house: House) -> None:
     """The environment of a process is its config and the agent's few words about itself, nothing more."""
     key = house.launch(worker("/usr/bin/env"), config={"COLOUR": "green"}, port=8080)
-    await house.until(lambda: house.view().restarts > 0)
+    await house.until(lambda: house.view().restarts > 0 and bool(house.messages()))
     seen = dict(str(message).split("=", 1) for message in house.messages())
     folder = house.folder / "run" / "i" / "shop.test.worker.1"
     assert seen == {
@@ -72,6 +72,20 @@ async def test_an_agent_without_descriptors_kills_as_soon_as_it_has_some(house: 
         await house.state("stopped")
     assert "no descriptor is left" in told[0]["event"]
     assert not lives(pid)
+
+
+async def test_what_is_written_while_there_are_no_descriptors_waits(house: House) -> None:
+    """The first line of an app needs two: it is kept until they can be had, and is not lost."""
+    there, said = house.folder / "there", house.folder / "said"
+    house.launch(script(f"until [ -d {there} ]; do sleep 0.02; done; echo up; mkdir {said}; exec sleep 600"))
+    await house.state("ready")
+    with no_more_fds(), anyio.fail_after(10):
+        there.mkdir()
+        while not said.exists():
+            await checkpoint()
+        for _ in range(100):  # it has been met by then
+            await checkpoint()
+    await house.until(lambda: house.messages() == ["up"])
 
 
 @pytest.mark.parametrize("descriptors", range(8))
