@@ -11,9 +11,8 @@ InvariantBrokenError. What it answers, in this order:
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from itertools import accumulate, chain, starmap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 from msgspec import Struct
@@ -24,14 +23,17 @@ INSTRUCTIONS_MAX: Final = 4096  # the kernel's BPF_MAXINSNS
 SLOTS_MAX: Final = 1024
 _ALONE: Final = 127 << 24 | 77 << 16
 _BY_INDEX: Final = _ALONE | 1 << 15
-_RANDOM_VALUES: Final = 1 << 32
 _HASH: Final = 2_654_435_761  # Knuth's multiplier: neighbouring addresses fall far apart
 
 LD_WORD: Final = 0x20
 LD_BYTE: Final = 0x30
-AND: Final = 0x54
+ADD: Final = 0x04
 SUB: Final = 0x14
 MUL: Final = 0x24
+DIV: Final = 0x34
+AND: Final = 0x54
+RSH: Final = 0x74
+MOD: Final = 0x94
 XOR_X: Final = 0xAC
 TAX: Final = 0x07
 JA: Final = 0x05
@@ -107,28 +109,71 @@ def program(
 
 def encode(built: Program) -> bytes:
     """The array of `struct sock_filter` that SO_ATTACH_REUSEPORT_CBPF takes, in this machine's byte order."""
-    # What compares with a share of all is another at each change, and not worth to be kept.
-    return b"".join([_packed(one) if one.code == JGE else _encoded(one) for one in built])
+    return b"".join([_FILTER.pack(one.code, one.if_true, one.if_false, one.k) for one in built])
 
 
-@lru_cache(maxsize=8 * SLOTS_MAX)
-def _encoded(one: Instruction) -> bytes:
-    """Kept: a group of hundreds is told to the kernel anew at each change of one."""
-    return _packed(one)
+class _Run(NamedTuple):
+    """Neighbours in the order of what is asked for whose sockets are neighbours too: `size` steps of `width` each.
+
+    A group that has always started its slots one after the other is a single run, however large: the program is short,
+    which counts where it is built anew, as who is ready changes, and where the kernel runs it for each connection.
+    """
+
+    start: int
+    width: int
+    index: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.width * self.size
+
+    def answer(self) -> tuple[Instruction, ...]:
+        """The index of what is in it."""
+        if self.size == 1:
+            return (Instruction(RET, self.index),)
+        if self.width == 1:
+            return *_moved(self.index - self.start), Instruction(RET_A)
+        return *_moved(-self.start), Instruction(DIV, self.width), *_moved(self.index), Instruction(RET_A)
 
 
-def _packed(one: Instruction) -> bytes:
-    return _FILTER.pack(one.code, one.if_true, one.if_false, one.k)
+def _moved(by: int) -> tuple[Instruction, ...]:
+    return (Instruction(ADD, by) if by > 0 else Instruction(SUB, -by),) if by else ()
 
 
-@lru_cache(maxsize=4 * SLOTS_MAX)
-def _at_its_address(slot: int, index: int) -> tuple[Instruction, Instruction]:
-    return Instruction(JEQ, _ALONE + slot + 1, 0, 1), Instruction(RET, index)
+def _runs(places: Iterable[tuple[int, int, int]]) -> Iterator[_Run]:
+    """Join what begins there, is as wide, and has that index. Of two nothing is gained: none takes more room so."""
+    for run in _joined(places):
+        if run.size > 2:
+            yield run
+        else:
+            yield from (_Run(run.start + n * run.width, run.width, run.index + n, 1) for n in range(run.size))
+
+
+def _joined(places: Iterable[tuple[int, int, int]]) -> Iterator[_Run]:
+    begun: tuple[int, int, int] | None = None
+    size = 0
+    for start, width, index in places:
+        if begun == (start - width * size, width, index - size):
+            size += 1
+            continue
+        if begun is not None:
+            yield _Run(*begun, size)
+        begun, size = (start, width, index), 1
+    if begun is not None:
+        yield _Run(*begun, size)
 
 
 def _reached_alone(by_slot: Mapping[int, int], count: int, parked: int) -> Iterator[Instruction]:
     """Answer connections from 127.77.0.0/16; all other packets fall through to the end of these instructions."""
-    by_address = tuple(chain.from_iterable(starmap(_at_its_address, sorted(by_slot.items()))))
+    by_address: list[Instruction] = []
+    for run in _runs((_ALONE + slot + 1, 1, index) for slot, index in sorted(by_slot.items())):
+        answer = run.answer()
+        if run.size == 1:
+            by_address += (Instruction(JEQ, run.start, 0, len(answer)), *answer)
+        else:
+            within = Instruction(JGE, run.start, 0, len(answer) + 1), Instruction(JGE, run.end, len(answer), 0)
+            by_address += (*within, *answer)
     by_index = (
         Instruction(JGE, _BY_INDEX + count, 3, 0),
         Instruction(JGE, _BY_INDEX, 0, 2),
@@ -147,17 +192,20 @@ def _reached_alone(by_slot: Mapping[int, int], count: int, parked: int) -> Itera
 
 
 def _choice(admitted: Sequence[Share], fallback: int, *, sticky: bool) -> Iterator[Instruction]:
-    """Choose by comparing 32 even bits with the sums of the weights so far, scaled to 2**32."""
+    """Choose by 32 even bits: each share has as many of the values below the sum of all weights as it has weight."""
     if not admitted:
         yield Instruction(RET, fallback)
         return
+    before = [0, *accumulate(share.weight for share in admitted)]
+    *others, last = _runs((start, share.weight, share.index) for start, share in zip(before, admitted, strict=False))
     if len(admitted) > 1:
         yield from _source_hash() if sticky else (Instruction(LD_WORD, SKF_AD_RANDOM),)
-    sums = list(accumulate(share.weight for share in admitted))
-    for share, upto in zip(admitted[:-1], sums, strict=False):
-        yield Instruction(JGE, upto * _RANDOM_VALUES // sums[-1], 1, 0)
-        yield Instruction(RET, share.index)
-    yield Instruction(RET, admitted[-1].index)
+        yield Instruction(MOD, before[-1])
+    for run in others:
+        answer = run.answer()
+        yield Instruction(JGE, run.end, len(answer), 0)
+        yield from answer
+    yield from last.answer()
 
 
 def _source_hash() -> tuple[Instruction, ...]:
@@ -175,4 +223,7 @@ def _source_hash() -> tuple[Instruction, ...]:
         Instruction(JA, len(whole)),
         *whole,
         Instruction(MUL, _HASH),
+        Instruction(TAX),  # its low bits know of no others: mixed with the high ones
+        Instruction(RSH, 16),
+        Instruction(XOR_X),
     )
