@@ -28,6 +28,13 @@ class Inbox:
         self._events.append(event)
         self.wake()
 
+    def offer(self, event: Event) -> bool:
+        """Put it in where there is room; whether there was."""
+        if is_taken := len(self._events) < EVENTS_MAX:
+            self._events.append(event)
+            self.wake()
+        return is_taken
+
     def wake(self) -> None:
         """Whoever waits in `take` waits no more."""
         if self._news is not None:

@@ -108,6 +108,7 @@ class Instance:
             plan=self._planned,
             machine=lambda: self._machine,
             send=self._inbox.put,
+            offer=self._inbox.offer,
             tell=tell,
         )
 

@@ -46,6 +46,7 @@ SKF_AD_RANDOM: Final = 0xFFFF_F000 + 56
 SKF_NET: Final = 0xFFF0_0000
 _IPV4_SOURCE: Final = SKF_NET + 12
 _IPV6_SOURCE: Final = (SKF_NET + 8, SKF_NET + 12, SKF_NET + 16, SKF_NET + 20)
+_RUN_MIN: Final = 3
 _FILTER: Final = struct.Struct("=HBBI")
 
 
@@ -121,7 +122,7 @@ class _Run(NamedTuple):
 
     start: int
     width: int
-    index: int
+    member: int
     size: int
 
     @property
@@ -131,10 +132,10 @@ class _Run(NamedTuple):
     def answer(self) -> tuple[Instruction, ...]:
         """The index of what is in it."""
         if self.size == 1:
-            return (Instruction(RET, self.index),)
+            return (Instruction(RET, self.member),)
         if self.width == 1:
-            return *_moved(self.index - self.start), Instruction(RET_A)
-        return *_moved(-self.start), Instruction(DIV, self.width), *_moved(self.index), Instruction(RET_A)
+            return *_moved(self.member - self.start), Instruction(RET_A)
+        return *_moved(-self.start), Instruction(DIV, self.width), *_moved(self.member), Instruction(RET_A)
 
 
 def _moved(by: int) -> tuple[Instruction, ...]:
@@ -142,12 +143,12 @@ def _moved(by: int) -> tuple[Instruction, ...]:
 
 
 def _runs(places: Iterable[tuple[int, int, int]]) -> Iterator[_Run]:
-    """Join what begins there, is as wide, and has that index. Of two nothing is gained: none takes more room so."""
+    """Of what begins there, is so wide, and has that index; joined where it takes no more instructions than apart."""
     for run in _joined(places):
-        if run.size > 2:
+        if run.size >= _RUN_MIN:
             yield run
         else:
-            yield from (_Run(run.start + n * run.width, run.width, run.index + n, 1) for n in range(run.size))
+            yield from (_Run(run.start + n * run.width, run.width, run.member + n, 1) for n in range(run.size))
 
 
 def _joined(places: Iterable[tuple[int, int, int]]) -> Iterator[_Run]:
