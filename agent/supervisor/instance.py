@@ -19,6 +19,7 @@ from agent.decisions.process.state import (
     Action,
     Adopted,
     CloseProcess,
+    Decision,
     DropNotice,
     Emit,
     Event,
@@ -171,9 +172,10 @@ class Instance:
         with anyio.CancelScope(shield=True):
             while events:
                 decision, self._wake = step(self._machine, events.popleft(), clock.now()), None
-                if not decision.actions and decision.state == self._machine and not self._unrecorded:
-                    continue
+                is_passing = self._is_passing(decision)
                 self._machine = decision.state
+                if is_passing:
+                    continue
                 signals = any(isinstance(action, Signal) for action in decision.actions)
                 await self._remember(signalled=not signals)
                 # "stopped" is shown when nothing of it is left: its place may then be taken by another.
@@ -185,6 +187,10 @@ class Instance:
                     await self._remember(signalled=True)
             if self._process is not None:  # what it writes comes after what is told of its start
                 self._process.read(tasks, self.launchable.release.name)
+
+    def _is_passing(self, decision: Decision) -> bool:
+        """Whether there is nothing to do about it, to show or to record, as of another good answer to a probe."""
+        return not (decision.actions or self._unrecorded) and durable(decision.state) == durable(self._machine)
 
     async def _remember(self, *, signalled: bool) -> None:
         """Have on record what a next agent goes on from, before anything is done about it."""

@@ -59,7 +59,7 @@ class Instruction(NamedTuple):
     if_false: int = 0
 
 
-class Share(Struct, frozen=True):
+class Share(Struct, frozen=True, gc=False):
     """The socket at `index` of the group gets `weight` parts of the sum of all weights."""
 
     index: int
