@@ -168,29 +168,39 @@ class Instance:
 
     async def _take(self, event: Event, tasks: TaskGroup) -> None:
         """Whoever cancels an instance, as an agent that goes and leaves it alone does, waits for the step to end."""
-        events = deque([event])
+        decision, events = self._decided(event), deque[Event]()
+        if decision is None:
+            return
         with anyio.CancelScope(shield=True):
-            while events:
-                decision, self._wake = step(self._machine, events.popleft(), clock.now()), None
-                is_passing = self._is_passing(decision)
-                self._machine = decision.state
-                if is_passing:
-                    continue
-                signals = any(isinstance(action, Signal) for action in decision.actions)
-                await self._remember(signalled=not signals)
-                # "stopped" is shown when nothing of it is left: its place may then be taken by another.
-                if decision.state.state != "stopped":
-                    self._publish()
-                for action in decision.actions:
-                    events.extend(await self._perform(action, tasks))
-                if signals or any(isinstance(action, FollowMain) for action in decision.actions):
-                    await self._remember(signalled=True)
+            while decision is not None or events:
+                if decision is not None:
+                    events.extend(await self._carry_out(decision, tasks))
+                decision = self._decided(events.popleft()) if events else None
             if self._process is not None:  # what it writes comes after what is told of its start
                 self._process.read(tasks, self.launchable.release.name)
 
-    def _is_passing(self, decision: Decision) -> bool:
-        """Whether there is nothing to do about it, to show or to record, as of another good answer to a probe."""
-        return not (decision.actions or self._unrecorded) and durable(decision.state) == durable(self._machine)
+    def _decided(self, event: Event) -> Decision | None:
+        """What to do about it; None where nothing is to be done, shown or recorded: a next agent asks probes again."""
+        decision, self._wake = step(self._machine, event, clock.now()), None
+        if decision.actions or self._unrecorded or durable(decision.state) != durable(self._machine):
+            return decision
+        self._machine = decision.state
+        return None
+
+    async def _carry_out(self, decision: Decision, tasks: TaskGroup) -> list[Event]:
+        """The answers to its actions."""
+        answers: list[Event] = []
+        self._machine = decision.state
+        signals = any(isinstance(action, Signal) for action in decision.actions)
+        await self._remember(signalled=not signals)
+        # "stopped" is shown when nothing of it is left: its place may then be taken by another.
+        if decision.state.state != "stopped":
+            self._publish()
+        for action in decision.actions:
+            answers.extend(await self._perform(action, tasks))
+        if signals or any(isinstance(action, FollowMain) for action in decision.actions):
+            await self._remember(signalled=True)
+        return answers
 
     async def _remember(self, *, signalled: bool) -> None:
         """Have on record what a next agent goes on from, before anything is done about it."""

@@ -65,8 +65,7 @@ class Probing:
     def begin(self, begin: StartProbe, process: Process, tasks: TaskGroup) -> Asking[Question] | None:
         """Ask until it is cancelled; None where nothing is to be asked."""
         kind, machine = begin.kind, self._machine()
-        probes = machine.terms.probes
-        declared = {"startup": probes.startup, "readiness": probes.readiness, "liveness": probes.liveness}[kind]
+        declared: Probe | None = getattr(machine.terms.probes, kind)
         if declared is None:
             return None
         when = rhythm(begin, declared.period_ms, self._around.jitter())
