@@ -357,7 +357,7 @@ class Actor:
     def _mend(self, observed: Observed) -> None:
         """An instance that has just ended, restarted or not, may have shut its listening sockets down."""
         before = self._restarts
-        self._restarts = {(view.process, view.slot): view.restarts for view in observed.instances}
+        self._restarts = {(view.process, view.slot): view.restarts for view in observed.instances if view.restarts}
         ended = {
             view.process
             for view in observed.instances
