@@ -3,6 +3,7 @@
 Bounded: who puts something in waits for room. To wait costs something only where there is nothing to take.
 """
 
+import asyncio
 from collections import deque
 from typing import Final
 
@@ -18,7 +19,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self._events: Final[deque[Event]] = deque()
-        self._news: anyio.Event | None = None
+        self._news: asyncio.Future[None] | None = None
         self._room: anyio.Event | None = None
 
     async def put(self, event: Event) -> None:
@@ -37,22 +38,28 @@ class Inbox:
 
     def wake(self) -> None:
         """Whoever waits in `take` waits no more."""
-        if self._news is not None:
-            self._news.set()
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
 
     async def take(self, within_s: float | None) -> Event | None:
         """The event that waits longest; None where none has come within that time, or before a `wake`."""
         if not self._events:
-            self._news = anyio.Event()
-            if within_s is None:
-                await self._news.wait()
-            else:
-                with anyio.move_on_after(within_s):
-                    await self._news.wait()
-            self._news = None
+            await self._wait(within_s)
         if not self._events:
             return None
         if self._room is not None:
             self._room.set()
             self._room = None
         return self._events.popleft()
+
+    async def _wait(self, within_s: float | None) -> None:
+        """By a future and a timer of the loop: an actor waits here several times for each start and each end."""
+        loop = asyncio.get_running_loop()
+        self._news = loop.create_future()
+        timer = loop.call_later(within_s, self.wake) if within_s is not None else None
+        try:
+            await self._news
+        finally:
+            self._news = None
+            if timer is not None:
+                timer.cancel()
