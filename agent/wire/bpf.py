@@ -12,6 +12,7 @@ InvariantBrokenError. What it answers, in this order:
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import accumulate
 from typing import Final, NamedTuple
 
@@ -100,8 +101,8 @@ def program(
     fallback = parked if otherwise is None else otherwise
     by_slot = dict(alone or {})
     named = (parked, fallback, *by_slot.values(), *(share.index for share in admitted))
-    wrong = next((index for index in named if not 0 <= index < count), None)
-    invariant(wrong is None, f"index {wrong} in a group of {count}")
+    for index in (min(named), max(named)):
+        invariant(0 <= index < count, f"index {index} in a group of {count}")
     choice = tuple(_choice(admitted, fallback, sticky=sticky))
     built = (*_reached_alone(by_slot, count, parked), *choice)
     invariant(len(built) <= INSTRUCTIONS_MAX, f"{len(built)} instructions for {len(by_slot)} slots")
@@ -167,14 +168,7 @@ def _joined(places: Iterable[tuple[int, int, int]]) -> Iterator[_Run]:
 
 def _reached_alone(by_slot: Mapping[int, int], count: int, parked: int) -> Iterator[Instruction]:
     """Answer connections from 127.77.0.0/16; all other packets fall through to the end of these instructions."""
-    by_address: list[Instruction] = []
-    for run in _runs((_ALONE + slot + 1, 1, index) for slot, index in sorted(by_slot.items())):
-        answer = run.answer()
-        if run.size == 1:
-            by_address += (Instruction(JEQ, run.start, 0, len(answer)), *answer)
-        else:
-            within = Instruction(JGE, run.start, 0, len(answer) + 1), Instruction(JGE, run.end, len(answer), 0)
-            by_address += (*within, *answer)
+    by_address = _by_address(tuple(sorted(by_slot.items())))
     by_index = (
         Instruction(JGE, _BY_INDEX + count, 3, 0),
         Instruction(JGE, _BY_INDEX, 0, 2),
@@ -190,6 +184,20 @@ def _reached_alone(by_slot: Mapping[int, int], count: int, parked: int) -> Itera
     yield Instruction(JEQ, _ALONE, 1, 0)
     yield Instruction(JA, len(body))
     yield from body
+
+
+@lru_cache(maxsize=8)
+def _by_address(slots: tuple[tuple[int, int], ...]) -> tuple[Instruction, ...]:
+    """Kept: who is ready changes more often than which slots there are."""
+    made: list[Instruction] = []
+    for run in _runs((_ALONE + slot + 1, 1, index) for slot, index in slots):
+        answer = run.answer()
+        if run.size == 1:
+            made += (Instruction(JEQ, run.start, 0, len(answer)), *answer)
+        else:
+            within = Instruction(JGE, run.start, 0, len(answer) + 1), Instruction(JGE, run.end, len(answer), 0)
+            made += (*within, *answer)
+    return tuple(made)
 
 
 def _choice(admitted: Sequence[Share], fallback: int, *, sticky: bool) -> Iterator[Instruction]:
