@@ -70,6 +70,8 @@ REST_S: Final = (0.01, 0.05)
 STORE_RETRY_S: Final = 1.0
 FETCH_AGAIN_S: Final = 0.5
 FETCH_AGAIN_S_MAX: Final = 15.0
+_CHANGED: Final = Observed(instances=())
+"""Stands for a look that is to be taken."""
 AGENT_DIED: Final = "the agent died while it ran; unknown whether it finished"
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -117,7 +119,7 @@ class Actor:
 
     def look(self) -> None:
         """Say that an instance has changed."""
-        self._inbox.put(Observed(instances=()))
+        self._inbox.put(_CHANGED)
 
     def undrained(self) -> tuple[str, ...]:
         """What a drain waits for, by name: instances, release commands, and its own beginning."""
@@ -355,7 +357,7 @@ class Actor:
     def _mend(self, observed: Observed) -> None:
         """An instance that has just ended, restarted or not, may have shut its listening sockets down."""
         before = self._restarts
-        self._restarts = {(view.process, view.slot): view.restarts for view in observed.instances}
+        self._restarts = {(view.process, view.slot): view.restarts for view in observed.instances if view.restarts}
         ended = {
             view.process
             for view in observed.instances

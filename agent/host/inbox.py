@@ -7,7 +7,17 @@ ask for waits each for itself; who asked waits along, so their number is that of
 
 import anyio
 
-from agent.decisions.swap.state import AdminEnded, Assigned, ByHand, Drain, PinAsked, Prepared, SwapEvent, Undrain
+from agent.decisions.swap.state import (
+    AdminEnded,
+    Assigned,
+    ByHand,
+    Drain,
+    Observed,
+    PinAsked,
+    Prepared,
+    SwapEvent,
+    Undrain,
+)
 from agent.errors import RollwayError
 
 
@@ -41,6 +51,8 @@ class Inbox:
 
 def place(event: SwapEvent) -> object:
     """Where it waits: a newer event in the same place takes that of the older."""
+    if isinstance(event, Observed):  # by far the most
+        return Observed
     if isinstance(event, Prepared):
         return event.release
     if isinstance(event, AdminEnded):

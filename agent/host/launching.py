@@ -16,6 +16,7 @@ from agent.host.routes import Routes
 from agent.host.services import Services
 from agent.model.address import Address
 from agent.model.assignment import Assignment, ReleaseRef
+from agent.model.ids import ProcessName
 from agent.model.process import ProcessType
 from agent.supervisor.launchable import Launchable
 
@@ -28,6 +29,7 @@ class Launching:
         self._services = services
         self._routes = routes
         self._verified: dict[ReleaseRef, Runnable] = {}
+        self._types: dict[tuple[ProcessName, ReleaseRef], tuple[Runnable, ProcessType, tuple[Address, ...]]] = {}
 
     async def open_places(self, launches: Sequence[Launch], assignment: Assignment) -> None:
         """Make the sockets of all of them at once: one after the other costs the square of their number."""
@@ -51,9 +53,12 @@ class Launching:
         )
 
     async def _found(self, launch: Launch, assignment: Assignment) -> tuple[Runnable, ProcessType, tuple[Address, ...]]:
-        runnable = self._verified.get(launch.release)
-        if runnable is None:
-            runnable = await self._services.releases.runnable(self._key, launch.release)
-            self._verified[launch.release] = runnable
-        process = process_type(runnable, launch)
-        return runnable, process, addresses(process, assignment, self._services.address)
+        what = launch.process, launch.release
+        if (found := self._types.get(what)) is None:
+            runnable = self._verified.get(launch.release)
+            if runnable is None:
+                runnable = await self._services.releases.runnable(self._key, launch.release)
+                self._verified[launch.release] = runnable
+            process = process_type(runnable, launch)
+            found = self._types[what] = runnable, process, addresses(process, assignment, self._services.address)
+        return found

@@ -199,9 +199,8 @@ class Routes:
         """Close every group that no slot uses and that is not among `wanted`."""
         kept, given_up = set(wanted), list[str]()
         for name, held in list(self._types.items()):
-            used = {address for addresses in held.bound.values() for address in addresses}
-            for address in list(held.groups):
-                if address not in used and (name, address) not in kept:
+            for address in [one for one in held.groups if (name, one) not in kept]:
+                if not any(address in addresses for addresses in held.bound.values()):
                     await held.groups[address].close()
                     given_up += held.groups[address].names.values()
                     del held.groups[address]  # not before: cut short here, it is still there to be closed at the end

@@ -5,7 +5,7 @@ The inbox is bounded: probes and watches wait for room, a wish to stop always ha
 """
 
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import anyio
@@ -18,6 +18,7 @@ from agent.decisions.process.state import (
     Action,
     Adopted,
     CloseProcess,
+    Decision,
     DropNotice,
     Emit,
     Event,
@@ -43,7 +44,6 @@ from agent.decisions.swap.state import InstanceView
 from agent.errors import RollwayError, unreachable
 from agent.linux import clock
 from agent.linux.executable import ExecFailure
-from agent.model.ids import AppName, EnvironmentName
 from agent.model.process import ProbeKind
 from agent.model.units import Instant, Milliseconds
 from agent.supervisor.admission import why_not
@@ -51,7 +51,7 @@ from agent.supervisor.exits import exited
 from agent.supervisor.gauge import Measured
 from agent.supervisor.hearing import Hearing, Observer
 from agent.supervisor.inbox import Inbox
-from agent.supervisor.launchable import InstanceKey, Launchable
+from agent.supervisor.launchable import Launchable
 from agent.supervisor.mainprocess import see_off
 from agent.supervisor.prober import connections_left
 from agent.supervisor.probing import Probing
@@ -66,8 +66,6 @@ RECORD_AGAIN_S: Final = 1.0  # a next agent ends what is on no record
 STRANDED: Final = "stranded connections were closed"
 """Told with their number, `connections`; the agent counts them by it."""
 KINDS: Final[tuple[ProbeKind, ...]] = ("startup", "readiness", "liveness")
-OnChange = Callable[[AppName, EnvironmentName], None]
-OnEvent = Callable[[InstanceKey, str, Mapping[str, str | int], Level], None]
 Observed = ProbeKind | Literal["connections", "notices"]
 
 
@@ -78,9 +76,6 @@ class Instance:
         self,
         around: Surroundings,
         launchable: Launchable,
-        *,
-        on_change: OnChange,
-        on_event: OnEvent,
         left: Record | None = None,
     ) -> None:
         """`left` is what an earlier agent wrote about it: then it is taken up, not started."""
@@ -89,8 +84,6 @@ class Instance:
         """Set once what an earlier agent left of it is in its hands."""
         self._around = around
         self._tree = around.tree(launchable.key)
-        self._on_change = on_change
-        self._on_event = on_event
         self._record = left
         self._unrecorded = False
         self._unkept: tuple[str, ...] = ()
@@ -111,6 +104,7 @@ class Instance:
             plan=self._planned,
             machine=lambda: self._machine,
             send=self._inbox.put,
+            offer=self._inbox.offer,
             tell=self._tell,
         )
 
@@ -170,24 +164,39 @@ class Instance:
 
     async def _take(self, event: Event, tasks: TaskGroup) -> None:
         """Whoever cancels an instance, as an agent that goes and leaves it alone does, waits for the step to end."""
-        events = [event]
+        decision, events = self._decided(event), list[Event]()
+        if decision is None:
+            return
         with anyio.CancelScope(shield=True):
-            while events:
-                decision, self._wake = step(self._machine, events.pop(0), clock.now()), None
-                if not decision.actions and decision.state == self._machine and not self._unrecorded:
-                    continue
-                self._machine = decision.state
-                signals = any(isinstance(action, Signal) for action in decision.actions)
-                await self._remember(signalled=not signals)
-                # "stopped" is shown when nothing of it is left: its place may then be taken by another.
-                if decision.state.state != "stopped":
-                    self._publish()
-                for action in decision.actions:
-                    events.extend(await self._perform(action, tasks))
-                if signals or any(isinstance(action, FollowMain) for action in decision.actions):
-                    await self._remember(signalled=True)
+            while decision is not None or events:
+                if decision is not None:
+                    events.extend(await self._carry_out(decision, tasks))
+                decision = self._decided(events.pop(0)) if events else None
             if self._process is not None:  # what it writes comes after what is told of its start
                 self._process.read(tasks, self.launchable.release.name)
+
+    def _decided(self, event: Event) -> Decision | None:
+        """What to do about it; None where nothing is to be done, shown or recorded: a next agent asks probes again."""
+        decision, self._wake = step(self._machine, event, clock.now()), None
+        if decision.actions or self._unrecorded or durable(decision.state) != durable(self._machine):
+            return decision
+        self._machine = decision.state
+        return None
+
+    async def _carry_out(self, decision: Decision, tasks: TaskGroup) -> list[Event]:
+        """The answers to its actions."""
+        answers: list[Event] = []
+        self._machine = decision.state
+        signals = any(isinstance(action, Signal) for action in decision.actions)
+        await self._remember(signalled=not signals)
+        # "stopped" is shown when nothing of it is left: its place may then be taken by another.
+        if decision.state.state != "stopped":
+            self._publish()
+        for action in decision.actions:
+            answers.extend(await self._perform(action, tasks))
+        if signals or any(isinstance(action, FollowMain) for action in decision.actions):
+            await self._remember(signalled=True)
+        return answers
 
     async def _remember(self, *, signalled: bool) -> None:
         """Have on record what a next agent goes on from, before anything is done about it."""
@@ -229,10 +238,10 @@ class Instance:
     def _publish(self) -> None:
         if (seen := self._seen()) != self._shown:
             self._shown = seen
-            self._on_change(self.launchable.key.app, self.launchable.key.environment)
+            self._around.on_change(self.launchable.key.app, self.launchable.key.environment)
 
     def _tell(self, text: str, fields: Mapping[str, str | int], level: Level) -> None:
-        self._on_event(self.launchable.key, text, fields, level)
+        self._around.on_event(self.launchable.key, text, fields, level)
 
     def _seen(self) -> InstanceView:
         machine, key = self._machine, self.launchable.key

@@ -1,9 +1,9 @@
 """Asks an instance how it is, over its own slot, and what it still has in hand; answers are findings, never errors.
 
 Rules: every question is bounded by the probe's timeout, and its answer in bytes. HTTP as the kubelet does it: no
-keep-alive, no proxy, any certificate will do, redirects followed on the same host only. A listening socket accepts in
-the kernel, whether or not anybody serves it: on a slot a connection counts only once a process has taken it. That we
-have no descriptor to ask with is no finding: no app is ended for what its agent lacks.
+keep-alive, no proxy, any certificate will do, redirects followed on the same host only. On a slot a connection counts
+only once a process has taken it (`knock`). That we have no descriptor to ask with is no finding: no app is ended for
+what its agent lacks.
 """
 
 import asyncio
@@ -12,6 +12,8 @@ import errno
 import os
 import socket
 import ssl
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Final
 
@@ -26,15 +28,24 @@ from agent.linux import inetdiag, procfs, sockets
 from agent.linux.killtree import Tree, members
 from agent.model.address import Address
 from agent.model.process import ExecCheck, HttpCheck, NotifyCheck, Probe, TcpCheck
-from agent.model.units import Milliseconds, say_duration
+from agent.model.units import Milliseconds
 from agent.supervisor.finding import Finding
+from agent.supervisor.knock import (
+    FIRST_LOOK_S,
+    LOOK_AGAIN_S,
+    Knock,
+    Told,
+    cannot_connect,
+    connecting,
+    is_taken,
+    knock,
+    no_answer,
+)
 from agent.supervisor.launchable import Launchable, Target
 
 USER_AGENT: Final = "rollway-probe/1"
 REDIRECTS_MAX: Final = 10
 BODY_BYTES_MAX: Final = 10 * 1024
-FIRST_LOOK_S: Final = 0.001
-LOOK_AGAIN_S: Final = 0.02
 PLACES_MAX: Final = 4
 LOOPBACK: Final = "127.0.0.1"
 Check = HttpCheck | TcpCheck | ExecCheck | NotifyCheck
@@ -57,6 +68,7 @@ class Prober:
         self._launchable: Final = launchable
         self._session: aiohttp.ClientSession | None = None
         self._asked: dict[tuple[Check, Milliseconds], _Question] = {}
+        self._knocks: dict[Milliseconds, Knock] = {}
 
     async def __aenter__(self) -> None:
         """Nothing is opened before it is needed."""
@@ -80,6 +92,23 @@ class Prober:
         if self._session is not None:
             await self._session.close()
 
+    def knock(self, probe: Probe, told: Told) -> Callable[[], None] | None:
+        """Ask without a task, where that can be done, and tell; what takes it back, or None where it is to `check`.
+
+        One answer is for all who ask the same meanwhile.
+        """
+        target = self._launchable.target
+        if not isinstance(probe.check, TcpCheck) or probe.check.port is not None:
+            return None
+        if target is None or not self._launchable.listeners:
+            return None
+        within_ms = probe.timeout_ms
+        if (knocked := self._knocks.get(within_ms)) is None:
+            if (knocked := knock(target, within_ms, partial(self._knocks.__delitem__, within_ms))) is None:
+                return None
+            self._knocks[within_ms] = knocked
+        return knocked.tell(told)
+
     async def check(self, probe: Probe) -> Finding | None:
         """How it is; None where nobody could ask. One answer is for all who ask the same meanwhile."""
         what = probe.check, probe.timeout_ms
@@ -101,7 +130,7 @@ class Prober:
             with anyio.fail_after(probe.timeout_ms / 1_000):
                 return await self._ask(probe.check)
         except TimeoutError:
-            return Finding(ok=False, detail=f"no answer within {say_duration(probe.timeout_ms)}", silent=True)
+            return no_answer(probe.timeout_ms)
         except aiohttp.ClientConnectorError as error:
             return _cannot_connect(error.os_error)
         except (aiohttp.ClientError, ValueError) as error:
@@ -125,34 +154,26 @@ class Prober:
         """Whether somebody takes a connection from the slot, or listens on the port that is the instance's own."""
         if not self._launchable.listeners:
             return await _connect(target)
-        family = socket.AF_INET6 if ":" in target.host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as ours:
-            if target.source is not None:
-                ours.bind((target.source, 0))
+        with connecting(target) as ours:
             await _connected(ours, target)
-            pause_s = FIRST_LOOK_S  # who accepts has to be woken first
+            pause_s = FIRST_LOOK_S
             while True:
                 await anyio.sleep(pause_s)
-                if _is_taken(ours):
+                if is_taken(ours):
                     return Finding(ok=True)
                 pause_s = LOOK_AGAIN_S
 
 
 def _cannot_connect(error: OSError) -> Finding | None:
-    if procfs.is_shortage(error):
-        return None
     if isinstance(error, ssl.SSLError):
         return Finding(ok=False, detail=f"no answer over TLS: {(error.reason or 'it ends').replace('_', ' ').lower()}")
-    return Finding(ok=False, detail=f"cannot connect: {os.strerror(error.errno or errno.EIO)}", silent=True)
+    return cannot_connect(error)
 
 
 async def _connected(ours: socket.socket, target: Target) -> None:
-    """Within one machine the handshake is over by the time the kernel returns: nobody has to wait."""
-    where = (target.host, target.port)
-    ours.connect_ex(where)
-    code = ours.connect_ex(where)  # how far the first one came
+    code = ours.connect_ex((target.host, target.port))  # how far the first one came
     if code == errno.EALREADY:
-        await asyncio.get_running_loop().sock_connect(ours, where)
+        await asyncio.get_running_loop().sock_connect(ours, (target.host, target.port))
     elif code not in (0, errno.EISCONN):
         raise OSError(code, os.strerror(code))
 
@@ -190,15 +211,6 @@ async def _read_some(body: aiohttp.StreamReader) -> None:
     left = BODY_BYTES_MAX
     while left > 0 and (chunk := await body.read(left)):
         left -= len(chunk)
-
-
-def _is_taken(ours: socket.socket) -> bool:
-    """Whether a process has taken our connection yet: it answers or hangs up, or the kernel says so."""
-    try:
-        ours.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return inetdiag.is_accepted(ours)
-    return True
 
 
 async def connections_left(launchable: Launchable, tree: Tree) -> ConnectionsLeft:

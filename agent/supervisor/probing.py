@@ -17,6 +17,7 @@ from agent.supervisor.asking import Asking
 from agent.supervisor.commands import Commands
 from agent.supervisor.finding import Finding
 from agent.supervisor.hearing import Tell
+from agent.supervisor.knock import Told
 from agent.supervisor.launchable import Launchable
 from agent.supervisor.prober import Prober, whereabouts
 from agent.supervisor.process import Plan, Process
@@ -33,9 +34,9 @@ class Question(Struct, frozen=True):
 
 
 class Probing:
-    """`plan` is as `Commands` has it, `machine` gives the state of the instance by then."""
+    """`plan` is as `Commands` has it, `machine` gives the state of the instance by then; `offer` does not wait."""
 
-    __slots__ = ("_around", "_commands", "_launchable", "_machine", "_prober", "_remarks", "_send", "_tell")
+    __slots__ = ("_around", "_commands", "_launchable", "_machine", "_offer", "_prober", "_remarks", "_send", "_tell")
 
     def __init__(
         self,
@@ -45,10 +46,11 @@ class Probing:
         plan: Callable[[], Awaitable[Plan]],
         machine: Callable[[], InstanceMachine],
         send: Callable[[Event], Awaitable[None]],
+        offer: Callable[[Event], bool],
         tell: Tell,
     ) -> None:
         self._around, self._launchable = around, launchable
-        self._machine, self._send, self._tell = machine, send, tell
+        self._machine, self._send, self._offer, self._tell = machine, send, offer, tell
         self._prober, self._commands = Prober(launchable), Commands(around, plan)
         self._remarks: dict[ProbeKind, str] = {}
 
@@ -63,8 +65,7 @@ class Probing:
     def begin(self, begin: StartProbe, process: Process, tasks: TaskGroup) -> Asking[Question] | None:
         """Ask until it is cancelled; None where nothing is to be asked."""
         kind, machine = begin.kind, self._machine()
-        probes = machine.terms.probes
-        declared = {"startup": probes.startup, "readiness": probes.readiness, "liveness": probes.liveness}[kind]
+        declared: Probe | None = getattr(machine.terms.probes, kind)
         if declared is None:
             return None
         when = rhythm(begin, declared.period_ms, self._around.jitter())
@@ -75,6 +76,14 @@ class Probing:
         if isinstance(probe.check, ExecCheck):
             return await self._commands.ask(question.kind, probe.check.command, probe.timeout_ms)
         return await self._prober.check(probe)
+
+    def knock(self, question: Question, told: Told) -> Callable[[], None] | None:
+        return self._prober.knock(question.probe, told)
+
+    def heard(self, question: Question, found: Finding, *, early: bool) -> bool:
+        if found.remark or (found.silent and self._machine().state == "starting"):
+            return False
+        return self._offer(_probed(question, found.detail, found, early=early))
 
     async def found(self, question: Question, found: Finding | RollwayError, *, early: bool) -> None:
         kind = question.kind
@@ -87,4 +96,8 @@ class Probing:
         if found.remark not in ("", self._remarks.get(kind)):
             self._remarks[kind] = found.remark
             self._tell(f"its {kind} probe passes by a redirect", {"reason": found.remark}, "warning")
-        await self._send(Probed(kind=kind, launch=question.launch, ok=found.ok, detail=detail, early=early))
+        await self._send(_probed(question, detail, found, early=early))
+
+
+def _probed(question: Question, detail: str, found: Finding, *, early: bool) -> Probed:
+    return Probed(kind=question.kind, launch=question.launch, ok=found.ok, detail=detail, early=early)

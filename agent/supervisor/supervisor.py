@@ -8,6 +8,7 @@ handled here: which release, and traffic.
 
 import contextlib
 import itertools
+import operator
 import os
 import random
 from collections.abc import Callable, Iterable
@@ -36,17 +37,19 @@ from agent.supervisor import oneoff
 from agent.supervisor.attended import Attended, watching
 from agent.supervisor.gauge import Gauge
 from agent.supervisor.guards import Guards
-from agent.supervisor.instance import Instance, OnChange, OnEvent
+from agent.supervisor.instance import Instance
 from agent.supervisor.launchable import AdminCommand, AdminExit, InstanceKey, Launchable, WatchedCommand
 from agent.supervisor.logs import Follower, LinesOf, Logs, Outlet, as_json, matching
 from agent.supervisor.preflight import refusal
 from agent.supervisor.process import NO_ROOM, UNKEPT, wait_for_room
 from agent.supervisor.records import Record, Records, Unreadable
 from agent.supervisor.resume import missing
-from agent.supervisor.surroundings import Surroundings
+from agent.supervisor.surroundings import OnChange, OnEvent, Surroundings
 
 LAUNCHES_A_CORE: Final = 2
 """Measured: with more at once hundreds are not started sooner, and the loop, probes in it, is late by half a second."""
+
+_BY_PLACE: Final = operator.attrgetter("process", "slot")
 
 
 def launches_at_once() -> int:
@@ -89,6 +92,8 @@ class Supervisor:
             has_room=has_room,
             rlimits=rlimits or {},
             launches=anyio.Semaphore(launches or launches_at_once(), fast_acquire=True),
+            on_change=on_change,
+            on_event=on_event,
         )
         self.guards: Final = self._around.guards
         """Leases of singletons."""
@@ -142,13 +147,7 @@ class Supervisor:
     def _begin(self, launchable: Launchable, left: Record | None) -> None:
         key = launchable.key
         invariant(self._tasks is not None, "the supervisor does not run yet")
-        instance = Instance(
-            self._around,
-            launchable,
-            on_change=self._on_change,
-            on_event=self._on_event,
-            left=left,
-        )
+        instance = Instance(self._around, launchable, left)
         self._instances[key] = instance
         if self._tasks is not None:
             self._tasks.start_soon(instance.run)
@@ -171,7 +170,7 @@ class Supervisor:
 
     def views(self, app: AppName, environment: EnvironmentName) -> tuple[InstanceView, ...]:
         views = [one.view for key, one in self._instances.items() if key.app == app and key.environment == environment]
-        return tuple(sorted(views, key=lambda view: (view.process, view.slot)))
+        return tuple(sorted(views, key=_BY_PLACE))
 
     def tail(
         self,

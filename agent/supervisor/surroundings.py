@@ -4,7 +4,7 @@ Rules: file work of an instance is done at once where its folder lies in memory,
 for the service manager: that takes less than to hand it to a thread. Elsewhere a thread does it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
@@ -13,11 +13,13 @@ import anyio
 from anyio import to_thread
 from msgspec import Struct
 
+from agent.decisions.process.state import Level
 from agent.linux import cgroup, procfs
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.killtree import APART, NO_PID, Tree
 from agent.linux.launcher import Launcher
 from agent.linux.spawn import Rlimits
+from agent.model.ids import AppName, EnvironmentName
 from agent.model.process import ProbeKind
 from agent.supervisor.folder import Folder
 from agent.supervisor.guards import Guards
@@ -28,6 +30,8 @@ from agent.supervisor.records import Records
 PROBES: Final = "probe."
 """What the leaves of the commands of probes, below the instance's, begin with."""
 
+OnChange = Callable[[AppName, EnvironmentName], None]
+OnEvent = Callable[[InstanceKey, str, Mapping[str, str | int], Level], None]
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -53,6 +57,8 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     """What instances have in place of the agent's own limits."""
     launches: anyio.Semaphore
     """So many are started at once; the others wait in the order in which they came."""
+    on_change: OnChange
+    on_event: OnEvent
 
     async def do(self, words: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do file work, which says so many words to the service manager."""

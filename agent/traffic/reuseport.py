@@ -56,6 +56,8 @@ class Group:
         self._in_force: tuple[list[int], Traffic] | None = None
         """Of what the program speaks that the kernel has from us."""
         self._guards = itertools.count(PARKED - 1, -1)
+        self._ended: set[int] = set()
+        """Sockets by number, of which the kernel has told that they do not listen any more."""
         self._watch = select.epoll()
         for member in members.values():
             self._watch_for_end(member)
@@ -158,8 +160,7 @@ class Group:
 
         They do not listen again before `mend`: an app that waits in accept() would not see that it is to end.
         """
-        self._watch.poll(0, len(self._members))
-        gone = tuple(slot for slot in sorted(self._order) if not sockets.is_listening(self._members[slot]))
+        gone = tuple(slot for slot in self._closed() if slot in self._order)
         for slot in gone:
             self._take_out(slot)
         if gone and self._order:
@@ -172,15 +173,26 @@ class Group:
     def mend(self) -> tuple[int, ...]:
         """Listen again where an app has ended that by shutdown(); give these slots. For each instance's end."""
         self.settle()
-        closed = tuple(slot for slot in sorted(self._members) if not sockets.is_listening(self._members[slot]))
+        closed = tuple(slot for slot in self._closed() if slot not in self._order)
         for slot in closed:
             self._members[slot].listen(sockets.BACKLOG)
-            self._watch.modify(self._members[slot], select.EPOLLONESHOT)
+            self._watch_again(slot)
             self._order.append(slot)
         if closed:
             self._guard()
             self._attach()
         return closed
+
+    def _closed(self) -> list[int]:
+        """Which slots do not listen, without asking hundreds that do."""
+        self._ended.update(fd for fd, _ in self._watch.poll(0, len(self._members)))
+        if not self._ended:
+            return []
+        told = [slot for slot in sorted(self._members) if self._members[slot].fileno() in self._ended]
+        for slot in told:
+            if sockets.is_listening(self._members[slot]):
+                self._watch_again(slot)
+        return [slot for slot in told if self._members[slot].fileno() in self._ended]
 
     def discover(self) -> bool:
         """Find out the kernel's order with real connections, and correct the program; whether all is certain now.
@@ -242,7 +254,12 @@ class Group:
         self._order.append(slot)
 
     def _watch_for_end(self, member: socket.socket) -> None:
+        self._ended.discard(member.fileno())  # told of another one, which had this number before
         self._watch.register(member, select.EPOLLONESHOT)  # a hang-up alone, told once
+
+    def _watch_again(self, slot: int) -> None:
+        self._ended.discard(self._members[slot].fileno())
+        self._watch.modify(self._members[slot], select.EPOLLONESHOT)
 
     def _guard(self) -> None:
         """Have a guard at the end, and as few others as may be without moving anybody who gets traffic.

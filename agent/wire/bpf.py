@@ -11,9 +11,9 @@ InvariantBrokenError. What it answers, in this order:
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import accumulate, chain, starmap
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 from msgspec import Struct
@@ -24,14 +24,17 @@ INSTRUCTIONS_MAX: Final = 4096  # the kernel's BPF_MAXINSNS
 SLOTS_MAX: Final = 1024
 _ALONE: Final = 127 << 24 | 77 << 16
 _BY_INDEX: Final = _ALONE | 1 << 15
-_RANDOM_VALUES: Final = 1 << 32
 _HASH: Final = 2_654_435_761  # Knuth's multiplier: neighbouring addresses fall far apart
 
 LD_WORD: Final = 0x20
 LD_BYTE: Final = 0x30
-AND: Final = 0x54
+ADD: Final = 0x04
 SUB: Final = 0x14
 MUL: Final = 0x24
+DIV: Final = 0x34
+AND: Final = 0x54
+RSH: Final = 0x74
+MOD: Final = 0x94
 XOR_X: Final = 0xAC
 TAX: Final = 0x07
 JA: Final = 0x05
@@ -44,6 +47,7 @@ SKF_AD_RANDOM: Final = 0xFFFF_F000 + 56
 SKF_NET: Final = 0xFFF0_0000
 _IPV4_SOURCE: Final = SKF_NET + 12
 _IPV6_SOURCE: Final = (SKF_NET + 8, SKF_NET + 12, SKF_NET + 16, SKF_NET + 20)
+_RUN_MIN: Final = 3
 _FILTER: Final = struct.Struct("=HBBI")
 
 
@@ -56,7 +60,7 @@ class Instruction(NamedTuple):
     if_false: int = 0
 
 
-class Share(Struct, frozen=True):
+class Share(Struct, frozen=True, gc=False):
     """The socket at `index` of the group gets `weight` parts of the sum of all weights."""
 
     index: int
@@ -97,8 +101,8 @@ def program(
     fallback = parked if otherwise is None else otherwise
     by_slot = dict(alone or {})
     named = (parked, fallback, *by_slot.values(), *(share.index for share in admitted))
-    wrong = next((index for index in named if not 0 <= index < count), None)
-    invariant(wrong is None, f"index {wrong} in a group of {count}")
+    for index in (min(named), max(named)):
+        invariant(0 <= index < count, f"index {index} in a group of {count}")
     choice = tuple(_choice(admitted, fallback, sticky=sticky))
     built = (*_reached_alone(by_slot, count, parked), *choice)
     invariant(len(built) <= INSTRUCTIONS_MAX, f"{len(built)} instructions for {len(by_slot)} slots")
@@ -107,28 +111,64 @@ def program(
 
 def encode(built: Program) -> bytes:
     """The array of `struct sock_filter` that SO_ATTACH_REUSEPORT_CBPF takes, in this machine's byte order."""
-    # What compares with a share of all is another at each change, and not worth to be kept.
-    return b"".join([_packed(one) if one.code == JGE else _encoded(one) for one in built])
+    return b"".join([_FILTER.pack(one.code, one.if_true, one.if_false, one.k) for one in built])
 
 
-@lru_cache(maxsize=8 * SLOTS_MAX)
-def _encoded(one: Instruction) -> bytes:
-    """Kept: a group of hundreds is told to the kernel anew at each change of one."""
-    return _packed(one)
+class _Run(NamedTuple):
+    """Neighbours in the order of what is asked for whose sockets are neighbours too: `size` steps of `width` each.
+
+    A group that has always started its slots one after the other is a single run, however large: the program is short,
+    which counts where it is built anew, as who is ready changes, and where the kernel runs it for each connection.
+    """
+
+    start: int
+    width: int
+    member: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.width * self.size
+
+    def answer(self) -> tuple[Instruction, ...]:
+        """The index of what is in it."""
+        if self.size == 1:
+            return (Instruction(RET, self.member),)
+        if self.width == 1:
+            return *_moved(self.member - self.start), Instruction(RET_A)
+        return *_moved(-self.start), Instruction(DIV, self.width), *_moved(self.member), Instruction(RET_A)
 
 
-def _packed(one: Instruction) -> bytes:
-    return _FILTER.pack(one.code, one.if_true, one.if_false, one.k)
+def _moved(by: int) -> tuple[Instruction, ...]:
+    return (Instruction(ADD, by) if by > 0 else Instruction(SUB, -by),) if by else ()
 
 
-@lru_cache(maxsize=4 * SLOTS_MAX)
-def _at_its_address(slot: int, index: int) -> tuple[Instruction, Instruction]:
-    return Instruction(JEQ, _ALONE + slot + 1, 0, 1), Instruction(RET, index)
+def _runs(places: Iterable[tuple[int, int, int]]) -> Iterator[_Run]:
+    """Of what begins there, is so wide, and has that index; joined where it takes no more instructions than apart."""
+    for run in _joined(places):
+        if run.size >= _RUN_MIN:
+            yield run
+        else:
+            yield from (_Run(run.start + n * run.width, run.width, run.member + n, 1) for n in range(run.size))
+
+
+def _joined(places: Iterable[tuple[int, int, int]]) -> Iterator[_Run]:
+    begun: tuple[int, int, int] | None = None
+    size = 0
+    for start, width, index in places:
+        if begun == (start - width * size, width, index - size):
+            size += 1
+            continue
+        if begun is not None:
+            yield _Run(*begun, size)
+        begun, size = (start, width, index), 1
+    if begun is not None:
+        yield _Run(*begun, size)
 
 
 def _reached_alone(by_slot: Mapping[int, int], count: int, parked: int) -> Iterator[Instruction]:
     """Answer connections from 127.77.0.0/16; all other packets fall through to the end of these instructions."""
-    by_address = tuple(chain.from_iterable(starmap(_at_its_address, sorted(by_slot.items()))))
+    by_address = _by_address(tuple(sorted(by_slot.items())))
     by_index = (
         Instruction(JGE, _BY_INDEX + count, 3, 0),
         Instruction(JGE, _BY_INDEX, 0, 2),
@@ -146,18 +186,35 @@ def _reached_alone(by_slot: Mapping[int, int], count: int, parked: int) -> Itera
     yield from body
 
 
+@lru_cache(maxsize=8)
+def _by_address(slots: tuple[tuple[int, int], ...]) -> tuple[Instruction, ...]:
+    """Kept: who is ready changes more often than which slots there are."""
+    made: list[Instruction] = []
+    for run in _runs((_ALONE + slot + 1, 1, index) for slot, index in slots):
+        answer = run.answer()
+        if run.size == 1:
+            made += (Instruction(JEQ, run.start, 0, len(answer)), *answer)
+        else:
+            within = Instruction(JGE, run.start, 0, len(answer) + 1), Instruction(JGE, run.end, len(answer), 0)
+            made += (*within, *answer)
+    return tuple(made)
+
+
 def _choice(admitted: Sequence[Share], fallback: int, *, sticky: bool) -> Iterator[Instruction]:
-    """Choose by comparing 32 even bits with the sums of the weights so far, scaled to 2**32."""
+    """Choose by 32 even bits: each share has as many of the values below the sum of all weights as it has weight."""
     if not admitted:
         yield Instruction(RET, fallback)
         return
+    before = [0, *accumulate(share.weight for share in admitted)]
+    *others, last = _runs((start, share.weight, share.index) for start, share in zip(before, admitted, strict=False))
     if len(admitted) > 1:
         yield from _source_hash() if sticky else (Instruction(LD_WORD, SKF_AD_RANDOM),)
-    sums = list(accumulate(share.weight for share in admitted))
-    for share, upto in zip(admitted[:-1], sums, strict=False):
-        yield Instruction(JGE, upto * _RANDOM_VALUES // sums[-1], 1, 0)
-        yield Instruction(RET, share.index)
-    yield Instruction(RET, admitted[-1].index)
+        yield Instruction(MOD, before[-1])
+    for run in others:
+        answer = run.answer()
+        yield Instruction(JGE, run.end, len(answer), 0)
+        yield from answer
+    yield from last.answer()
 
 
 def _source_hash() -> tuple[Instruction, ...]:
@@ -175,4 +232,7 @@ def _source_hash() -> tuple[Instruction, ...]:
         Instruction(JA, len(whole)),
         *whole,
         Instruction(MUL, _HASH),
+        Instruction(TAX),  # its low bits know of no others: mixed with the high ones
+        Instruction(RSH, 16),
+        Instruction(XOR_X),
     )

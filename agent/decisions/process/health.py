@@ -125,8 +125,8 @@ def taken_up(state: InstanceMachine, now: Instant) -> InstanceMachine:
 
 
 def _declared(state: InstanceMachine, kind: ProbeKind) -> Probe | None:
-    probes = state.terms.probes
-    return {"startup": probes.startup, "readiness": probes.readiness, "liveness": probes.liveness}[kind]
+    declared: Probe | None = getattr(state.terms.probes, kind)
+    return declared
 
 
 def _is_ending(state: InstanceMachine) -> bool:

@@ -6,7 +6,15 @@ import struct
 from agent.wire import bpf
 
 WORD = 0xFFFF_FFFF
-ALU = {bpf.AND: operator.and_, bpf.SUB: operator.sub, bpf.MUL: operator.mul}
+ALU = {
+    bpf.ADD: operator.add,
+    bpf.SUB: operator.sub,
+    bpf.MUL: operator.mul,
+    bpf.DIV: operator.floordiv,
+    bpf.AND: operator.and_,
+    bpf.RSH: operator.rshift,
+    bpf.MOD: operator.mod,
+}
 JUMPS = {bpf.JEQ: operator.eq, bpf.JGE: operator.ge}
 
 

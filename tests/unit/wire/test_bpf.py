@@ -23,11 +23,25 @@ PACKETS = st.one_of(
 
 @st.composite
 def groups(draw: st.DrawFn) -> tuple[int, list[Share], dict[int, int], int, bool]:
-    """A group: number of sockets, shares, slots by index, who gets what nobody is admitted for, sticky."""
+    """A group: number of sockets, shares, slots by index, who gets what nobody is admitted for, sticky.
+
+    Both come as some neighbours and some more.
+    """
     count = draw(st.integers(1, 40))
-    indexes = st.integers(0, count - 1)
-    shares = draw(st.lists(st.builds(Share, indexes, st.integers(0, 10_000)), max_size=count))
-    alone = draw(st.dictionaries(st.integers(0, bpf.SLOTS_MAX - 1), indexes, max_size=count))
+    indexes, sizes = st.integers(0, count - 1), st.integers(1, 6)
+    weights = st.one_of(st.just(1), st.integers(0, 10_000))
+    shares = [
+        Share(index, weight)
+        for first, size, weight in draw(st.lists(st.tuples(indexes, sizes, weights), max_size=8))
+        for index in range(first, min(first + size, count))
+    ]
+    alone = {
+        (slot + n) % bpf.SLOTS_MAX: first + n
+        for slot, first, size in draw(
+            st.lists(st.tuples(st.integers(0, bpf.SLOTS_MAX - 1), indexes, sizes), max_size=8)
+        )
+        for n in range(min(size, count - first))
+    }
     return count, shares, alone, draw(indexes), draw(st.booleans())
 
 
@@ -94,13 +108,48 @@ def test_sticky_users_stay_and_are_spread(version: int) -> None:
     assert 80 < Counter(first)[1] < 176
 
 
-def test_a_group_of_the_largest_size_fits() -> None:
-    """The kernel takes at most 4,096 instructions; a group of all slots stays below."""
-    slots = range(bpf.SLOTS_MAX - 8)
-    shares = [Share(slot + 1, 1) for slot in slots]
-    built = bpf.program(shares, count=bpf.SLOTS_MAX, alone={slot: slot + 1 for slot in slots})
+@given(groups())
+def test_each_share_has_as_many_of_all_numbers_as_it_weighs(
+    group: tuple[int, list[Share], dict[int, int], int, bool],
+) -> None:
+    """Neighbours, which the program answers together, share with each other and with everybody else as they weigh."""
+    count, shares, alone, otherwise, _ = group
+    shares = [Share(share.index, share.weight % 7) for share in shares]
+    encoded = bpf.encode(bpf.program(shares, count=count, otherwise=otherwise, alone=alone))
+    weights = Counter[int]()
+    for share in shares:
+        weights[share.index] += share.weight
+    got = Counter(run(encoded, ipv4("10.1.2.3"), number) for number in range(weights.total()))
+    assert got == +weights
+
+
+NEIGHBOURS = {
+    "in order": list(range(bpf.SLOTS_MAX - 8)),
+    "in pairs": [n ^ 2 for n in range(bpf.SLOTS_MAX - 8)],
+    "in threes": [n + 6 - 2 * (n % 9 // 3) * 3 for n in range(1008)],
+    "backwards": list(range(bpf.SLOTS_MAX - 8))[::-1],
+}
+
+
+@pytest.mark.parametrize("weight", [1, 3])
+@pytest.mark.parametrize("order", NEIGHBOURS.values(), ids=NEIGHBOURS)
+def test_a_group_of_the_largest_size_fits(order: list[int], weight: int) -> None:
+    """The kernel takes at most 4,096 instructions; a group of all slots stays below, whatever its order."""
+    shares = [Share(index + 1, weight) for index in order]
+    alone = {slot: index + 1 for slot, index in enumerate(order)}
+    built = bpf.program(shares, count=bpf.SLOTS_MAX, alone=alone)
     assert len(built) <= bpf.INSTRUCTIONS_MAX
-    assert run(bpf.encode(built), ipv4("10.0.0.1"), 0xFFFF_FFFF) == len(slots)
+    encoded = bpf.encode(built)
+    for slot in (*range(0, len(order), 41), len(order) - 1):
+        assert run(encoded, ipv4("10.0.0.1"), weight * slot) == alone[slot]
+        assert run(encoded, ipv4(bpf.alone_address(slot))) == alone[slot]
+
+
+def test_hundreds_that_came_one_after_the_other_take_a_short_program() -> None:
+    """The kernel runs it for each connection, and gets it anew whenever one gets ready or is not any more."""
+    shares = [Share(slot + 1, 1) for slot in range(500) if slot != 77]
+    built = bpf.program(shares, count=502, alone={slot: slot + 1 for slot in range(500)})
+    assert len(built) < 40
 
 
 def test_an_index_outside_the_group_is_refused() -> None:
