@@ -69,6 +69,7 @@ def run(settings: AgentSettings) -> None:
     key = looks.submit(HostKey.of, Path(settings.age_key))  # a process of its own, as long as a loop takes to be made
     looks.shutdown(wait=False)
     anyio.run(serve, settings, inherited, key, backend_options={"use_uvloop": True})
+    gc.freeze()  # nor at the end, over and over, through what ends with the process
 
 
 async def serve(settings: AgentSettings, inherited: Inherited, key: Future[HostKey]) -> None:
