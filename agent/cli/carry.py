@@ -17,7 +17,8 @@ from agent.cli.escape import Escape
 from agent.cli.output import remark
 from agent.client.refusal import error_of
 from agent.errors import FailedError, RollwayError, UnreachableError
-from agent.link.runs import Conversation, Line
+from agent.link.conversation import Conversation
+from agent.link.runs import Line
 from agent.linux import stdio, terminal
 from agent.linux.terminal import Raw
 from agent.wire.runs import (

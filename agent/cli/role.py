@@ -64,7 +64,7 @@ def _run(role: Role, file: str) -> int:
 def _run_agent(text: str, file: str) -> None:
     from agent.host import lean  # noqa: PLC0415 - a coordinator does without
 
-    with lean.imports():
+    with lean.imports(http=False):
         from agent.host.main import run  # noqa: PLC0415
         from agent.settings.agentfile import load_agent  # noqa: PLC0415
 

@@ -90,6 +90,8 @@ class Host:
         """Whether what the service manager keeps for a next agent will be lost."""
         self.drained = False
         """Whether the host was drained until further notice: nothing is started."""
+        self.news = 0
+        """How often something has changed."""
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Bring back what was assigned; started, and reported for the first time, once every actor looks at now."""
@@ -266,7 +268,17 @@ class Host:
             self._on_report()
         self._tell()
 
+    @property
+    def is_launching(self) -> bool:
+        """Whether something is on its way to its launch, as far as that can be seen."""
+        return self._services.releases.looks or any(
+            view.state == "starting" and view.pid is None
+            for actor in self._actors.values()
+            for view in actor.state.instances
+        )
+
     def _tell(self) -> None:
+        self.news += 1
         if self._changed is not None:
             self._changed.set()
             self._changed = None

@@ -5,38 +5,34 @@ Rules: what is left out is absent in the way that its library provides for, or c
 Not handled here: what an agent needs now and then; such modules are imported where they are used.
 """
 
+import gc
 import mimetypes
-import os
+import ssl
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, Final, cast
 
-_ABSENT: Final = ("rich", "backports.zstd")
-"""Where there is none, structlog writes tracebacks itself, and aiohttp says to others that it reads no zstd."""
+_ABSENT: Final = ("rich", "backports.zstd", "frozenlist._frozenlist")
+"""Where there is none, structlog writes tracebacks itself, and aiohttp says to others that it reads no zstd. The last,
+for lists of callbacks, is in C++, whose library nobody else needs: there is one in Python beside it."""
 _LATER: Final = ("argparse", "attr.validators", "email.policy", "html", "urllib.request")
 """aiohttp imports these for its command line, by its structs, for the parameters of a `Content-Type`, for error pages
 with a traceback, and for proxies out of the environment."""
-_ENVIRONMENT: Final = {
-    # All certificate authorities of the system: an agent trusts its own alone (`link.tls`), and probes any server.
-    "SSL_CERT_FILE": os.devnull,
-    "SSL_CERT_DIR": os.devnull,
-    # In C++, whose library nobody else needs, for lists of callbacks.
-    "FROZENLIST_NO_EXTENSIONS": "1",
-}
+_HTTP: Final = ("aiohttp", "yarl")
+"""45 ms, which whatever is to run first does without."""
+_turn: Final = threading.Lock()
 
 
 class _Later:
     """Stands for what a module has; that is imported once this is called, or asked for anything."""
 
-    def __init__(self, module: str, name: str) -> None:
-        self._at = (module, name)
-
-    def _real(self) -> Any:
-        module, name = self._at
-        return getattr(import_module(module), name)
+    def __init__(self, real: Callable[[], Any]) -> None:
+        self._real = real
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._real()(*args, **kwargs)
@@ -45,36 +41,82 @@ class _Later:
         return getattr(self._real(), name)
 
 
+class _Imports:
+    """What is under way in any thread: the first one changes the modules, the last one undoes that."""
+
+    count = 0
+    undo = ExitStack()
+
+
 @contextmanager
-def imports() -> Iterator[None]:
-    """What is imported within comes alone."""
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
-    modules = cast(dict[str, ModuleType | None], sys.modules)  # None, for import: there is none
-    stand_ins = {name: _stand_in(name) for name in _LATER} | dict.fromkeys(_ABSENT)
-    put = {name: one for name, one in stand_ins.items() if name not in modules}
-    modules.update(put)
-    types, mimetypes.knownfiles = mimetypes.knownfiles, []  # what the system knows of files, of which we serve none
+def imports(*, http: bool) -> Iterator[None]:
+    """What is imported within comes alone; without `http` not even that comes, before it is used."""
+    with _turn:
+        if not _Imports.count:
+            _Imports.undo.enter_context(_changed(http=http))
+        _Imports.count += 1
     try:
         yield
     finally:
+        with _turn:
+            _Imports.count -= 1
+            if not _Imports.count:
+                _Imports.undo.close()
+
+
+@contextmanager
+def _changed(*, http: bool) -> Iterator[None]:
+    modules = cast(dict[str, ModuleType | None], sys.modules)  # None, for import: there is none
+    is_over = threading.Event()
+    stand_ins = {name: _stand_in(name, import_module, is_over) for name in _LATER} | dict.fromkeys(_ABSENT)
+    if not http:
+        stand_ins |= {_installed(name): _stand_in(name, _http, is_over) for name in _HTTP}
+    put = {name: one for name, one in stand_ins.items() if name not in modules}
+    modules.update(put)
+    types, mimetypes.knownfiles = mimetypes.knownfiles, []  # what the system knows of files, of which we serve none
+    # All certificate authorities of the system: an agent trusts its own alone (`link.tls`), and probes any server.
+    roots = ssl.SSLContext.set_default_verify_paths
+    ssl.SSLContext.set_default_verify_paths = _none  # type: ignore[assignment, method-assign]
+    collects = gc.isenabled()
+    gc.disable()  # all of it stays
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+        ssl.SSLContext.set_default_verify_paths = roots  # type: ignore[method-assign]
         mimetypes.knownfiles = types
         for name in put:
             del modules[name]
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        is_over.set()
 
 
-def _stand_in(name: str) -> ModuleType:
-    module = ModuleType(name)
-    module.__dict__["__getattr__"] = lambda attribute: _attribute(name, attribute)
-    return module
+def _none(*_: object) -> None:
+    """Trust nobody."""
 
 
-def _attribute(module: str, name: str) -> _Later:
-    if name.startswith("__"):  # of a module as such
-        raise AttributeError(name)
-    return _Later(module, name)
+def _installed(name: str) -> str:
+    """What is not there is told at once, and not by the first who uses it."""
+    if find_spec(name) is None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    return name
+
+
+def _http(name: str) -> ModuleType:
+    with imports(http=True):
+        return import_module(name)
+
+
+def _stand_in(module: str, load: Callable[[str], ModuleType], is_over: threading.Event) -> ModuleType:
+    """What modules that are imported meanwhile have in its place; once that is over, it gives what the module has."""
+    one = ModuleType(module)
+
+    def find(name: str) -> Any:
+        if name.startswith("__"):  # of a module as such
+            raise AttributeError(name)
+        if not is_over.is_set():
+            return _Later(lambda: getattr(load(module), name))
+        return one.__dict__.setdefault(name, getattr(load(module), name))
+
+    one.__dict__["__getattr__"] = find
+    return one

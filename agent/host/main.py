@@ -1,40 +1,33 @@
 """The agent process: puts its parts together, and takes them apart in the reverse order.
 
-Rules: what can be refused is refused before anything starts; one task group owns everything. An agent that its service
-manager stops leaves every instance as it is, for the next agent to take up; where the end of all was asked for, every
-instance is drained first, only then is the group cancelled. Not handled here: what any of the parts does.
+Rules: what can be refused is refused before anything starts; what the host has to run is started before anybody is
+spoken with (`host.outside`); one task group owns everything. An agent that its service manager stops leaves every
+instance as it is, for the next agent to take up; where the end of all was asked for, every instance is drained first,
+only then is the group cancelled. Not handled here: what any of the parts does.
 """
 
 import gc
 import os
-import random
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from socket import socket
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import structlog
-from aiohttp import web
-from anyio import CapacityLimiter, to_thread
-from msgspec.structs import replace
+from anyio import to_thread
 
-from agent import __version__
 from agent.decisions.process.state import Level
 from agent.errors import FailedError
-from agent.host import certificate, health
+from agent.host import lean
 from agent.host.control import Control
 from agent.host.host import Host
 from agent.host.keys import HostKey
 from agent.host.routes import refuse_taken
-from agent.host.tails import tail
+from agent.host.source import AwaitedSource
 from agent.link import tls
-from agent.link.dial import Dialer
-from agent.link.fetch import Fetcher
-from agent.link.runs import dialled
-from agent.linux import cgroup, clock, fdstore, fifo, orphans, service, sockets, spawn, unixsocket, users
+from agent.linux import cgroup, fdstore, fifo, orphans, service, sockets, spawn, unixsocket, users
 from agent.linux.fdstore import FdStore, Inherited
 from agent.linux.journal import Journal
 from agent.linux.passage import Passage
@@ -45,18 +38,19 @@ from agent.supervisor.instance import STRANDED
 from agent.supervisor.launchable import InstanceKey
 from agent.supervisor.supervisor import Supervisor
 from agent.telemetry import events
-from agent.telemetry.metrics import Metrics, Seen
+from agent.telemetry.metrics import Metrics
 from agent.telemetry.output import OWN_JOURNAL, PASSAGE, Stdout
 from agent.telemetry.pulse import Pulse
-from agent.traffic import agentcheck
-from agent.web.bounds import RUNNER_LIMITS
-from agent.web.health import Health
-from agent.wire.control import GROUP, Link
-from agent.wire.messages import PROTOCOL, Hello
+from agent.wire.control import GROUP
 from agent.wire.sdnotify import Notice
 
+if TYPE_CHECKING:
+    from agent.host.outside import Outside
+
 FLUSH_S: Final = 2.0
-HTTP_SHUTDOWN_S: Final = 1.0
+LAUNCHED_WITHIN_S: Final = 3.0
+LOOK_S: Final = 0.01
+"""Between two looks whether anything still is to be launched: nothing has changed for so long."""
 ORPHANED_S: Final = 10.0
 """So long an agent whose `rollway up` was killed waits for another before it drains."""
 
@@ -71,16 +65,20 @@ def run(settings: AgentSettings) -> None:
     orphans.reap_for_ever()
     gc.freeze()  # what is imported stays: no collection has to look through it while hundreds are started
     gc.set_threshold(10_000)  # nor, at each few, through all that was just made of those before them
-    anyio.run(serve, settings, inherited, backend_options={"use_uvloop": True})
+    looks = ThreadPoolExecutor(1)
+    key = looks.submit(HostKey.of, Path(settings.age_key))  # a process of its own, as long as a loop takes to be made
+    looks.shutdown(wait=False)
+    anyio.run(serve, settings, inherited, key, backend_options={"use_uvloop": True})
+    gc.freeze()  # nor at the end, over and over, through what ends with the process
 
 
-async def serve(settings: AgentSettings, inherited: Inherited) -> None:
+async def serve(settings: AgentSettings, inherited: Inherited, key: Future[HostKey]) -> None:
     """Be the agent on a loop of the caller's; see `run`."""
     store = FdStore(os.environ.get("NOTIFY_SOCKET"))
     passage = _passage(store, inherited)
     stdout = Stdout(own=_own_journal(store, inherited), passage=passage)
     events.configure(stdout.put)
-    agent = Agent(settings, stdout, store, inherited)
+    agent = Agent(settings, stdout, store, inherited, key)
     try:
         async with anyio.create_task_group() as tasks:
             await tasks.start(stdout.run)
@@ -95,20 +93,21 @@ async def serve(settings: AgentSettings, inherited: Inherited) -> None:
 class Agent:
     """All parts of one agent. Constructing it takes the lock and the ports, or raises RollwayError."""
 
-    def __init__(self, settings: AgentSettings, stdout: Stdout, store: FdStore, inherited: Inherited) -> None:
+    def __init__(
+        self, settings: AgentSettings, stdout: Stdout, store: FdStore, inherited: Inherited, key: Future[HostKey]
+    ) -> None:
         self._store, self._inherited, self._stdout = store, inherited, stdout
-        self._metrics, self._one_scrape = Metrics(), CapacityLimiter(1)
+        self._metrics = Metrics()
         self._said: str | None = None
+        self._draining = False
         self._log: structlog.stdlib.BoundLogger = log.bind()
         """As it is configured by now: hundreds of instances tell much at once."""
         self._pulse = Pulse(self._metrics.lagged, self._status)
         self._state_dir, run_dir = _folders(settings)
         self._lock = service.hold(self._state_dir, "an agent")
-        key = HostKey.of(Path(settings.age_key))
         self._settings, self._tls = settings, tls.client_context(settings.tls)
         self._sockets = [_listen(text) for text in settings.http_listen]
         self._checked = [_listen(text) for text in settings.agent_check]
-        self._link = Link()
         self._control = Control(run_dir, unixsocket.group_id(GROUP))
         apps = cgroup.of_apps()
         self._supervisor = Supervisor(
@@ -125,67 +124,73 @@ class Agent:
             ring_bytes=settings.ring_bytes,
             rlimits=spawn.raise_open_files(),
         )
+        self._source = AwaitedSource()
+        self._key = key.result()
         self._host = Host(
             settings,
             supervisor=self._supervisor,
             store=store,
             inherited=inherited,
-            source=Fetcher(coordinators=settings.coordinators, tls=self._tls),
-            key=key,
+            source=self._source,
+            key=self._key,
             on_report=self._report,
         )
-        self._dialer = Dialer(
-            coordinators=settings.coordinators,
-            tls=self._tls,
-            hello=_hello(settings, key),
-            rng=random.Random(),  # noqa: S311 - spreads reconnects, keeps no secret
-            on_assign=self._host.assign,
-            tail=lambda ask: tail(self._supervisor, ask),
-            leases=self._host.leases,
-            measure=self._supervisor.figures,
-            on_run=lambda url, run: self._host.runs.begin(lambda: dialled(url, run, self._tls)),
-            on_connected=self._linked,
-        )
-        self._health = Health(
-            {
-                "event-loop": self._pulse.fault,
-                "stored-state": lambda: "" if self._host.loaded else "not loaded yet",
-                "host": lambda: "drained: see `rollway agent undrain`" if self._host.drained else "",
-            }
-        )
+        self._outside: Outside | None = None
 
     async def run(self) -> None:
         """Serve until asked to end; then drain, if that was asked for as well."""
         ending = service.Ending()
-        async with anyio.create_task_group() as tasks, self._http():
+        async with anyio.create_task_group() as tasks:
             await tasks.start(service.watch_signals, ending)
             tasks.start_soon(service.watch_lifeline, ending, self._inherited.take(service.LIFELINE), ORPHANED_S)
             await tasks.start(self._supervisor.run)
             await tasks.start(self._host.run)
             await self._supervisor.until_taken_up()
             await to_thread.run_sync(self._inherited.drop_rest, self._store)
-            tasks.start_soon(self._dialer.run)
-            tasks.start_soon(self._pulse.run)
-            for listening in self._checked:
-                tasks.start_soon(agentcheck.serve, listening, partial(health.agent_check, self._host))
-            tasks.start_soon(certificate.keep_renewed, self._settings.tls, self._settings.coordinators, self._tls)
-            self._health.started = True
-            async with self._control.serving(self._host, self._link_now):
+            await self._until_launched(ending)
+            outside = self._outside = await self._made_outside()
+            self._source.give(outside.source)
+            async with outside.serving(self._control, self._sockets, self._checked):
+                tasks.start_soon(self._pulse.run)
                 service.notify(Notice(ready=True, status="running"))
                 log.info("agent started", state_dir=str(self._state_dir), pid=os.getpid())
                 _say_who_apps_are(await to_thread.run_sync(users.of_apps))
                 await ending.asked.wait()
                 if ending.drain.is_set():
-                    await self._drain()
+                    await self._drain(outside)
                 else:
                     self._host.stops_for_good = await service.stops_for_good()
                     service.notify(Notice(stopping=True, status="leaving the instances as they are"))
                     log.info("agent ends, its instances run on")
             tasks.cancel_scope.cancel()
 
-    async def _drain(self) -> None:
+    async def _until_launched(self, ending: service.Ending) -> None:
+        """Leave the loop to the first launches, unless they need somebody outside, or take long: they may for ever."""
+        seen = -1
+        with anyio.move_on_after(LAUNCHED_WITHIN_S):
+            while seen != self._host.news or self._host.is_launching:
+                seen = self._host.news
+                await anyio.sleep(LOOK_S)
+                if self._source.is_wanted or ending.asked.is_set():
+                    return
+
+    async def _made_outside(self) -> "Outside":
+        made = await to_thread.run_sync(_outside)
+        return made(
+            self._settings,
+            host=self._host,
+            recipient=self._key.recipient,
+            tls=self._tls,
+            stdout=self._stdout,
+            metrics=self._metrics,
+            pulse=self._pulse,
+            on_link=self._say_anew,
+        )
+
+    async def _drain(self, outside: "Outside") -> None:
         service.notify(Notice(stopping=True, status="draining"))
-        self._health.draining, self._said = True, None
+        outside.health.draining = self._draining = True
+        self._say_anew()
         if await self._host.drain():
             log.info("drained")
         else:
@@ -199,15 +204,6 @@ class Agent:
 
     def _instance_changed(self, app: AppName, environment: EnvironmentName) -> None:
         self._host.instance_changed(app, environment)
-
-    def _linked(self, connected: bool) -> None:  # noqa: FBT001 - one fact
-        self._said = None
-        self._link = Link(connected, clock.now().wall_ms)
-        log.info("link", connected=connected)
-
-    def _link_now(self) -> Link:
-        lost = self._dialer.lost
-        return self._link if lost is None else replace(self._link, reason=lost.reason, what_to_do=lost.what_to_do)
 
     def _on_event(self, key: InstanceKey, event: str, details: Mapping[str, str | int], level: Level) -> None:
         if event == STRANDED:
@@ -223,38 +219,26 @@ class Agent:
 
     def _status_now(self) -> str:
         found = [one.state for app in self._host.reports() for one in app.instances]
-        if self._health.draining:
+        if self._draining:
             return f"draining, {len(found) - found.count('stopped')} of {len(found)} instances left"
-        link = "linked" if self._link.up else "no coordinator"
+        link = "linked" if self._outside is not None and self._outside.linked else "no coordinator"
         return f"{found.count('ready')} of {len(found)} instances ready, {link}"
 
-    async def _metrics_text(self) -> bytes:
-        seen = Seen(
-            version=__version__,
-            apps=self._host.reports(),
-            connected=self._link.up,
-            unsent_bytes=self._stdout.unsent_bytes,
-            sent_bytes=self._stdout.sent_bytes,
-            lost_records=self._stdout.lost_records,
-        )
-        return await to_thread.run_sync(self._metrics.text, seen, limiter=self._one_scrape)
+    def _say_anew(self) -> None:
+        self._said = None
 
     def _report(self) -> None:
-        self._said = None
-        self._dialer.report(self._host.reports)
+        self._say_anew()
+        if self._outside is not None:
+            self._outside.report()
 
-    @asynccontextmanager
-    async def _http(self) -> AsyncIterator[None]:
-        application = health.application(self._host, self._health, self._metrics_text)
-        runner = web.AppRunner(application, shutdown_timeout=HTTP_SHUTDOWN_S, **RUNNER_LIMITS)
-        await runner.setup()
-        try:
-            for listening in self._sockets:
-                await web.SockSite(runner, listening).start()
-            yield
-        finally:
-            with anyio.CancelScope(shield=True):
-                await runner.cleanup()
+
+def _outside() -> "type[Outside]":
+    # In a thread, which takes turns with the loop: half of all that an agent imports.
+    with lean.imports(http=True):
+        from agent.host.outside import Outside  # noqa: PLC0415
+
+    return Outside
 
 
 def _passage(store: FdStore, inherited: Inherited) -> Passage:
@@ -307,17 +291,3 @@ def _listen(text: str) -> socket:
     address = parse_address(text)
     refuse_taken(address)
     return sockets.listen(address)
-
-
-def _hello(settings: AgentSettings, key: HostKey) -> Hello:
-    return Hello(
-        protocol=PROTOCOL,
-        host=settings.name,
-        boot_id=clock.boot_id(),
-        version=__version__,
-        age_recipient=key.recipient,
-        labels=settings.labels,
-        environments=settings.environments,
-        address=settings.address or "",
-        leases=True,
-    )

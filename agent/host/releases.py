@@ -68,6 +68,7 @@ class Releases:
         self._source = source
         self._fetching = anyio.CapacityLimiter(FETCHES_AT_ONCE)
         self._locks: dict[Digest, anyio.Lock] = {}
+        self._looking = 0
 
     def sweep(self) -> None:
         """Remove what a killed agent left half done; at start, before anything is prepared."""
@@ -81,7 +82,8 @@ class Releases:
     async def prepare(self, key: AppKey, ref: ReleaseRef) -> Release:
         """See that `ref` lies verified on this host. Raises RollwayError; asking again is harmless."""
         with _told(f"cannot prepare {key.app} {ref.name}"):
-            stored = await to_thread.run_sync(self._stored, key, ref)
+            with self._looks():
+                stored = await to_thread.run_sync(self._stored, key, ref)
             papers = stored or await self._fetched(key, ref)
             async with self._alone(papers.build.id):
                 await self._tree(papers.build)
@@ -91,7 +93,21 @@ class Releases:
 
     async def runnable(self, key: AppKey, ref: ReleaseRef) -> Runnable:
         """The release as it lies here, every byte verified. Raises RollwayError naming the file that differs."""
-        return await to_thread.run_sync(self._runnable, key, ref)
+        with self._looks():
+            return await to_thread.run_sync(self._runnable, key, ref)
+
+    @property
+    def looks(self) -> bool:
+        """Whether it is being verified what lies here."""
+        return self._looking > 0
+
+    @contextlib.contextmanager
+    def _looks(self) -> Iterator[None]:
+        self._looking += 1
+        try:
+            yield
+        finally:
+            self._looking -= 1
 
     def _runnable(self, key: AppKey, ref: ReleaseRef) -> Runnable:
         with _told(f"cannot start {key.app} {ref.name}"):
@@ -118,7 +134,8 @@ class Releases:
     async def _tree(self, build: Build) -> None:
         tree = self._build(build.id) / "tree"
         if tree.exists():
-            await to_thread.run_sync(verify, tree, build)
+            with self._looks():
+                await to_thread.run_sync(verify, tree, build)
             return
         archive = self._downloads / f"{tree.parent.name}.tar.zst"
         try:

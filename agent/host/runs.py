@@ -31,7 +31,7 @@ from agent.host.assignments import AppKey
 from agent.host.converge import Actor
 from agent.host.launch import watched_command
 from agent.host.services import Services
-from agent.link.runs import Conversation, Line
+from agent.link.conversation import Carrier, Conversation
 from agent.linux.executable import ExecFailure
 from agent.linux.pidfd import ExitStatus
 from agent.model.assignment import ReleaseRef
@@ -64,7 +64,7 @@ LEFT: Final = "who watched it has left"
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-Dial = Callable[[], AbstractAsyncContextManager[Line]]
+Dial = Callable[[], AbstractAsyncContextManager[Carrier]]
 
 
 class _Run:

@@ -1,44 +1,27 @@
-"""The connection of one command, whichever end: frames of a WebSocket of its own, and a conversation over it.
+"""The connection of one command, whichever end: frames of a WebSocket of its own.
 
 The agent dials it (`dialled`) when the link calls it to (`wire.messages.CallRun`), so that no command's bytes are in
 the way of the link's, and each command ends with its own connection. Rules: a connection that is gone is no error: what
-is sent to it is lost, what is received is None; whoever sends more than was asked for is heard no more. One task
-listens; the rest may be used by many.
+is sent to it is lost, what is received is None. Not handled here: what is said (`link.conversation`).
 """
 
 import ssl
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 import aiohttp
 import anyio
 from aiohttp import web
 
-from agent.errors import UnreachableError, VerificationError
+from agent.errors import UnreachableError
 from agent.link.channel import CLOSE_S, HEARTBEAT_S
-from agent.wire.runs import (
-    FRAME_BYTES_MAX,
-    STDERR,
-    STDIN,
-    STDOUT,
-    WINDOW,
-    Chunk,
-    Frame,
-    FromCaller,
-    FromHost,
-    Stream,
-    Took,
-    encode,
-)
+from agent.wire.runs import FRAME_BYTES_MAX, Frame
 
 DIAL_S: Final = 10.0
 HEARD_WITHIN_S: Final = 30.0
 """So long the last of a command's output may be on its way to the coordinator."""
-_STREAMS: Final[tuple[Stream, ...]] = (STDIN, STDOUT, STDERR)
 
-Heard = TypeVar("Heard", FromCaller, FromHost)
 Socket = aiohttp.ClientWebSocketResponse | web.WebSocketResponse
 
 
@@ -100,74 +83,3 @@ async def dialled(url: str, run: str, tls: ssl.SSLContext) -> AsyncIterator[Line
             yield line
         finally:
             await line.close(HEARD_WITHIN_S)
-
-
-class Conversation(Generic[Heard]):
-    """One end of what is said about a command: words as they come, streams by their windows.
-
-    `listen` is somebody's task; while it runs, chunks wait here, bounded by the windows.
-    """
-
-    def __init__(self, line: Line, decode: Callable[[Frame], Heard | Chunk]) -> None:
-        self._line = line
-        self._decode: Callable[[Frame], Heard | Chunk] = decode
-        self._room: dict[Stream, int] = dict.fromkeys(_STREAMS, WINDOW)
-        self._owed: dict[Stream, int] = dict.fromkeys(_STREAMS, 0)
-        self._waiting: dict[Stream, deque[bytes]] = {stream: deque() for stream in _STREAMS}
-        self._changed = anyio.Event()
-        self.over = False
-        """Whether the other end is gone."""
-
-    async def listen(self, hear: Callable[[Heard], None]) -> None:
-        """Give each word to `hear`, until the other end is gone. Raises VerificationError for other things."""
-        try:
-            while (frame := await self._line.receive()) is not None:
-                match self._decode(frame):
-                    case Chunk(stream=stream, data=data):
-                        self._owed[stream] += 1
-                        if self._owed[stream] > WINDOW:
-                            raise VerificationError("more was sent to a command, or by one, than was asked for")
-                        self._waiting[stream].append(data)
-                    case Took(stream=stream):
-                        self._room[stream] = min(WINDOW, self._room[stream] + 1)
-                    case word:
-                        hear(word)
-                self._tell()
-        finally:
-            self.over = True
-            self._tell()
-
-    async def read(self, stream: Stream) -> bytes | None:
-        """The next chunk, empty at the stream's end; None when all was read and the other end is gone."""
-        while not self._waiting[stream]:
-            if self.over:
-                return None
-            await self._changed.wait()
-        return self._waiting[stream].popleft()
-
-    async def took(self, stream: Stream) -> None:
-        """Say that what `read` gave last has gone where it belongs."""
-        self._owed[stream] -= 1
-        await self.say(Took(stream=stream))
-
-    async def write(self, stream: Stream, data: bytes) -> bool:
-        """Send a chunk once there is room for it; whether the other end is there."""
-        while not self._room[stream] and not self.over:
-            await self._changed.wait()
-        if self.over:
-            return False
-        self._room[stream] -= 1
-        await self._line.send(encode(Chunk(stream, data)))
-        return not self.over
-
-    async def gone(self) -> None:
-        """Wait until the other end is gone."""
-        while not self.over:
-            await self._changed.wait()
-
-    async def say(self, word: FromCaller | FromHost) -> None:
-        await self._line.send(encode(word))
-
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()

@@ -65,7 +65,10 @@ _next: Final = RunVar[_Look]("rollway-next-look")
 
 
 def members(tree: Tree) -> list[procfs.Process]:
-    """Who lives of the instance itself."""
+    """Who lives of the instance itself. Without cgroup v2 it walks /proc: call it in a thread."""
+    if tree.cgroup is not None:  # as hundreds are asked about at once, when all are to end
+        found = filter(None, map(procfs.process, cgroup.pids(tree.cgroup)))
+        return [one for one in found if one.state not in "ZX"]
     return procfs.families([_family(tree)], APART)[0]
 
 

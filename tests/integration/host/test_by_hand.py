@@ -15,6 +15,7 @@ import anyio
 import pytest
 from anyio import to_thread
 
+from agent.host.byhand import serving
 from agent.host.control import Control
 from agent.model.assignment import AppReport, ReleaseRef
 from agent.model.ids import ProcessName
@@ -52,7 +53,7 @@ async def served(folder: Path, source: FolderSource, *, drain: bool = True) -> A
     """A running host whose socket is served; it was there before, or has nothing assigned."""
     (folder / "run").mkdir(exist_ok=True)
     control = Control(folder / "run", None)
-    async with running(folder, source, drain=drain) as rig, control.serving(rig.host):
+    async with running(folder, source, drain=drain) as rig, serving(control, rig.host):
         yield rig
     control.close()
 

@@ -18,6 +18,7 @@ from anyio import to_thread
 
 from agent.client.agent import Agent, AgentGoneError
 from agent.errors import RefusedError
+from agent.host.byhand import serving
 from agent.host.control import Control
 from agent.linux import unixsocket
 from agent.model.roles import AgentSettings
@@ -77,7 +78,7 @@ async def test_only_root_and_members_of_the_group_are_answered(
     (tmp_path / "source").mkdir()
     control = Control(open_folder, GROUP)
     path = open_folder / "agent.sock"
-    async with running(tmp_path, FolderSource(tmp_path / "source")) as rig, control.serving(rig.host):
+    async with running(tmp_path, FolderSource(tmp_path / "source")) as rig, serving(control, rig.host):
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
         path.chmod(mode)
         said = await to_thread.run_sync(asked_as, path, gid, groups)

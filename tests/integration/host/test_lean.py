@@ -29,7 +29,7 @@ RUN = "import sys; from agent.__main__ import _run; code = _run(['agent', 'run',
 LEFT_OUT = """
 import sys
 from agent.host import lean
-with lean.imports():
+with lean.imports(http=True):
     import aiohttp
     from aiohttp import helpers, web, web_protocol
 """

@@ -10,7 +10,8 @@ import pytest
 from aiohttp import web
 
 from agent.errors import VerificationError
-from agent.link.runs import Conversation, Line
+from agent.link.conversation import Conversation
+from agent.link.runs import Line
 from agent.wire.runs import (
     CHUNK_BYTES,
     STDERR,
