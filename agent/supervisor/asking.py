@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 from agent.decisions.process.probe import Rhythm, next_ms
 from agent.errors import RollwayError
 from agent.model.units import Milliseconds
+from agent.supervisor import timetable
 from agent.supervisor.finding import Finding
 
 Q_contra = TypeVar("Q_contra", contravariant=True)
@@ -46,7 +47,7 @@ class Asking(Generic[Question]):
         self._period_ms, self._gap_ms, self._early = period_ms, when.gap_ms, False
         self._due_ms: float | None = None
         self._take_back: Callable[[], None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(when.wait_ms / 1_000, self._turn)
+        self._timer = timetable.after(when.wait_ms / 1_000, self._turn)
 
     def cancel(self) -> None:
         self._timer.cancel()
@@ -88,7 +89,7 @@ class Asking(Generic[Question]):
 
     def _go_on(self) -> None:
         due_ms, self._early = self._due_ms or 0, self._gap_ms < self._period_ms
-        now_ms = (loop := asyncio.get_running_loop()).time() * 1_000
+        now_ms = asyncio.get_running_loop().time() * 1_000
         self._due_ms = due_ms + self._gap_ms if self._early else next_ms(due_ms, self._period_ms, now_ms)
         self._gap_ms = self._period_ms
-        self._timer = loop.call_at(self._due_ms / 1_000, self._turn)
+        self._timer = timetable.at(self._due_ms / 1_000, self._turn)

@@ -14,6 +14,7 @@ from typing import Final
 
 from agent.linux import inetdiag, procfs
 from agent.model.units import Milliseconds, say_duration
+from agent.supervisor import timetable
 from agent.supervisor.finding import Finding
 from agent.supervisor.launchable import Target
 
@@ -30,11 +31,10 @@ class Knock:
     __slots__ = ("_ended", "_ours", "_timeout_ms", "_timer", "_told", "_until_s")
 
     def __init__(self, ours: socket.socket, timeout_ms: Milliseconds, ended: Callable[[], None]) -> None:
-        loop = asyncio.get_running_loop()
         self._ours, self._timeout_ms, self._ended = ours, timeout_ms, ended
         self._told: list[Told] = []
-        self._until_s = loop.time() + timeout_ms / 1_000
-        self._timer = loop.call_later(FIRST_LOOK_S, self._look)
+        self._until_s = asyncio.get_running_loop().time() + timeout_ms / 1_000
+        self._timer = timetable.after(FIRST_LOOK_S, self._look)
 
     def tell(self, told: Told) -> Callable[[], None]:
         """Have it told what is found; who calls what is returned is told no more."""
@@ -49,12 +49,12 @@ class Knock:
         return leave
 
     def _look(self) -> None:
-        now_s = (loop := asyncio.get_running_loop()).time()
+        now_s = asyncio.get_running_loop().time()
         found: Finding | None = Finding(ok=True)
         try:
             if not is_taken(self._ours):
                 if now_s < self._until_s:
-                    self._timer = loop.call_at(min(now_s + LOOK_AGAIN_S, self._until_s), self._look)
+                    self._timer = timetable.at(min(now_s + LOOK_AGAIN_S, self._until_s), self._look)
                     return
                 found = no_answer(self._timeout_ms)
         except OSError as error:
