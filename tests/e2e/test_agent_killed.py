@@ -37,7 +37,10 @@ MUST_BE_SURVIVED: Final = {
     *("swap " + action for action in ("Prepare", "Launch", "Route", "Stop", "Forget")),
     *(
         "store put",
-        "Records.write",
+        "Records.put",
+        "Pipe.open",
+        "Marks.open",
+        "Ways.keep",
         "States.store",
         "Intake.take",
         "Journal.commit",
@@ -162,8 +165,11 @@ def swap(one: Mortal, number: int) -> None:
 def check_lines(one: Mortal) -> None:
     """Of each process of the counter every line came once and in order; nobody was restarted, nothing was lost."""
     lines: dict[object, list[str]] = defaultdict(list)
+    told: list[str] = []
     for record in one.records():
-        assert record.get("event") != "descriptors did not come back", f"{record}"
+        if "event" in record:
+            told.append(" ".join(f"{name}={record[name]}" for name in record.keys() - {"level", "app", "env"}))
+        assert record.get("event") != "descriptors did not come back", "\n".join(told[-60:])
         if record.get("process") == "counter":
             lines[record["pid"]].append(str(record["message"]))
     # One that was launched without being on record is ended and launched again by the next agent, unheard.

@@ -24,9 +24,11 @@ from agent.linux.launcher import Launcher
 from agent.linux.passage import Passage
 from agent.supervisor import process
 from agent.supervisor.instance import Instance
+from agent.supervisor.logs import Logs, Marks
 from agent.supervisor.pipes import Pipe
 from agent.supervisor.process import Process
 from agent.supervisor.records import Records
+from agent.supervisor.ways import Ways
 from agent.traffic.reuseport import Group
 
 FOLDER = pathlib.Path(os.environ["MORTAL"])
@@ -75,11 +77,14 @@ for owner, methods in {
     Intake: ("take", "_move"),
     Journal: ("commit", "hand_over", "end_turn"),
     Passage: ("put", "send"),
-    Pipe: ("make",),
+    Pipe: ("make", "open"),
     Process: ("close", "kill", "fork_ahead", "_leave"),
-    Records: ("write", "remove"),
+    Records: ("put", "remove"),
     Routes: ("adopt", "slot", "route"),
     States: ("store",),
+    Logs: ("journal", "keep"),
+    Marks: ("open",),
+    Ways: ("keep", "renew"),
     Launcher: ("begin", "ahead", "_fork", "launch"),
     launcher: ("_heard",),
     process: ("_make_ready", "_make_ways", "spawn"),
