@@ -82,6 +82,7 @@ class Launcher:
         if forked is not None and forked.launch != launch:
             forked.close()
             forked = None
+        is_ahead = forked is not None
         if forked is None:
             command = self._check(launch)
             if isinstance(command, ExecFailure):
@@ -92,14 +93,16 @@ class Launcher:
                 return ExecFailure(error.errno or errno.EIO, "cannot ask for a process")
         if forked is not None:
             with contextlib.closing(forked):
-                launched = await self._launch(forked, known)
+                launched = await self._launch(forked, known, answered=is_ahead)
             if launched is not None:
                 return launched
         return await to_thread.run_sync(spawn.spawn, launch, known)
 
-    async def _launch(self, forked: Forked, known: Callable[[Launched], None]) -> Launched | ExecFailure | None:
-        """None where nobody may fork on this host."""
-        answer = await _heard(forked.channel, ANSWER_WITHIN_S)
+    async def _launch(
+        self, forked: Forked, known: Callable[[Launched], None], *, answered: bool
+    ) -> Launched | ExecFailure | None:
+        """None where nobody may fork on this host; `answered` where the answer is most likely there already."""
+        answer = await _heard(forked.channel, ANSWER_WITHIN_S, at_once=answered)
         if answer is None:
             self.close()  # whatever holds it up: the next launch has another
         pid, start_time = _ANSWER.unpack(answer) if answer else (-errno.EAGAIN, 0)
@@ -186,8 +189,11 @@ def _message(launch: Launch, command: Path) -> bytes:
     return numbers + struct.pack(f"={len(groups)}I", *groups) + "\0".join(words).encode(errors="surrogateescape")
 
 
-async def _heard(channel: socket.socket, within_s: float) -> bytes | None:
+async def _heard(channel: socket.socket, within_s: float, *, at_once: bool = False) -> bytes | None:
     """What is said there next; nothing once the other end is closed, None where neither happens in time."""
+    if at_once:
+        with contextlib.suppress(BlockingIOError, ConnectionResetError):
+            return channel.recv(_ANSWER.size, socket.MSG_DONTWAIT)
     if not await readable(channel.fileno(), within_s):
         return None
     try:

@@ -27,8 +27,14 @@ class Folder:
     def __init__(self, run_dir: Path, name: str) -> None:
         self.name: Final = f"{run_dir}/i/{name}"
         """Its path as text: to put paths together costs as much as what is done with them."""
-        self.notice: Final = f"{self.name}/drain"
-        self.tmp: Final = f"{self.name}/{_TMP}"
+
+    @property
+    def notice(self) -> str:
+        return f"{self.name}/drain"
+
+    @property
+    def tmp(self) -> str:
+        return f"{self.name}/{_TMP}"
 
     @cached_property
     def path(self) -> Path:

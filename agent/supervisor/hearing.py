@@ -5,6 +5,7 @@ status is shown as it is, some time after it was said. Which process is the main
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final, Protocol
 
 import anyio
@@ -53,16 +54,12 @@ class Hearing:
 
     def listen(self, process: Process, launch: int, observers: Observers, tasks: TaskGroup) -> None:
         """Hear it from its first word on: many processes never say one."""
-        notices = process.notices
-        if notices is None:
-            return
-        heard = notices
+        if process.notices is not None:
+            process.notices.listen(partial(self._begin, process, process.notices, launch, observers, tasks))
 
-        def begin() -> None:
-            observers["notices"] = scope = anyio.CancelScope()
-            tasks.start_soon(self.hear, process, heard, launch, scope, tasks)
-
-        heard.listen(begin)
+    def _begin(self, process: Process, notices: Notices, launch: int, observers: Observers, tasks: TaskGroup) -> None:
+        observers["notices"] = scope = anyio.CancelScope()
+        tasks.start_soon(self.hear, process, notices, launch, scope, tasks)
 
     async def hear(
         self, process: Process, notices: Notices, launch: int, scope: anyio.CancelScope, tasks: TaskGroup

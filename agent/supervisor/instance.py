@@ -6,6 +6,7 @@ The inbox is bounded: probes and watches wait for room, a wish to stop always ha
 
 import errno
 from collections.abc import Mapping
+from functools import partial
 from typing import Final, Literal
 
 import anyio
@@ -22,6 +23,7 @@ from agent.decisions.process.state import (
     DropNotice,
     Emit,
     Event,
+    Exited,
     FollowMain,
     KillTree,
     Launched,
@@ -44,6 +46,7 @@ from agent.decisions.swap.state import InstanceView
 from agent.errors import RollwayError, unreachable
 from agent.linux import clock
 from agent.linux.executable import ExecFailure
+from agent.linux.pidfd import ExitStatus
 from agent.model.process import ProbeKind
 from agent.model.units import Instant, Milliseconds
 from agent.supervisor.admission import why_not
@@ -56,7 +59,7 @@ from agent.supervisor.mainprocess import see_off
 from agent.supervisor.prober import connections_left
 from agent.supervisor.probing import Probing
 from agent.supervisor.process import LEAVE_WORDS, UNKEPT, Plan, Process, give_up, start
-from agent.supervisor.records import Kept, Record
+from agent.supervisor.records import Record, encoded, record_of
 from agent.supervisor.resume import resume
 from agent.supervisor.surroundings import Surroundings
 from agent.supervisor.ways import Ways
@@ -83,8 +86,9 @@ class Instance:
         self.taken_up: Final = anyio.Event() if left is not None else None
         """Set once what an earlier agent left of it is in its hands."""
         self._around = around
-        self._tree = around.tree(launchable.key)
         self._record = left
+        self._on_record: int | None = None
+        """A hash of what is on record: to keep all of it takes half a KiB."""
         self._unrecorded = False
         self._unkept: tuple[str, ...] = ()
         kept = left.instance if left else None
@@ -143,7 +147,8 @@ class Instance:
         self._publish()
 
     async def _first(self, tasks: TaskGroup) -> Event:
-        left, kept = self._record, self._record.instance if self._record else None
+        left, self._record = self._record, None
+        kept = left.instance if left is not None else None
         if left is None or kept is None:
             return Start()
         with anyio.CancelScope(shield=True):
@@ -200,40 +205,19 @@ class Instance:
 
     async def _remember(self, *, signalled: bool) -> None:
         """Have on record what a next agent goes on from, before anything is done about it."""
-        record = self._recorded(signalled=signalled)
-        if record == self._record:
+        given, process = self.launchable, self._process if self._machine.pid is not None else None
+        tree = process.tree if process is not None else self._around.tree(given.key)
+        record = record_of(given, tree, self._machine, is_started=process is not None, signalled=signalled)
+        data = encoded(record)
+        if (mark := hash(data)) == self._on_record:
             return
-        if await self._around.do(0, self._around.records.write, record):
-            self._record = record
+        if await self._around.do(0, self._around.records.put, given.key, data):
+            self._on_record = mark
             if self._unrecorded:
                 self._tell("is on record again", {}, "info")
         elif not self._unrecorded:
             self._tell("cannot be recorded: a next agent would not know of it", {}, "warning")
-        self._unrecorded = self._record != record
-
-    def _recorded(self, *, signalled: bool) -> Record:
-        given, tree, process = self.launchable, self._tree, self._process if self._machine.pid is not None else None
-        return Record(
-            key=given.key,
-            boot_id=clock.boot_id(),
-            mark=tree.mark,
-            pid=process.pid if process else None,
-            start_time=process.start_time if process else None,
-            main_pid=process.tree.main[0] if process and process.tree.main else None,
-            main_start_time=process.tree.main[1] if process and process.tree.main else None,
-            cgroup=tree.cgroup,
-            instance=Kept(
-                release=given.release,
-                type=given.type,
-                cwd=given.cwd,
-                addresses=given.addresses,
-                port=given.port,
-                target=given.target,
-                linger_ms=given.linger_ms,
-                machine=durable(self._machine),
-                signalled=signalled,
-            ),
-        )
+        self._unrecorded = self._on_record != mark
 
     def _publish(self) -> None:
         if (seen := self._seen()) != self._shown:
@@ -375,14 +359,23 @@ class Instance:
     def _attend(self, process: Process, tasks: TaskGroup) -> None:
         """Wait for its end, and hear what it says."""
         self._hearing.status = ""
-        process.main.when_over(lambda: tasks.start_soon(self._exited, process))
+        process.main.when_over(partial(self._over, process, tasks))
         self._hearing.listen(process, self._machine.launch, self._observers, tasks)
 
+    def _over(self, process: Process, tasks: TaskGroup) -> None:
+        """Mostly nothing has to be waited for, and then no task does."""
+        status = process.ended()
+        if status is None or not self._inbox.offer(self._exit_of(process, status)):
+            tasks.start_soon(self._exited, process)
+
     async def _exited(self, process: Process) -> None:
-        event = exited(await process.wait(), process, self._around.jitter())
-        if comes_back_at_once(self._machine):
-            process.fork_ahead()
-        await self._inbox.put(event)
+        await self._inbox.put(self._exit_of(process, await process.wait()))
+
+    def _exit_of(self, process: Process, status: ExitStatus) -> Exited:
+        event = exited(status, process, self._around.jitter())
+        if self._plan is not None and comes_back_at_once(self._machine):
+            process.fork_ahead(self._plan)
+        return event
 
     async def _watch(self, scope: anyio.CancelScope) -> None:
         if (process := self._process) is None or self.launchable.target is None:

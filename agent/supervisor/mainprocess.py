@@ -35,8 +35,8 @@ class MainProcess:
         self._one_at_a_time = threading.Lock()
         """Who looks for a process does so in a thread, which nobody can cancel."""
         self._over = False
-        self._collected: int | None = None
-        """The handle of who was waited for to its end."""
+        self._status: ExitStatus | None = None
+        """How who has the handle ended, once that was asked."""
         self._kept: tuple[int, ...] = ()
         """Who was named, and is left to us when it ends; the number of one that ended may be in it still."""
 
@@ -69,17 +69,22 @@ class MainProcess:
             ignore(self._handle)
         self._begin = None
 
+    def status(self) -> ExitStatus | None:
+        """How it has ended, where that can be told at once."""
+        if self._status is None and self._handle is not None:
+            self._status = pidfd.collect(self._handle)
+        return self._status
+
     async def wait(self, notices: Notices | None) -> ExitStatus:
         """Wait for its end, whoever it is by then: what was said before an end is heard before it."""
         while True:
             with anyio.CancelScope() as self._watch:
-                status = pidfd.UNKNOWN_EXIT
-                if self._handle is not None:
-                    status = await pidfd.wait_exit(self._handle)
-                    self._collected = self._handle
+                if self._status is None:
+                    held = self._handle
+                    self._status = await pidfd.wait_exit(held) if held is not None else pidfd.UNKNOWN_EXIT
                 if notices is not None:
                     await notices.heard_out()
-                return status
+                return self._status
 
     async def named(self, pid: int) -> str:
         """Hold the process of this number, so that it can be followed; or why it cannot be the main one."""
@@ -114,7 +119,7 @@ class MainProcess:
         _, start_time, handle = self._named
         before, begin = () if self._handle is None else (self._handle,), self._begin
         self.ignore()  # of the one before
-        self._handle, self._named = handle, None
+        self._handle, self._named, self._status = handle, None, None
         if begin is not None:
             self.when_over(begin)
         self.tree = replace(self.tree, main=(pid, start_time) if pid != self.tree.pid else None)
@@ -132,8 +137,7 @@ class MainProcess:
             self._over = True
             self._let_go()
         if self._handle is not None:
-            if self._collected != self._handle:
-                pidfd.collect(self._handle)  # reaps it where nobody has waited for it
+            self.status()  # reaps it where nobody has waited for it
             os.close(self._handle)
             self._handle = None
         for pid in set(self._kept):

@@ -8,6 +8,7 @@ is heard some hundred times a second and waits in its own send.
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import anyio
@@ -32,6 +33,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Notices:
+    __slots__ = ("_dropped", "_heard", "_members", "_since_s", "_socket", "_strangers", "path")
+
     def __init__(self, sock: socket.socket, path: str) -> None:
         self.path: Final = path
         self._socket: Final = sock
@@ -62,12 +65,11 @@ class Notices:
 
     def listen(self, begin: Callable[[], None]) -> None:
         """Have this called at the first word that waits, which `next` then gives."""
+        watch(self._socket.fileno(), partial(self._is_heard, begin))
 
-        def heard() -> None:
-            self.ignore()
-            begin()
-
-        watch(self._socket.fileno(), heard)
+    def _is_heard(self, begin: Callable[[], None]) -> None:
+        self.ignore()
+        begin()
 
     def ignore(self) -> None:
         """Call nobody any more."""
@@ -110,12 +112,17 @@ class Notices:
             self._dropped.set()
             self._dropped = None
 
+    @property
+    def has_more(self) -> bool:
+        """Whether a word waits to be heard."""
+        return notifysocket.look(self._socket) is not None
+
     async def heard_out(self) -> None:
         """Wait until nothing waits to be heard, while somebody hears; who speaks without end is not waited for."""
-        if notifysocket.look(self._socket) is None:
+        if not self.has_more:
             return
         with anyio.move_on_after(HEARD_OUT_S):
-            while notifysocket.look(self._socket) is not None:
+            while self.has_more:
                 self._dropped = self._dropped or anyio.Event()
                 await self._dropped.wait()
 

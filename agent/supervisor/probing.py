@@ -36,7 +36,18 @@ class Question(Struct, frozen=True):
 class Probing:
     """`plan` is as `Commands` has it, `machine` gives the state of the instance by then; `offer` does not wait."""
 
-    __slots__ = ("_around", "_commands", "_launchable", "_machine", "_offer", "_prober", "_remarks", "_send", "_tell")
+    __slots__ = (
+        "_around",
+        "_commands",
+        "_launchable",
+        "_machine",
+        "_offer",
+        "_plan",
+        "_prober",
+        "_remarks",
+        "_send",
+        "_tell",
+    )
 
     def __init__(
         self,
@@ -51,7 +62,8 @@ class Probing:
     ) -> None:
         self._around, self._launchable = around, launchable
         self._machine, self._send, self._offer, self._tell = machine, send, offer, tell
-        self._prober, self._commands = Prober(launchable), Commands(around, plan)
+        self._prober, self._plan = Prober(launchable), plan
+        self._commands: Commands | None = None
         self._remarks: dict[ProbeKind, str] = {}
 
     def open(self) -> AbstractAsyncContextManager[None]:
@@ -60,7 +72,8 @@ class Probing:
 
     async def ended(self) -> None:
         """Wait until no command of a probe lives, once nobody asks any more."""
-        await self._commands.ended()
+        if self._commands is not None:
+            await self._commands.ended()
 
     def begin(self, begin: StartProbe, process: Process, tasks: TaskGroup) -> Asking[Question] | None:
         """Ask until it is cancelled; None where nothing is to be asked."""
@@ -74,6 +87,7 @@ class Probing:
     async def ask(self, question: Question) -> Finding | None:
         probe = question.probe
         if isinstance(probe.check, ExecCheck):
+            self._commands = self._commands or Commands(self._around, self._plan)
             return await self._commands.ask(question.kind, probe.check.command, probe.timeout_ms)
         return await self._prober.check(probe)
 

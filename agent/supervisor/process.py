@@ -147,6 +147,11 @@ class Process:
         with contextlib.suppress(OSError):
             await self._around.do(0, self._ways.folder.show_notice)
 
+    def ended(self) -> ExitStatus | None:
+        """How the main process has ended; None where it has not, or that or what it has said is to be waited for."""
+        status = self.main.status()
+        return status if self.notices is None or not self.notices.has_more else None
+
     async def wait(self) -> ExitStatus:
         """Wait for the end of the main process; who does not wait to its end leaves the output to others."""
         status: ExitStatus | None = None
@@ -171,16 +176,16 @@ class Process:
             return self.tree.cgroup is not None and cgroup.oom_kills(self.tree.cgroup) > 0
         return False
 
-    def fork_ahead(self) -> None:
+    def fork_ahead(self, plan: Plan) -> None:
         """Have forked, after its end, what the next process is to become, while it is decided what that is.
 
         Only where its cgroup says that nobody is left of it; all is as before where that cannot be done.
         """
-        leaf, launch = self.tree.cgroup, self._ways.launch
+        around, ways, leaf = self._around, self._ways, self.tree.cgroup
         with contextlib.suppress(OSError):
-            if leaf is not None and launch is not None and self._around.in_memory and cgroup.is_empty(leaf):
-                self._ways.has_new_leaf = cgroup.remove(leaf) and cgroup.renew(leaf)
-                self._ways.forked = self._around.launcher.ahead(launch)
+            if leaf is not None and ways.is_made and around.in_memory and cgroup.is_empty(leaf):
+                ways.has_new_leaf = cgroup.remove(leaf) and cgroup.renew(leaf)
+                ways.forked = around.launcher.ahead(_launch(around, plan, ways, ways.user))
 
     async def kill(self) -> tuple[int, ...]:
         """SIGKILL to the whole tree; the pids that are still there afterwards."""
@@ -193,18 +198,19 @@ class Process:
 
     async def close(self, *, again: bool = False) -> bool:
         """After its end: whether all its output was read and taken. Its ways are `left` to a next one, if possible."""
-        with anyio.move_on_after(READ_OUT_S) as patience:
-            for stream in self._streams:
-                await stream.finish()
-        for stream in self._streams:
-            stream.let_go()
         self.let_go()
-        read = not patience.cancelled_caught
+        read = not any(stream.has_left for stream in self._streams) or await self._read_out()
         # Without a cgroup somebody who is not found may hold them still.
         keeps = again and read and self._is_gone and self.tree.cgroup is not None and self._ways.is_made
         await self._around.do(1 if keeps else LEAVE_WORDS, self._leave, keeps=keeps)
         self.left = self._ways if keeps else None
         return read
+
+    async def _read_out(self) -> bool:
+        with anyio.move_on_after(READ_OUT_S) as patience:
+            for stream in self._streams:
+                await stream.finish()
+        return not patience.cancelled_caught
 
     def _leave(self, *, keeps: bool) -> None:
         if keeps:
@@ -263,7 +269,7 @@ async def _start(around: Surroundings, plan: Plan, ways: Ways, marks: Marks) -> 
         return ready
     launch, unkept = ready
     name = pidfd_name(plan.key)
-    forked, ways.forked, ways.launch = ways.forked, None, launch
+    forked, ways.forked = ways.forked, None
     launched = await around.launcher.launch(launch, lambda process: around.store.put(name, process.pidfd), forked)
     if isinstance(launched, ExecFailure):
         return launched
@@ -291,6 +297,7 @@ def _make_ready(around: Surroundings, plan: Plan, ways: Ways, marks: Marks) -> R
         if ways.is_made:
             ways.close(around.store, plan.key)
         _make_ways(around, plan, ways, owner)
+    ways.user = user
     marks.begin({pipe.name: pipe.taken for pipe in ways.pipes})
     leaf = ways.tree.cgroup
     if leaf is not None and ways.forked is None:
@@ -298,9 +305,7 @@ def _make_ready(around: Surroundings, plan: Plan, ways: Ways, marks: Marks) -> R
     unkept = limits.put(leaf, plan.limits, is_new=ways.has_new_leaf)
     if refused := limits.refusal(unkept, plan.limits) or sandbox.refusal(plan.sandbox, plan.cwd):
         return ExecFailure(errno=errno.ENOTSUP, what=refused)
-    output = plan.watched.output if plan.watched else (ways.pipes[0].writer, ways.pipes[1].writer)
-    launch = _launch(around, plan, ways, user, output)
-    return launch, (*unkept, *sandbox.unkept(plan.sandbox))
+    return _launch(around, plan, ways, user), (*unkept, *sandbox.unkept(plan.sandbox))
 
 
 def _make_ways(around: Surroundings, plan: Plan, ways: Ways, owner: Identity | None) -> None:
@@ -344,9 +349,12 @@ def start_beside(around: Surroundings, plan: Plan, command: str, tree: Tree, out
     return spawn(replace(launch, cgroup=tree.cgroup, env={**launch.env, mark: value}))
 
 
-def _launch(around: Surroundings, plan: Plan, ways: Ways, user: User | None, output: tuple[int, int]) -> Launch:
+def _launch(
+    around: Surroundings, plan: Plan, ways: Ways, user: User | None, output: tuple[int, int] | None = None
+) -> Launch:
+    """Without `output` that is the log pipes, or whoever watches it."""
     folder = ways.folder
-    stdout, stderr = output
+    stdout, stderr = output or (plan.watched.output if plan.watched else (pipe.writer for pipe in ways.pipes))
     hears = {"NOTIFY_SOCKET": ways.notices.path} if ways.notices else {}
     if plan.probes is not None and (within_ms := watchdog_ms(plan.probes)) is not None:
         hears["WATCHDOG_USEC"] = str(within_ms * 1_000)

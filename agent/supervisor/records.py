@@ -13,14 +13,14 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from agent.decisions.process.state import InstanceMachine
-from agent.linux import atomic
+from agent.decisions.process.state import InstanceMachine, durable
+from agent.linux import atomic, clock
 from agent.linux.killtree import NO_PID, Tree
 from agent.linux.removal import remove_tree
 from agent.model.assignment import ReleaseRef
 from agent.model.process import ProcessType
 from agent.model.units import Milliseconds
-from agent.supervisor.launchable import InstanceKey, Target
+from agent.supervisor.launchable import InstanceKey, Launchable, Target
 
 RECORD_BYTES_MAX: Final = 1 << 20
 
@@ -69,12 +69,42 @@ class Record(Struct, frozen=True, kw_only=True):
         return self.main_pid, self.main_start_time
 
 
+def record_of(given: Launchable, tree: Tree, machine: InstanceMachine, *, is_started: bool, signalled: bool) -> Record:
+    """What a next agent is to know of an instance; `tree` is that of its process where one is started."""
+    main_pid, main_start_time = (is_started and tree.main) or (None, None)
+    return Record(
+        key=given.key,
+        boot_id=clock.boot_id(),
+        mark=tree.mark,
+        pid=tree.pid if is_started else None,
+        start_time=tree.start_time if is_started else None,
+        main_pid=main_pid,
+        main_start_time=main_start_time,
+        cgroup=tree.cgroup,
+        instance=Kept(
+            release=given.release,
+            type=given.type,
+            cwd=given.cwd,
+            addresses=given.addresses,
+            port=given.port,
+            target=given.target,
+            linger_ms=given.linger_ms,
+            machine=durable(machine),
+            signalled=signalled,
+        ),
+    )
+
+
 class Unreadable(Struct, frozen=True):
     """A record that was set aside: whose it is by its name, if that names anybody, and why."""
 
     path: Path
     key: InstanceKey | None
     reason: str
+
+
+encoded: Final = msgspec.json.Encoder().encode
+"""A record as it is written."""
 
 
 class Records:
@@ -85,13 +115,16 @@ class Records:
 
     def write(self, record: Record) -> bool:
         """Whether it is written. A full disk keeps nobody from running: it only hides them from the next agent."""
-        data = msgspec.json.encode(record)
+        return self.put(record.key, encoded(record))
+
+    def put(self, key: InstanceKey, data: bytes) -> bool:
+        """The same, `encoded` already."""
         try:
             try:
-                self._write(record.key, data)
+                self._write(key, data)
             except FileNotFoundError:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._write(record.key, data)
+                self._write(key, data)
         except OSError:
             return False
         return True

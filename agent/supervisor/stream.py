@@ -185,9 +185,13 @@ class Stream:
         if count:
             self._logs.committed(self._key, records)
 
+    @property
+    def has_left(self) -> bool:
+        """Whether there is anything to `finish`."""
+        return self._has_begun or self._opened is not None or self._pipe.has_more
+
     async def finish(self) -> None:
-        """The process is gone: read to the end what it wrote."""
-        self.let_go()
+        """The process is gone, and nobody reads any more: read to the end what it wrote."""
         if self._opened is not None:
             await self._opened.wait()
         elif self._pipe.has_more and not self._pipe.is_open:

@@ -14,7 +14,7 @@ from agent.linux.executable import Identity
 from agent.linux.fdstore import FdStore
 from agent.linux.killtree import Tree
 from agent.linux.launcher import Forked
-from agent.linux.spawn import Launch
+from agent.linux.users import User
 from agent.supervisor.folder import NOTIFY, STREAMS, Folder
 from agent.supervisor.launchable import InstanceKey
 from agent.supervisor.notices import Notices
@@ -33,8 +33,8 @@ class Ways(Struct, kw_only=True):
     is_made: bool = False
     """Whether the folder was made by us; otherwise nobody knows how it was."""
     owner: Identity | None = None
-    launch: Launch | None = None
-    """As which the process was launched."""
+    user: User | None = None
+    """As whom the process was launched."""
     has_new_leaf: bool = False
     """Whether its cgroup has nothing set by anybody: it was made anew for the next process."""
     forked: Forked | None = None

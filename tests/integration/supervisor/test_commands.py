@@ -19,6 +19,7 @@ from agent.host import orphans
 from agent.linux import cgroup, procfs
 from agent.linux.spawn import keep_own_fds
 from agent.model.process import ExecCheck, Probe, Probes, ProcessType, StopPolicy
+from agent.supervisor.commands import Commands
 from agent.supervisor.finding import Finding
 from tests.integration.limits import few_fds
 from tests.integration.supervisor.conftest import House, Notes, Slot, app, emptied, lives, script, worker
@@ -283,7 +284,8 @@ async def test_who_has_no_descriptor_to_ask_with_finds_nothing(house: House, des
     """An app is not found dead because its agent has no descriptor left to run a command or to see its end."""
     key = house.launch(worker("sleep 600"))
     await house.state("ready")
-    commands, found = house.supervisor._instances[key]._probing._commands, list[Finding | None]()
+    instance, found = house.supervisor._instances[key], list[Finding | None]()
+    commands = Commands(instance._around, instance._planned)
 
     async def ask() -> None:
         found.append(await commands.ask("liveness", "true", 5_000))
