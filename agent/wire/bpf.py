@@ -6,6 +6,8 @@ InvariantBrokenError. What it answers, in this order:
 
 1. IPv4 from `index_address(i)`: index i itself, so that the kernel's order can be found out without disturbing anybody.
 2. IPv4 from `alone_address(slot)`: the index of that slot, ready or not; `parked` where there is no such slot.
+   Where a group listens on one address of IPv6 there are no such sources: the same is said by `index_mark` and
+   `alone_mark`, which count only from the address itself, so that whoever is on another host cannot say it.
 3. Anybody else: one of the shares by weight, at random or (sticky) always the same one for one source address.
 4. With nobody admitted: `otherwise`.
 """
@@ -13,6 +15,7 @@ InvariantBrokenError. What it answers, in this order:
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from ipaddress import IPv6Address
 from itertools import accumulate
 from typing import Final, NamedTuple
 
@@ -31,6 +34,7 @@ LD_BYTE: Final = 0x30
 ADD: Final = 0x04
 SUB: Final = 0x14
 MUL: Final = 0x24
+ADD_X: Final = 0x0C
 DIV: Final = 0x34
 AND: Final = 0x54
 RSH: Final = 0x74
@@ -47,6 +51,17 @@ SKF_AD_RANDOM: Final = 0xFFFF_F000 + 56
 SKF_NET: Final = 0xFFF0_0000
 _IPV4_SOURCE: Final = SKF_NET + 12
 _IPV6_SOURCE: Final = (SKF_NET + 8, SKF_NET + 12, SKF_NET + 16, SKF_NET + 20)
+_IPV6_CLASS: Final = SKF_NET  # version, traffic class, flow label
+_IPV6_HOP_LIMIT: Final = SKF_NET + 7
+_HOPS_FIRST: Final = 192
+_HOPS: Final = 63
+"""How many hop limits from there on are marks: no system begins with any of them, but with 64, 128 or 255."""
+_MARKS: Final = 2 * SLOTS_MAX + 1
+_ECN_BITS: Final = 2
+_DSCP_SHIFT: Final = 20 + _ECN_BITS  # above the flow label
+_IPV6_VERSION: Final = 6 << 6  # what is above the DSCP
+_OUT: Final = -1
+"""Stands for the jump of who has chosen nothing."""
 _RUN_MIN: Final = 3
 _FILTER: Final = struct.Struct("=HBBI")
 
@@ -68,6 +83,39 @@ class Share(Struct, frozen=True, gc=False):
 
 
 Program = tuple[Instruction, ...]
+
+
+class Mark(NamedTuple):
+    """What a connection over IPv6 shows of itself in each packet, as it likes.
+
+    Its DSCP is not 0, its hop limit one of 63 that nobody has by default: together they are a number.
+    """
+
+    hop_limit: int
+    traffic_class: int
+
+
+def _mark(number: int) -> Mark:
+    dscp, hops = divmod(number, _HOPS)
+    return Mark(_HOPS_FIRST + hops, dscp + 1 << _ECN_BITS)
+
+
+def alone_mark(slot: int) -> Mark:
+    """The mark with which a connection from the group's own address reaches this slot and no other, ready or not."""
+    invariant(0 <= slot < SLOTS_MAX, f"slot {slot} has no mark of its own")
+    return _mark(slot)
+
+
+def index_mark(index: int) -> Mark:
+    """The mark with which a connection from the group's own address reaches the socket at `index`."""
+    invariant(0 <= index <= SLOTS_MAX, f"index {index} has no mark of its own")
+    return _mark(SLOTS_MAX + index)
+
+
+def is_mark(mark: Mark) -> bool:
+    """Whether a connection that shows this, from the group's own address, chose its socket."""
+    hops, dscp = mark.hop_limit - _HOPS_FIRST, mark.traffic_class >> _ECN_BITS
+    return 0 <= hops < _HOPS and 0 <= (dscp - 1) * _HOPS + hops < _MARKS
 
 
 def alone_address(slot: int) -> str:
@@ -95,8 +143,12 @@ def program(
     otherwise: int | None = None,
     alone: Mapping[int, int] | None = None,
     sticky: bool = False,
+    own: str | None = None,
 ) -> Program:
-    """Build the program for a group of `count` sockets; `alone` gives each slot's index. Weights of 0 are left out."""
+    """Build the program for a group of `count` sockets; `alone` gives each slot's index. Weights of 0 are left out.
+
+    `own` is the address on which it listens where that is one of IPv6.
+    """
     admitted = [share for share in shares if share.weight > 0]
     fallback = parked if otherwise is None else otherwise
     by_slot = dict(alone or {})
@@ -104,7 +156,7 @@ def program(
     for index in (min(named), max(named)):
         invariant(0 <= index < count, f"index {index} in a group of {count}")
     choice = tuple(_choice(admitted, fallback, sticky=sticky))
-    built = (*_reached_alone(by_slot, count, parked), *choice)
+    built = (*_reached_alone(by_slot, count, parked, own), *choice)
     invariant(len(built) <= INSTRUCTIONS_MAX, f"{len(built)} instructions for {len(by_slot)} slots")
     return built
 
@@ -166,8 +218,8 @@ def _joined(places: Iterable[tuple[int, int, int]]) -> Iterator[_Run]:
         yield _Run(*begun, size)
 
 
-def _reached_alone(by_slot: Mapping[int, int], count: int, parked: int) -> Iterator[Instruction]:
-    """Answer connections from 127.77.0.0/16; all other packets fall through to the end of these instructions."""
+def _reached_alone(by_slot: Mapping[int, int], count: int, parked: int, own: str | None) -> Iterator[Instruction]:
+    """Answer who has chosen its socket; all other packets fall through to the end of these instructions."""
     by_address = _by_address(tuple(sorted(by_slot.items())))
     by_index = (
         Instruction(JGE, _BY_INDEX + count, 3, 0),
@@ -175,15 +227,61 @@ def _reached_alone(by_slot: Mapping[int, int], count: int, parked: int) -> Itera
         Instruction(SUB, _BY_INDEX),
         Instruction(RET_A),
     )
-    body = (Instruction(LD_WORD, _IPV4_SOURCE), *by_index, *by_address, Instruction(RET, parked))
-    yield Instruction(LD_BYTE, SKF_NET)
-    yield Instruction(AND, 0xF0)
-    yield Instruction(JEQ, 0x40, 0, 3)
-    yield Instruction(LD_WORD, _IPV4_SOURCE)
-    yield Instruction(AND, 0xFFFF_0000)
-    yield Instruction(JEQ, _ALONE, 1, 0)
+    body = (*by_index, *by_address, Instruction(RET, parked))
+    chosen = _chosen_by_address() if own is None else _chosen_by_mark(IPv6Address(own))
+    end = len(chosen) + 1  # where who is out jumps over the body, which may be too long for a conditional jump
+    for place, one in enumerate(chosen):
+        yield one._replace(
+            if_true=end - place - 1 if one.if_true == _OUT else one.if_true,
+            if_false=end - place - 1 if one.if_false == _OUT else one.if_false,
+        )
+    yield Instruction(JA, 1)
     yield Instruction(JA, len(body))
     yield from body
+
+
+def _chosen_by_address() -> tuple[Instruction, ...]:
+    """Leave the source address of IPv4 where it is within 127.77.0.0/16."""
+    return (
+        Instruction(LD_BYTE, SKF_NET),
+        Instruction(AND, 0xF0),
+        Instruction(JEQ, 0x40, 0, _OUT),
+        Instruction(LD_WORD, _IPV4_SOURCE),
+        Instruction(JGE, _ALONE + 0x1_0000, _OUT, 0),
+        Instruction(JGE, _ALONE, 0, _OUT),
+    )
+
+
+def _chosen_by_mark(own: IPv6Address) -> tuple[Instruction, ...]:
+    """Leave, for a mark that comes from the group's own address, the address that says the same over IPv4.
+
+    A connection with that source is of this host: answers to a stranger who claims the address never leave it.
+    """
+    words = struct.unpack("!4I", own.packed)
+    from_here = (one for k, word in zip(_IPV6_SOURCE, words, strict=True) for one in _is_word(k, word))
+    first = (_IPV6_VERSION + 1) * _HOPS + _HOPS_FIRST  # version, DSCP and hop limit are one number
+    return (
+        Instruction(LD_BYTE, _IPV6_HOP_LIMIT),  # at which nearly everybody is out
+        Instruction(JGE, _HOPS_FIRST + _HOPS, _OUT, 0),
+        Instruction(JGE, _HOPS_FIRST, 0, _OUT),
+        *from_here,
+        Instruction(LD_WORD, _IPV6_CLASS),
+        Instruction(RSH, _DSCP_SHIFT),
+        Instruction(MUL, _HOPS),
+        Instruction(TAX),
+        Instruction(LD_BYTE, _IPV6_HOP_LIMIT),
+        Instruction(ADD_X),
+        Instruction(JGE, first + _MARKS, _OUT, 0),
+        Instruction(JGE, first, 0, _OUT),
+        Instruction(JGE, first + SLOTS_MAX, 2, 0),
+        Instruction(ADD, _ALONE + 1 - first),
+        Instruction(JA, 1),
+        Instruction(ADD, _BY_INDEX - first - SLOTS_MAX),
+    )
+
+
+def _is_word(k: int, word: int) -> tuple[Instruction, Instruction]:
+    return Instruction(LD_WORD, k), Instruction(JEQ, word, 0, _OUT)
 
 
 @lru_cache(maxsize=8)

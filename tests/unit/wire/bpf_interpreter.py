@@ -36,6 +36,8 @@ def run(encoded: bytes, packet: bytes, random: int = 0) -> int:
             place += if_true if JUMPS[code](accumulator, k) else if_false
         elif code == bpf.XOR_X:
             accumulator ^= other
+        elif code == bpf.ADD_X:
+            accumulator = accumulator + other & WORD
         elif code == bpf.TAX:
             other = accumulator
         elif code == bpf.JA:
@@ -49,8 +51,9 @@ def ipv4(source: str) -> bytes:
     return bytes([0x45, *[0] * 11, *map(int, source.split(".")), *[0] * 24])
 
 
-def ipv6(source: bytes) -> bytes:
-    return bytes([0x60, *[0] * 7, *source, *[0] * 36])
+def ipv6(source: bytes, mark: bpf.Mark = bpf.Mark(64, 0), flow: int = 0) -> bytes:  # noqa: B008 - a constant
+    first = 6 << 28 | mark.traffic_class << 20 | flow
+    return bytes([*first.to_bytes(4, "big"), *[0] * 3, mark.hop_limit, *source, *[0] * 36])
 
 
 def _load(packet: bytes, code: int, k: int, random: int) -> int | None:

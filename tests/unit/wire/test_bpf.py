@@ -2,9 +2,11 @@
 
 import random
 from collections import Counter
+from ipaddress import IPv6Address
+from typing import Final
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.errors import InvariantBrokenError
@@ -12,11 +14,15 @@ from agent.wire import bpf
 from agent.wire.bpf import Share
 from tests.unit.wire.bpf_interpreter import ipv4, ipv6, run
 
+OWN: Final = "fd00::2"
+OWN_BYTES: Final = IPv6Address(OWN).packed
+MARKS: Final = st.builds(bpf.Mark, st.integers(0, 255), st.integers(0, 255))
+SOURCES: Final = st.one_of(st.just(OWN_BYTES), st.binary(min_size=16, max_size=16))
 WORDS = st.integers(0, 0xFFFF_FFFF)
 PACKETS = st.one_of(
     st.binary(max_size=60),
     st.ip_addresses(v=4).map(lambda source: ipv4(str(source))),
-    st.binary(min_size=16, max_size=16).map(ipv6),
+    st.builds(ipv6, SOURCES, MARKS, st.integers(0, 0xF_FFFF)),
     st.integers(0, 0xFFFF).map(lambda low: ipv4(f"127.77.{low >> 8}.{low & 255}")),
 )
 
@@ -45,13 +51,13 @@ def groups(draw: st.DrawFn) -> tuple[int, list[Share], dict[int, int], int, bool
     return count, shares, alone, draw(indexes), draw(st.booleans())
 
 
-@given(groups(), PACKETS, WORDS)
+@given(groups(), PACKETS, WORDS, st.sampled_from([None, OWN]))
 def test_every_packet_gets_a_socket_of_the_group(
-    group: tuple[int, list[Share], dict[int, int], int, bool], packet: bytes, number: int
+    group: tuple[int, list[Share], dict[int, int], int, bool], packet: bytes, number: int, own: str | None
 ) -> None:
     """Whatever arrives, the kernel never has to fall back to a hash over all sockets."""
     count, shares, alone, otherwise, sticky = group
-    built = bpf.program(shares, count=count, otherwise=otherwise, alone=alone, sticky=sticky)
+    built = bpf.program(shares, count=count, otherwise=otherwise, alone=alone, sticky=sticky, own=own)
     assert len(built) <= bpf.INSTRUCTIONS_MAX
     assert run(bpf.encode(built), packet, number) in range(count)
 
@@ -78,6 +84,47 @@ def test_each_slot_and_each_index_is_reached_alone(
         assert run(encoded, ipv4(bpf.alone_address(slot)), number) == alone.get(slot, 0)
     for index in range(count + 1):
         assert run(encoded, ipv4(bpf.index_address(index)), number) == (index if index < count else 0)
+
+
+@given(groups(), WORDS, st.integers(0, 0xF_FFFF), st.integers(0, 3))
+def test_each_slot_and_each_index_of_an_ipv6_address_is_reached_alone(
+    group: tuple[int, list[Share], dict[int, int], int, bool], number: int, flow: int, congestion: int
+) -> None:
+    """By a mark from the address itself, whatever else these packets say: as by the addresses of IPv4."""
+    count, shares, alone, otherwise, sticky = group
+    encoded = bpf.encode(bpf.program(shares, count=count, otherwise=otherwise, alone=alone, sticky=sticky, own=OWN))
+
+    def answer(mark: bpf.Mark) -> int:
+        assert bpf.is_mark(mark)
+        seen = mark._replace(traffic_class=mark.traffic_class | congestion)
+        return run(encoded, ipv6(OWN_BYTES, seen, flow), number)
+
+    for slot in (*alone, number % bpf.SLOTS_MAX):
+        assert answer(bpf.alone_mark(slot)) == alone.get(slot, 0)
+    for index in range(count + 1):
+        assert answer(bpf.index_mark(index)) == (index if index < count else 0)
+
+
+@given(groups(), SOURCES, MARKS, WORDS)
+def test_users_of_an_ipv6_address_reach_only_admitted_sockets(
+    group: tuple[int, list[Share], dict[int, int], int, bool], source: bytes, mark: bpf.Mark, number: int
+) -> None:
+    """Who comes from elsewhere, whatever it shows, and who comes from here and shows no mark, is anybody."""
+    assume(source != OWN_BYTES or not bpf.is_mark(mark))
+    count, shares, alone, otherwise, sticky = group
+    built = bpf.program(shares, count=count, otherwise=otherwise, alone=alone, sticky=sticky, own=OWN)
+    admitted = {share.index for share in shares if share.weight} or {otherwise}
+    assert run(bpf.encode(built), ipv6(source, mark), number) in admitted
+
+
+def test_marks_are_apart_and_nobody_has_one_by_default() -> None:
+    """Every slot and every index has its own; systems begin with other hop limits, users of a traffic class with 64."""
+    slots = [bpf.alone_mark(slot) for slot in range(bpf.SLOTS_MAX)]
+    marks = {*slots, *(bpf.index_mark(index) for index in range(bpf.SLOTS_MAX + 1))}
+    assert len(marks) == 2 * bpf.SLOTS_MAX + 1
+    everything = {bpf.Mark(hops, dscp << 2) for hops in range(256) for dscp in range(64)}
+    assert marks == {one for one in everything if bpf.is_mark(one)}
+    assert not [one for one in marks if one.hop_limit in (1, 32, 60, 64, 128, 255) or one.traffic_class < 4]
 
 
 WEIGHTS = {
@@ -131,18 +178,20 @@ NEIGHBOURS = {
 }
 
 
+@pytest.mark.parametrize("own", [None, OWN])
 @pytest.mark.parametrize("weight", [1, 3])
 @pytest.mark.parametrize("order", NEIGHBOURS.values(), ids=NEIGHBOURS)
-def test_a_group_of_the_largest_size_fits(order: list[int], weight: int) -> None:
+def test_a_group_of_the_largest_size_fits(order: list[int], weight: int, own: str | None) -> None:
     """The kernel takes at most 4,096 instructions; a group of all slots stays below, whatever its order."""
     shares = [Share(index + 1, weight) for index in order]
     alone = {slot: index + 1 for slot, index in enumerate(order)}
-    built = bpf.program(shares, count=bpf.SLOTS_MAX, alone=alone)
+    built = bpf.program(shares, count=bpf.SLOTS_MAX, alone=alone, own=own)
     assert len(built) <= bpf.INSTRUCTIONS_MAX
     encoded = bpf.encode(built)
     for slot in (*range(0, len(order), 41), len(order) - 1):
         assert run(encoded, ipv4("10.0.0.1"), weight * slot) == alone[slot]
-        assert run(encoded, ipv4(bpf.alone_address(slot))) == alone[slot]
+        one = ipv4(bpf.alone_address(slot)) if own is None else ipv6(OWN_BYTES, bpf.alone_mark(slot))
+        assert run(encoded, one) == alone[slot]
 
 
 def test_hundreds_that_came_one_after_the_other_take_a_short_program() -> None:
