@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 
 import anyio
+import structlog
 from anyio import to_thread
 from anyio.abc import TaskGroup
 from msgspec import Struct, field
@@ -30,8 +31,10 @@ from agent.model.process import AppSpec, HttpCheck, ProcessType
 from agent.supervisor.launchable import Listener, Target
 from agent.supervisor.records import Record
 from agent.traffic import parked
-from agent.traffic.reuseport import PARKED, Group, Traffic, reached_at
-from agent.wire.bpf import alone_address
+from agent.traffic.reuseport import PARKED, Group, Traffic, is_ipv6_alone, reached_at
+from agent.wire.bpf import alone_address, alone_mark
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Slot(Struct, frozen=True, kw_only=True):
@@ -118,6 +121,7 @@ class Routes:
                 # The address has left this host: whoever wants a socket there says that it is lost.
                 await to_thread.run_sync(_give_up, self._store, found)
                 continue
+            _tell_reach(group)
             opened = _Open(group, {left.slot: left.name for left in found if left.name})
             held.groups[address] = opened
             await self._keep(opened, name, address)
@@ -162,14 +166,14 @@ class Routes:
             if slot not in held.bound:
                 await self._take(addresses[0], process.name, slot)
             held.bound[slot] = addresses
-            reached = reached_at(addresses[0]) or addresses[0]
+            reached = reached_at(addresses[0])
             return Slot(port=reached.port, target=Target(reached.host, reached.port))
         await self.open(process, (slot,), addresses)
         held.bound[slot] = addresses
         return Slot(
             listeners=tuple(self._listener(held, held.groups[address].group, slot) for address in addresses),
             port=addresses[0].port,
-            target=_target(addresses[0], slot),
+            target=_target(held.groups[addresses[0]].group, slot),
         )
 
     def route(self, route: Route) -> None:
@@ -269,6 +273,7 @@ class Routes:
         group = await to_thread.run_sync(Group.open, address)
         if isinstance(group, PortInUse):
             raise _taken(group)
+        _tell_reach(group)
         opened = _Open(group)
         self._tasks.start_soon(partial(opened.run, http=_speaks_http(process)))
         return opened
@@ -334,9 +339,17 @@ def _taken(found: PortInUse) -> RefusedError:
     )
 
 
-def _target(address: Address, slot: int) -> Target:
-    """Where only the instance in `slot` answers; an IPv6 address has no such place, any instance may answer there."""
-    reached = reached_at(address)
-    if reached is None:
-        return Target(address.host, address.port)
+def _tell_reach(group: Group) -> None:
+    if not group.is_reached_alone:
+        said = "probes ask any instance: this host rewrites hop limit or traffic class"
+        log.warning(said, address=str(group.address))
+
+
+def _target(group: Group, slot: int) -> Target:
+    """Where only the instance in `slot` answers; any, where the host does not let a connection choose."""
+    reached = reached_at(group.address)
+    if not group.is_reached_alone:
+        return Target(reached.host, reached.port)
+    if is_ipv6_alone(group.address):
+        return Target(reached.host, reached.port, reached.host, alone_mark(slot))
     return Target(reached.host, reached.port, alone_address(slot))

@@ -16,8 +16,16 @@ from msgspec import Struct
 
 from agent.linux import inetdiag, procfs
 from agent.model.address import Address
+from agent.wire.bpf import Mark
 
 BACKLOG: Final = 4096
+_IPV6_PACKET: Final = 6  # IPV6_2292PKTOPTIONS: of a stream, what its last packet said
+_IPV6_RECVHOPLIMIT: Final = 51
+_IPV6_HOPLIMIT: Final = 52
+_IPV6_RECVTCLASS: Final = 66
+_IPV6_TCLASS: Final = 67
+_PACKET_BYTES: Final = 256
+_ONE_WORD: Final = struct.Struct("=Qiii4x")  # struct cmsghdr with one integer
 _UNACKED: Final = struct.Struct("=24xI")  # tcpi_unacked; of a listener the length of its accept queue
 
 
@@ -80,6 +88,22 @@ def queue_length(listener: socket.socket) -> int:
 def is_listening(listener: socket.socket) -> bool:
     """Whether it still listens: an app that calls shutdown() on an inherited listener ends that for every holder."""
     return listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+
+
+def set_mark(ours: socket.socket, mark: Mark) -> None:
+    """Have a socket of IPv6 show this to who it connects to: no privilege is needed."""
+    ours.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, mark.hop_limit)
+    ours.setsockopt(socket.IPPROTO_IPV6, _IPV6_TCLASS, mark.traffic_class)
+
+
+def mark_of(connection: socket.socket) -> Mark:
+    """What the other end of a connection over IPv6 shows."""
+    for option in (_IPV6_RECVHOPLIMIT, _IPV6_RECVTCLASS):
+        connection.setsockopt(socket.IPPROTO_IPV6, option, 1)
+    told = connection.getsockopt(socket.IPPROTO_IPV6, _IPV6_PACKET, _PACKET_BYTES)
+    whole = len(told) // _ONE_WORD.size * _ONE_WORD.size
+    shown = {kind: value for _, _, kind, value in _ONE_WORD.iter_unpack(told[:whole])}
+    return Mark(shown.get(_IPV6_HOPLIMIT, 0), shown.get(_IPV6_TCLASS, 0))
 
 
 def accept_waiting(listener: socket.socket) -> tuple[socket.socket, str] | None:

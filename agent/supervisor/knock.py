@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from agent.linux import inetdiag, procfs
+from agent.linux import inetdiag, procfs, sockets
 from agent.model.units import Milliseconds, say_duration
 from agent.supervisor import timetable
 from agent.supervisor.finding import Finding
@@ -82,10 +82,22 @@ def knock(target: Target, timeout_ms: Milliseconds, ended: Callable[[], None]) -
     return None
 
 
-def connecting(target: Target) -> socket.socket:
-    """A socket on its way to the slot."""
+def made(target: Target) -> socket.socket:
+    """A socket that shows what leads to the slot, not bound yet."""
     family = socket.AF_INET6 if ":" in target.host else socket.AF_INET
     ours = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if target.mark is not None:
+            sockets.set_mark(ours, target.mark)
+    except OSError:
+        ours.close()
+        raise
+    return ours
+
+
+def connecting(target: Target) -> socket.socket:
+    """A socket on its way to the slot."""
+    ours = made(target)
     try:
         if target.source is not None:
             ours.bind((target.source, 0))

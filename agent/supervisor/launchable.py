@@ -20,6 +20,7 @@ from agent.model.ids import AppName, EnvironmentName, ProcessName, ReleaseName, 
 from agent.model.lease import LeaseName
 from agent.model.process import Limits, ProcessType, Sandbox
 from agent.model.units import Milliseconds
+from agent.wire.bpf import Mark
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FIRST_LISTENER_FD: Final = 3
@@ -58,11 +59,15 @@ class InstanceKey(Struct, frozen=True):
 
 
 class Target(Struct, frozen=True):
-    """Where probes reach the instance; `source` is the address from which the shared port leads to this slot alone."""
+    """Where probes reach the instance; `source` is the address from which the shared port leads to this slot alone.
+
+    Over IPv6 that is the address itself, with a mark.
+    """
 
     host: str
     port: int
     source: str | None = None
+    mark: Mark | None = None
 
 
 class Listener(Struct, frozen=True):

@@ -39,6 +39,7 @@ from agent.supervisor.knock import (
     connecting,
     is_taken,
     knock,
+    made,
     no_answer,
 )
 from agent.supervisor.launchable import Launchable, Target
@@ -78,7 +79,10 @@ class Prober:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    local_addr=(target.source, 0) if target.source else None, force_close=True, limit=0
+                    local_addr=(target.source, 0) if target.source else None,
+                    socket_factory=None if target.mark is None else lambda _: made(target),
+                    force_close=True,
+                    limit=0,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None),

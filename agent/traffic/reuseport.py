@@ -50,6 +50,9 @@ class Group:
     def __init__(self, address: Address, members: Mapping[int, socket.socket]) -> None:
         invariant(bool(members), "a group has a socket")
         self.address = address
+        self._own = address.host if is_ipv6_alone(address) else None
+        self.is_reached_alone = True
+        """Whether a connection can choose its socket, by the last look: not where a host rewrites what packets show."""
         self._members = dict(members)
         self._order = [slot for slot in sorted(members) if sockets.is_listening(members[slot])]
         self._traffic = Traffic()
@@ -70,6 +73,8 @@ class Group:
         group = cls(address, {PARKED: sockets.listen(address)})
         group._guard()
         group._attach()
+        if group._own is not None:
+            group.discover()
         return group
 
     @classmethod
@@ -85,6 +90,9 @@ class Group:
         group._order = [slot for slot in order if sockets.is_listening(members[slot])]
         group._traffic = traffic
         group._order = group._kernel_order()
+        if not group.is_reached_alone:  # the program may be of an agent that knew no marks yet
+            group._attach()
+            group.discover()
         if PARKED not in members:
             group._park_anew()
         if not group.mend():
@@ -151,9 +159,14 @@ class Group:
         closed = 0
         while (found := sockets.accept_waiting(self._members[slot])) is not None:
             connection, source = found
+            closed += not self._is_chosen(connection, source)
             connection.close()
-            closed += not bpf.is_chosen(source)
         return closed
+
+    def _is_chosen(self, connection: socket.socket, source: str) -> bool:
+        if self._own is None:
+            return bpf.is_chosen(source)
+        return source == self._own and bpf.is_mark(sockets.mark_of(connection))
 
     def settle(self) -> tuple[int, ...]:
         """Send nobody to sockets that an app has ended by shutdown(), and everybody else where they are now; which.
@@ -197,14 +210,15 @@ class Group:
     def discover(self) -> bool:
         """Find out the kernel's order with real connections, and correct the program; whether all is certain now.
 
-        Each socket sees one connection that is closed at once. Addresses of IPv6 alone cannot be asked: False.
+        Each socket sees one connection that is closed at once.
         """
         for _ in range(_TRIES):
             found = self._kernel_order()
-            if found == self._order:
-                return reached_at(self.address) is not None
-            self._order = found
-            self._attach()
+            if found != self._order:
+                self._order = found
+                self._attach()
+            elif self.is_reached_alone:
+                return True
         return False
 
     def leave(self, slot: int) -> None:
@@ -286,6 +300,7 @@ class Group:
             otherwise=None if traffic.waiting is None else index.get(traffic.waiting),
             alone={slot: place for slot, place in index.items() if slot > PARKED},
             sticky=traffic.sticky,
+            own=self._own,
         )
         self._in_force = None
         reuseport.attach(self._members[self._order[0]], bpf.encode(built))
@@ -294,8 +309,6 @@ class Group:
     def _kernel_order(self) -> list[int]:
         """Ask each index which socket it is; where no answer comes what is left over is taken in the known order."""
         target = reached_at(self.address)
-        if target is None:
-            return list(self._order)
         known = list(self._order)
         for mark, slot in enumerate(known):
             _mark(self._members[slot], _SEGMENT_BYTES + _SEGMENT_STEP * mark)
@@ -304,14 +317,22 @@ class Group:
         finally:
             for slot in known:
                 _mark(self._members[slot], 0)
-        return _each_once(answers, known)
+        if self._own is not None:
+            # Who does not choose gets anybody: then no answer says anything.
+            self.is_reached_alone = None not in answers and len({*answers}) == len(known)
+        return _each_once(answers, known) if self.is_reached_alone else known
 
 
-def reached_at(address: Address) -> Address | None:
-    """Where a connection from one of the program's own source addresses goes; None where only IPv6 listens."""
+def reached_at(address: Address) -> Address:
+    """Where a connection goes that has chosen its socket."""
     if address.host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         return Address("127.0.0.1", address.port)
-    return None if ":" in address.host else address
+    return address
+
+
+def is_ipv6_alone(address: Address) -> bool:
+    """Whether it cannot be reached over IPv4: there a connection chooses its socket by a mark."""
+    return ":" in reached_at(address).host
 
 
 def _each_once(answers: Sequence[int | None], known: Sequence[int]) -> list[int]:
@@ -326,8 +347,12 @@ def _each_once(answers: Sequence[int | None], known: Sequence[int]) -> list[int]
 
 def _answered_by(target: Address, index: int) -> int | None:
     """Connect to one index and read the mark of the socket that answered; None where none does in time."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
-        probe.bind((bpf.index_address(index), 0))
+    by_mark = is_ipv6_alone(target)
+    family = socket.AF_INET6 if by_mark else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
+        if by_mark:
+            sockets.set_mark(probe, bpf.index_mark(index))
+        probe.bind((target.host if by_mark else bpf.index_address(index), 0))
         probe.connect_ex((target.host, target.port))
         poll = select.poll()
         poll.register(probe, select.POLLOUT)

@@ -13,9 +13,9 @@ from agent.linux import sockets
 from agent.linux.sockets import PortInUse
 from agent.model.address import Address
 from agent.traffic.reuseport import PARKED, Group, Traffic
-from agent.wire.bpf import alone_address
+from agent.wire import bpf
 from tests.integration.ready import is_readable
-from tests.integration.traffic.conftest import answered, client, outlived
+from tests.integration.traffic.conftest import Alone, answered, client, outlived
 
 
 @pytest.fixture
@@ -92,8 +92,8 @@ def test_each_slot_is_reached_alone(group: Group) -> None:
     group.admit(Traffic({0: 1, 1: 1}))
     group.slot_socket(5)
     for slot in (0, 1, 5):
-        assert answered(group, 20, alone_address(slot)) == {slot: 20}
-    assert answered(group, 20, alone_address(6)) == {PARKED: 20}
+        assert answered(group, 20, Alone(slot)) == {slot: 20}
+    assert answered(group, 20, Alone(6)) == {PARKED: 20}
 
 
 def test_slots_that_are_opened_together_are_reached_alone(group: Group) -> None:
@@ -103,7 +103,7 @@ def test_slots_that_are_opened_together_are_reached_alone(group: Group) -> None:
     group.admit(Traffic({3: 1}))
     assert answered(group, 20) == {3: 20}
     for slot in range(8):
-        assert answered(group, 5, alone_address(slot)) == {slot: 5}
+        assert answered(group, 5, Alone(slot)) == {slot: 5}
 
 
 def test_slots_that_cannot_all_be_opened_are_right_as_far_as_they_go(group: Group) -> None:
@@ -120,9 +120,10 @@ def test_slots_that_cannot_all_be_opened_are_right_as_far_as_they_go(group: Grou
     assert len(group.members) < len((PARKED, *range(4)))
     group.open_slots(range(4))
     for slot in range(4):
-        assert answered(group, 5, alone_address(slot)) == {slot: 5}
+        assert answered(group, 5, Alone(slot)) == {slot: 5}
 
 
+@pytest.mark.parametrize("group", ["127.20.0.7"], indirect=True)  # the one address of IPv6 is always the same source
 def test_sticky_clients_stay(group: Group) -> None:
     """With sticky on, one address keeps its instance."""
     group.admit(Traffic({0: 1, 1: 1}, sticky=True))
@@ -158,7 +159,7 @@ def test_what_a_dead_instance_left_is_closed_and_counted(group: Group) -> None:
 def test_a_probe_that_a_dead_instance_left_is_closed_and_not_counted(group: Group) -> None:
     """What is told as stranded are users: an agent asks until the end, and is in the queue of most that drain."""
     group.admit(Traffic({0: 1}))
-    with client(group.address, alone_address(0)) as probe, client(group.address) as user:
+    with client(group.address, Alone(0)) as probe, client(group.address) as user:
         assert group.accept_and_close(0) == 1
         assert (probe.recv(1), user.recv(1)) == (b"", b"")
 
@@ -172,7 +173,7 @@ def test_an_app_that_shuts_its_listener_down_is_mended(group: Group, closed: tup
     assert group.mend() == closed
     assert group.mend() == ()
     for slot in range(4):
-        assert answered(group, 5, alone_address(slot)) == {slot: 5}
+        assert answered(group, 5, Alone(slot)) == {slot: 5}
     assert set(answered(group, 60)) == {0, 1, 2, 3}
     assert group.discover()
 
@@ -194,7 +195,7 @@ def test_an_app_that_shuts_its_listener_down_moves_nobody(group: Group, admitted
             assert set(answered(group, 30)) == set(admitted)
         group.mend()
         for slot in range(4):
-            assert answered(group, 5, alone_address(slot)) == {slot: 5}
+            assert answered(group, 5, Alone(slot)) == {slot: 5}
 
 
 def test_a_ready_instance_that_shuts_its_listener_down_gets_nothing_more(group: Group) -> None:
@@ -238,7 +239,7 @@ def test_the_next_agent_finds_out_the_order(group: Group) -> None:
     next_agents.admit(Traffic({2: 1}))
     assert answered(next_agents, 10) == {2: 10}
     for slot in (0, 2, 4):
-        assert answered(next_agents, 5, alone_address(slot)) == {slot: 5}
+        assert answered(next_agents, 5, Alone(slot)) == {slot: 5}
 
 
 def test_nobody_is_sent_to_a_parked_socket_that_is_made_anew(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +272,7 @@ def test_sockets_leave_and_nobody_is_sent_astray(group: Group, admitted: tuple[i
         group.leave(slot)
         assert set(answered(group, 30)) <= set(admitted)
     next_agents = Group.adopt(group.address, group.members, admitted, group.traffic)
-    assert answered(next_agents, 10, alone_address(admitted[-1])) == {admitted[-1]: 10}
+    assert answered(next_agents, 10, Alone(admitted[-1])) == {admitted[-1]: 10}
     assert set(answered(next_agents, 60)) == set(admitted)
     next_agents.accept_and_close(PARKED)
 
@@ -296,22 +297,81 @@ def test_who_finds_out_the_order_hangs_up_as_anybody_does(group: Group) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "::1"])  # noqa: S104 - what the test is about
 def test_other_kinds_of_address(host: str, address: Address) -> None:
-    """Wildcards and dual-stack listeners have weights and slots alone; IPv6 alone has weights."""
+    """Wildcards and dual-stack listeners have weights and slots alone, and so has IPv6 alone."""
     opened = Group.open(Address(host, address.port))
     assert isinstance(opened, Group)
     opened.admit(Traffic({1: 1}))
     opened.slot_socket(0)
-    if host == "::1":
-        with socket.create_connection(("::1", address.port)):
-            assert opened.queue_length(1) == 1
-        assert not opened.discover()
-    else:
-        assert opened.discover()
-        opened.accept_and_close(1)
-        opened.accept_and_close(0)
-        assert answered(opened, 10) == {1: 10}
-        opened.accept_and_close(PARKED)
-        assert answered(opened, 10, alone_address(0)) == {0: 10}
+    assert opened.discover()
+    for slot in opened.members:
+        opened.accept_and_close(slot)
+    assert answered(opened, 10) == {1: 10}
+    assert answered(opened, 10, Alone(0)) == {0: 10}
+    opened.close()
+
+
+@pytest.mark.parametrize("group", ["::1"], indirect=True)
+def test_over_ipv6_only_who_chooses_is_apart(group: Group) -> None:
+    """Plain users of the same address are spread, whatever port, hop limit or traffic class theirs is."""
+    group.admit(Traffic({0: 1, 1: 1}))
+    group.slot_socket(2)
+    assert set(answered(group, 200)) == {0, 1}
+    before = group.queue_length(2)
+    for mark in (
+        bpf.alone_mark(2)._replace(traffic_class=0),
+        bpf.alone_mark(2)._replace(hop_limit=64),
+        bpf.Mark(255, 184),
+    ):
+        for _ in range(5):
+            with socket.socket(socket.AF_INET6) as user:
+                sockets.set_mark(user, mark)
+                user.connect((group.address.host, group.address.port))
+    assert group.queue_length(2) == before
+    assert (group.accept_and_close(0) + group.accept_and_close(1)) == 15, "none of them counts as a probe"
+
+
+@pytest.mark.parametrize("group", ["::1"], indirect=True)
+def test_over_ipv6_a_slot_is_asked_as_often_as_anybody_likes(group: Group) -> None:
+    """Far more often than a port is free again after a connection, and by several at once."""
+    group.admit(Traffic({0: 1}))
+    group.slot_socket(1)
+    assert answered(group, 2_000, Alone(1)) == {1: 2_000}
+    with client(group.address, Alone(1)), client(group.address, Alone(1)), client(group.address, Alone(1)):
+        assert group.queue_length(1) == 3
+
+
+@pytest.mark.parametrize("group", ["::1"], indirect=True)
+def test_the_first_agent_that_knows_marks_takes_over(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program in force is of one that knew none, and answers by chance whatever is asked."""
+    program = bpf.program
+    for slot in range(3):
+        group.slot_socket(slot)
+    with monkeypatch.context() as patch:
+        patch.setattr(bpf, "program", lambda *given, own, **more: program(*given, **more) if own else None)
+        group.admit(Traffic({0: 1, 1: 1, 2: 1}))
+        group.discover()
+        assert not group.is_reached_alone
+    next_agents = Group.adopt(group.address, outlived(group), (PARKED, 0, 1, 2), Traffic({0: 1, 1: 1, 2: 1}))
+    assert next_agents.is_reached_alone
+    for slot in next_agents.members:
+        next_agents.accept_and_close(slot)
+    assert set(answered(next_agents, 60)) == {0, 1, 2}
+    for slot in range(3):
+        assert answered(next_agents, 5, Alone(slot)) == {slot: 5}
+    next_agents.close()
+
+
+def test_a_host_that_rewrites_marks_is_found_out(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what a connection shows does not arrive nobody is taken for an answer: weights hold, and it is known."""
+    monkeypatch.setattr(sockets, "set_mark", lambda _ours, _mark: None)
+    opened = Group.open(Address("::1", address.port))
+    assert isinstance(opened, Group)
+    assert not opened.is_reached_alone
+    opened.slot_socket(0)
+    opened.admit(Traffic({1: 1}))
+    assert not opened.discover()
+    opened.accept_and_close(1)
+    assert answered(opened, 10) == {1: 10}
     opened.close()
 
 
