@@ -17,7 +17,8 @@ from tests.unit.wire.bpf_interpreter import ipv4, ipv6, run
 OWN: Final = "fd00::2"
 OWN_BYTES: Final = IPv6Address(OWN).packed
 MARKS: Final = st.builds(bpf.Mark, st.integers(0, 255), st.integers(0, 255))
-SOURCES: Final = st.one_of(st.just(OWN_BYTES), st.binary(min_size=16, max_size=16))
+NEIGHBOURS_OF_OWN: Final = st.integers(0, 127).map(lambda bit: (int(IPv6Address(OWN)) ^ 1 << bit).to_bytes(16, "big"))
+SOURCES: Final = st.one_of(st.just(OWN_BYTES), NEIGHBOURS_OF_OWN, st.binary(min_size=16, max_size=16))
 WORDS = st.integers(0, 0xFFFF_FFFF)
 PACKETS = st.one_of(
     st.binary(max_size=60),
@@ -115,6 +116,18 @@ def test_users_of_an_ipv6_address_reach_only_admitted_sockets(
     built = bpf.program(shares, count=count, otherwise=otherwise, alone=alone, sticky=sticky, own=OWN)
     admitted = {share.index for share in shares if share.weight} or {otherwise}
     assert run(bpf.encode(built), ipv6(source, mark), number) in admitted
+
+
+@given(groups(), NEIGHBOURS_OF_OWN, WORDS)
+def test_a_mark_from_elsewhere_chooses_nothing(
+    group: tuple[int, list[Share], dict[int, int], int, bool], source: bytes, number: int
+) -> None:
+    """Every mark is anybody's but from the group's own address, however near another one is."""
+    count, shares, alone, otherwise, sticky = group
+    encoded = bpf.encode(bpf.program(shares, count=count, otherwise=otherwise, alone=alone, sticky=sticky, own=OWN))
+    admitted = {share.index for share in shares if share.weight} or {otherwise}
+    for mark in (*map(bpf.index_mark, range(count)), *map(bpf.alone_mark, alone)):
+        assert run(encoded, ipv6(source, mark), number) in admitted
 
 
 def test_marks_are_apart_and_nobody_has_one_by_default() -> None:
