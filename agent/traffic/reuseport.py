@@ -352,7 +352,10 @@ def _answered_by(target: Address, index: int) -> int | None:
     with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
         if by_mark:
             sockets.set_mark(probe, bpf.index_mark(index))
-        probe.bind((target.host if by_mark else bpf.index_address(index), 0))
+        try:
+            probe.bind((target.host if by_mark else bpf.index_address(index), 0))
+        except OSError:
+            return None  # an address of IPv6 that has left this host
         probe.connect_ex((target.host, target.port))
         poll = select.poll()
         poll.register(probe, select.POLLOUT)

@@ -6,6 +6,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -16,6 +17,8 @@ from agent.traffic.reuseport import PARKED, Group, Traffic
 from agent.wire import bpf
 from tests.integration.ready import is_readable
 from tests.integration.traffic.conftest import Alone, answered, client, outlived
+
+IPV6_FREEBIND: Final = 78
 
 
 @pytest.fixture
@@ -359,6 +362,20 @@ def test_the_first_agent_that_knows_marks_takes_over(group: Group, monkeypatch: 
     for slot in range(3):
         assert answered(next_agents, 5, Alone(slot)) == {slot: 5}
     next_agents.close()
+
+
+def test_an_ipv6_address_that_has_left_the_host_is_taken_up_all_the_same(address: Address) -> None:
+    """It may come back: its sockets are kept, and nobody on another host is asked in the place of them."""
+    gone, members = Address("2001:db8::7", address.port), {slot: socket.socket(socket.AF_INET6) for slot in (PARKED, 0)}
+    for member in members.values():
+        member.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+        member.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        member.bind((gone.host, gone.port))
+        member.listen()
+    adopted = Group.adopt(gone, members, (PARKED, 0), Traffic({0: 1}))
+    assert not adopted.is_reached_alone
+    assert set(adopted.members) == {PARKED, 0}
+    adopted.close()
 
 
 def test_a_host_that_rewrites_marks_is_found_out(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
