@@ -5,6 +5,7 @@ What is there already is used. A peer that cannot be had is named with the reaso
 """
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -29,12 +30,12 @@ class Peer(NamedTuple):
 
 def have(name: str) -> Peer:
     """Install the peer unless it is there: a key above. Raises OSError or CalledProcessError."""
+    if name in PYTHON:  # on the interpreter that we run on: one that is built otherwise has another speed and size
+        return _python(CACHE / f"{name}-python{platform.python_version()}", PYTHON[name])
     folder = CACHE / name
     folder.mkdir(parents=True, exist_ok=True)
     if name in DEBIAN:
         return _debian(folder, DEBIAN[name])
-    if name in PYTHON:
-        return _python(folder, PYTHON[name])
     return _node(folder, *NODE[name])
 
 
