@@ -51,6 +51,8 @@ def test_what_the_host_runs_waits_for_nothing_that_speaks_with_others(
             gate.write(b".")
             assert asked.getresponse().status == 200
         started.until("agent started")
+        os.kill(started.process.pid, signal.SIGINT)  # else its instance outlives the test
+        started.until("drained")
 
 
 def test_an_agent_whose_address_is_taken_starts_nothing(chosen: AgentSettings, deployed: int) -> None:
