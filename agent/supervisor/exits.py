@@ -4,6 +4,8 @@ Rules: of a child the kernel tells that as it is reaped (wait4(2)), of the proce
 started only the leaf of its cgroup v2 knows, and of the whole tree: hence other names. What nobody knows is left out.
 """
 
+import contextlib
+
 from agent.decisions.process.state import Exited
 from agent.linux import cgroup
 from agent.linux.killtree import Tree
@@ -26,13 +28,13 @@ def exited(status: ExitStatus, process: Process, jitter: float) -> Exited:
 
 def used_by(status: ExitStatus, tree: Tree) -> dict[str, int]:
     """What is known of it, under the names by which it is told."""
+    known: dict[str, int | None] = {}
     if status.used is not None:
         known = {"cpu_ms": status.used.cpu_ms, "max_rss_bytes": status.used.max_rss_bytes}
     elif tree.cgroup is not None:
-        known = {
-            "tree_cpu_ms": cgroup.cpu_ms(tree.cgroup),
-            "tree_memory_peak_bytes": cgroup.number(tree.cgroup, "memory.peak"),
-        }
-    else:
-        known = {}
+        with contextlib.suppress(OSError):  # for want of a descriptor nobody can tell
+            known = {
+                "tree_cpu_ms": cgroup.cpu_ms(tree.cgroup),
+                "tree_memory_peak_bytes": cgroup.number(tree.cgroup, "memory.peak"),
+            }
     return {name: value for name, value in known.items() if value is not None}

@@ -364,7 +364,10 @@ class Instance:
 
     def _over(self, process: Process, tasks: TaskGroup) -> None:
         """Mostly nothing has to be waited for, and then no task does."""
-        status = process.ended()
+        try:
+            status = process.ended()
+        except OSError:  # met again by the task, whose failure somebody hears of
+            status = None
         if status is None or not self._inbox.offer(self._exit_of(process, status)):
             tasks.start_soon(self._exited, process)
 

@@ -11,6 +11,7 @@ from agent.linux.pidfd import ExitStatus
 from agent.model.process import ProcessType, StopPolicy
 from agent.model.process import RestartPolicy as Restart
 from agent.supervisor import exits
+from tests.integration.limits import no_more_fds
 from tests.integration.supervisor.conftest import House, lives, script, worker
 from tests.integration.supervisor.keeper import Keeper
 from tests.integration.supervisor.test_adopt import an_agent, left_by_one
@@ -64,6 +65,16 @@ async def test_an_end_that_was_asked_for_is_told_as_such(house: House) -> None:
     await house.end(key)
     told = await house.exit_of(pid)
     assert (told["signal"], told["clean"], told["expected"], told["ordered"]) == ("SIGTERM", True, True, True)
+
+
+async def test_an_end_is_seen_where_no_descriptor_is_left_to_see_more(in_leaves: House) -> None:
+    """Of who is no child what it has used is read from its cgroup: for want of a descriptor that is left out."""
+    in_leaves.launch(worker("sleep 600"))
+    await in_leaves.state("ready")
+    running = in_leaves.supervisor._instances[next(iter(in_leaves.supervisor._instances))]._process
+    assert running is not None
+    with no_more_fds():
+        assert exits.exited(ExitStatus(code=4), running, 0.0).used == {}
 
 
 async def test_of_who_is_no_child_the_cgroup_tells_what_its_tree_has_used(in_leaves: House) -> None:
