@@ -42,9 +42,9 @@ class Intake:
 
     @classmethod
     def create(cls, name: str) -> "Intake":
-        fd = memfd.create(name, _SIZE)
-        memfd.set_position(fd, _FIRST)
-        return cls(fd)
+        with memfd.creating(name, _SIZE) as fd:
+            memfd.set_position(fd, _FIRST)
+            return cls(fd)
 
     @classmethod
     def adopt(cls, fd: int) -> "Intake | None":

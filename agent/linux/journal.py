@@ -45,9 +45,13 @@ class Journal:
     def __init__(self, fd: int, ring_bytes: int) -> None:
         self.fd: Final = fd
         self._size: Final = ring_bytes
-        self._head: Final = Mapping(fd, 0, _HEAD_BYTES)
-        self._words: Final = self._head.bytes.cast("Q")
         self._ring: Final = Mapping(fd, _HEAD_BYTES, ring_bytes, times=2)
+        try:
+            self._head: Final = Mapping(fd, 0, _HEAD_BYTES)
+        except OSError:
+            self._ring.close()
+            raise
+        self._words: Final = self._head.bytes.cast("Q")
         self._end = ring_bytes
         self.note = b""
         """What the writer committed together with the newest records."""
@@ -55,7 +59,8 @@ class Journal:
     @classmethod
     def create(cls, name: str, kept_bytes: int = KEPT_BYTES) -> "Journal":
         ring_bytes = memfd.whole_pages(kept_bytes + APPEND_BYTES + SPARE_BYTES)
-        journal = cls(memfd.create(name, _HEAD_BYTES + ring_bytes), ring_bytes)
+        with memfd.creating(name, _HEAD_BYTES + ring_bytes) as fd:
+            journal = cls(fd, ring_bytes)
         words = journal._words
         words[_RING], words[_SENT] = ring_bytes, ring_bytes
         words[_COMMITS[0]] = ring_bytes

@@ -10,6 +10,8 @@ import fcntl
 import mmap
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 PAGE_BYTES: Final = mmap.PAGESIZE
@@ -30,8 +32,12 @@ class Mapping:
     def __init__(self, fd: int, offset: int, size: int, times: int = 1) -> None:
         self._length: Final = size * times
         self._address: Final = _mapped(None, self._length, _PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
-        for place in range(self._address, self._address + self._length, size):
-            _mapped(place, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | _MAP_FIXED, fd, offset)
+        try:
+            for place in range(self._address, self._address + self._length, size):
+                _mapped(place, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | _MAP_FIXED, fd, offset)
+        except OSError:
+            _libc.munmap(self._address, self._length)
+            raise
         self.bytes: Final = memoryview((ctypes.c_ubyte * self._length).from_address(self._address)).cast("B")
 
     def close(self) -> None:
@@ -46,6 +52,17 @@ def create(name: str, size: int = 0) -> int:
         os.ftruncate(fd, size)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     return fd
+
+
+@contextmanager
+def creating(name: str, size: int) -> Iterator[int]:
+    """Make one that is closed again where what is to be done with it fails."""
+    fd = create(name, size)
+    try:
+        yield fd
+    except OSError:
+        os.close(fd)
+        raise
 
 
 def size_for_ever(fd: int) -> int:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -241,3 +242,27 @@ def test_killed_before_any_line_of_it_nothing_is_lost_or_doubled(first: int) -> 
     assert seen == written[: written.rfind(b"\n") + 1]
     for fd in (reading, writing, seen_from, out):
         os.close(fd)
+
+
+WITHOUT_MEMORY = """
+import os, resource, sys
+from agent.linux.intake import Intake
+from agent.linux.journal import Journal
+kind = {"intake": Intake, "journal": Journal}[sys.argv[1]]
+def pages(): return int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages() * resource.getpagesize() + 400_000, resource.RLIM_INFINITY))
+mapped, opened, refused = pages(), os.listdir("/proc/self/fd"), 0
+for _ in range(400):
+    try:
+        kind.create("x")
+    except OSError:
+        refused += 1
+print(refused, os.listdir("/proc/self/fd") == opened, pages() - mapped < 50)
+"""
+
+
+@pytest.mark.parametrize("kind", ["intake", "journal"])
+def test_what_finds_no_memory_leaves_nothing(kind: str) -> None:
+    """It is tried again and again: descriptors and addresses that are taken and not given back would end it."""
+    said = subprocess.run([sys.executable, "-c", WITHOUT_MEMORY, kind], check=True, capture_output=True, text=True)
+    assert said.stdout == "400 True True\n"
