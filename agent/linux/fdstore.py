@@ -109,6 +109,7 @@ class Inherited:
 
     def __init__(self, fds: Mapping[str, list[int]]) -> None:
         self._fds = {name: list(held) for name, held in fds.items()}
+        self._in_use = set[str]()
         self._dropping = threading.Lock()
 
     def names(self) -> list[str]:
@@ -121,12 +122,13 @@ class Inherited:
             if not held:
                 del self._fds[name]
             if is_right(fd):
+                self._in_use.add(name)
                 return fd
             os.close(fd)
         return None
 
     def take_all(self, name: str) -> list[int]:
-        """All that came back under the name, in no order that means anything."""
+        """All that came back under the name, in no order that means anything; nothing is left of it to be dropped."""
         return self._fds.pop(name, [])
 
     def count(self, name: str) -> int:
@@ -134,9 +136,10 @@ class Inherited:
         return len(self._fds.get(name, ()))
 
     def drop_rest(self, store: FdStore, prefix: str = "") -> None:
-        """Close what nobody took of the names that begin so, and have it forgotten: others may have the names now.
+        """Close what nobody took, and have its name forgotten, unless another one of that name is in use.
 
-        From any thread: whoever returns from it knows that none of these names is being dropped by another one either.
+        With a prefix all of the names that begin so: somebody else is to have them now. From any thread: whoever
+        returns from it knows that none of these names is being dropped by another one either.
         """
         more = True
         while more:
@@ -146,7 +149,8 @@ class Inherited:
                 if name is not None:
                     for fd in self._fds.pop(name, ()):
                         os.close(fd)
-                    store.drop(name)
+                    if prefix or name not in self._in_use:
+                        store.drop(name)
 
 
 def inherited(environ: MutableMapping[str, str], first: int = FIRST_FD) -> Inherited:

@@ -217,8 +217,7 @@ class Process:
             self._ways.renew()
         else:
             self._ways.close(self._around.store, self._key)
-        if self.main.handle is not None:
-            self._around.store.drop(pidfd_name(self._key))
+        self._around.store.drop(pidfd_name(self._key))  # also of an earlier one, where that came back
         self.main.close()
         if self._ways.forked is None:
             _remove_leaf(self.tree)

@@ -51,10 +51,11 @@ class Ways(Struct, kw_only=True):
         back = inherited.take_all(kept_as(key))
         known = _known(back)
         for stream in STREAMS:
-            taken = inherited.take(taken_as(str(key), stream), memfd.is_file)
+            name = taken_as(str(key), stream)
+            came_back, taken = inherited.count(name), inherited.take(name, memfd.is_file)
             pipe = Pipe.adopt(ways.folder, stream, known.get(stream), taken)
-            if taken is not None and (pipe is None or not pipe.is_open):
-                store.drop(taken_as(str(key), stream))
+            if came_back and (pipe is None or not pipe.is_open):
+                store.drop(name)
             if pipe is not None:
                 ways.pipes.append(pipe)
         ways.notices = Notices.adopt(ways.folder.notify, known.get(NOTIFY))

@@ -103,3 +103,16 @@ async def test_a_file_in_memory_that_somebody_wrote_into(
     await goes_on(house, keeper, Inherited(kept), pid)
     async with an_agent(house, keeper.inherited()):
         await house.end(key)
+
+
+async def test_of_two_under_one_name_the_other_one_is_closed_and_what_is_in_use_stays_kept(keeper: Keeper) -> None:
+    """Whoever takes one up relies on it: only a name of which nobody has taken anything is forgotten."""
+    for name in ("used", "used", "unused"):
+        keeper.store.put(name, 0)
+    back = keeper.inherited()
+    taken = back.take("used")
+    assert taken is not None
+    back.drop_rest(keeper.store)
+    assert back.names() == []
+    assert keeper.names() == ["used"]
+    os.close(taken)
