@@ -111,6 +111,26 @@ async def test_events_that_find_no_room_are_counted() -> None:
     os.close(writing)
 
 
+async def test_what_a_thread_tells_while_the_reader_is_slow_comes_once_and_in_order(tmp_path: Path) -> None:
+    """A thread may tell something at any moment, as where the service manager does not answer."""
+    reading, writing = ends("pipe", tmp_path)
+    stdout, told = Stdout(writing), LINES[:1_500]  # more than the pipe holds, and less than the journal
+
+    def tell() -> None:
+        for line in told:
+            stdout.put(line)
+
+    with anyio.fail_after(DEADLINE_S):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(stdout.run)
+            await anyio.to_thread.run_sync(tell)
+            whole = b"".join(told)
+            assert await read_all(reading, len(whole)) == whole
+            tasks.cancel_scope.cancel()
+    os.close(reading)
+    os.close(writing)
+
+
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 async def test_a_reader_that_has_gone_away_stops_nothing(kind: str, tmp_path: Path) -> None:
     """With the reading end closed, writing goes on into nowhere instead of raising or waiting for ever."""
