@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from agent.linux.clock import SAME_MOMENT_S
+
 AGENT_UNIT: Final = "rollway-agent.service"
 APPS_UNIT: Final = "rollway-apps.service"
 HOLDER: Final = "holder"
@@ -24,7 +26,6 @@ HOLDER: Final = "holder"
 CONTROLLERS: Final = ("cpu", "io", "memory", "pids")
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _PAGE_BYTES: Final = 1 << 16
-SAME_MOMENT_S: Final = 0.02
 
 
 def detect() -> Path | None:

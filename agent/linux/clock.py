@@ -4,8 +4,12 @@ import time
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 from agent.model.units import Instant
+
+SAME_MOMENT_S: Final = 0.02
+"""What was looked at no longer ago is looked at once, for all of the hundreds that start then."""
 
 
 @cache

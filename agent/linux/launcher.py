@@ -14,10 +14,12 @@ starts another.
 import array
 import contextlib
 import errno
+import math
 import os
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -26,6 +28,7 @@ from anyio import to_thread
 from msgspec import Struct
 
 from agent.linux import orphans, spawn
+from agent.linux.clock import SAME_MOMENT_S
 from agent.linux.executable import ExecFailure
 from agent.linux.spawn import Launch, Launched
 from agent.linux.watch import readable
@@ -65,7 +68,9 @@ class Launcher:
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._can_fork = True
-        self._check = spawn.Check()
+        self._asked: tuple[object, ...] = ()
+        self._at_s = -math.inf
+        self._found: Path | ExecFailure = ExecFailure(errno.ENOENT, "")
 
     def ahead(self, launch: Launch) -> Forked | None:
         """Begin a launch that will most likely come, all but its last step; None where that cannot be done."""
@@ -116,6 +121,16 @@ class Launcher:
         if isinstance(launched, Launched):
             await _heard(forked.channel, EXECUTES_WITHIN_S)  # closed as it executes its command, or ends
         return launched
+
+    def _check(self, launch: Launch) -> Path | ExecFailure:
+        """As `spawn.checked`: looked at once for those that start in the same moment."""
+        if (wrong := spawn.wrong_words(launch)) is not None:
+            return wrong
+        asked = (launch.argv[0], launch.env.get("PATH"), launch.cwd, launch.identity)
+        if asked != self._asked or time.monotonic() - self._at_s > SAME_MOMENT_S:
+            self._found = spawn.checked(launch)
+            self._asked, self._at_s = asked, time.monotonic()
+        return self._found
 
     def _fork(self, launch: Launch, command: Path) -> Forked | None:
         """A process that gets ready for it; None where it cannot go this way. Raises OSError."""

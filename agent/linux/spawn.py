@@ -15,11 +15,9 @@ for the sh's own part, 126 found but not run, 127 not found; the sh says on stde
 import contextlib
 import errno
 import fcntl
-import math
 import os
 import resource
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
@@ -35,7 +33,6 @@ SHELL: Final = "/bin/sh"
 SETPRIV: Final = "/usr/bin/setpriv"
 SHELL_FAILED: Final = 125
 OPEN_FILES: Final = 65_536
-SAME_MOMENT_S: Final = 0.02
 _STATUS: Final = Path("/proc/self/status")
 _NR_OPEN: Final = Path("/proc/sys/fs/nr_open")
 _CAP_SYS_RESOURCE: Final = 24
@@ -95,7 +92,7 @@ def spawn(launch: Launch, known: Callable[[Launched], None] = lambda _: None) ->
 
     `known` is called while it still waits at its gate: should we be killed, it either is known or runs nothing.
     """
-    command = Check()(launch)
+    command = checked(launch)
     if isinstance(command, ExecFailure):
         return command
     gate, opener = os.pipe2(os.O_CLOEXEC)
@@ -157,25 +154,12 @@ def can_pass(name: str) -> bool:
     return name.isascii() and name.isidentifier() and name not in _SHELLS_OWN
 
 
-class Check:
-    """Finds the file that is to be executed, all being as it can be seen now: once for those that start in a moment."""
-
-    def __init__(self) -> None:
-        self._asked: tuple[object, ...] = ()
-        self._at_s = -math.inf
-        self._found: Path | ExecFailure = ExecFailure(errno.ENOENT, "")
-
-    def __call__(self, launch: Launch) -> Path | ExecFailure:
-        if (wrong := _wrong_words(launch)) is not None:
-            return wrong
-        asked = (launch.argv[0], launch.env.get("PATH"), launch.cwd, launch.identity)
-        if asked != self._asked or time.monotonic() - self._at_s > SAME_MOMENT_S:
-            self._found = resolve(launch.argv[0], launch.env, Path(launch.cwd), launch.identity)
-            self._asked, self._at_s = asked, time.monotonic()
-        return self._found
+def checked(launch: Launch) -> Path | ExecFailure:
+    """The file that is to be executed, all being as it can be seen now."""
+    return wrong_words(launch) or resolve(launch.argv[0], launch.env, Path(launch.cwd), launch.identity)
 
 
-def _wrong_words(launch: Launch) -> ExecFailure | None:
+def wrong_words(launch: Launch) -> ExecFailure | None:
     """What would not reach the process as it is given."""
     if not launch.argv:
         return ExecFailure(errno.ENOENT, "no command")

@@ -19,6 +19,7 @@ from agent.linux.removal import remove_tree
 STREAMS: Final = ("stdout", "stderr")
 NOTIFY: Final = "notify"
 _TMP: Final = "tmp"
+_OWN: Final = 0o600
 _THROUGH: Final = 0o711
 """Folders above an instance's own: whoever knows a name gets through, nobody lists."""
 
@@ -74,9 +75,9 @@ class Folder:
 
     def is_as_made(self, uid: int, gid: int, opened: Mapping[str, int], *, has_notify: bool) -> bool:
         """Whether nobody has changed it, and TMPDIR is empty; `opened` are its FIFOs, as they were made."""
-        expected = dict.fromkeys(opened, stat.S_IFIFO | 384) | {_TMP: stat.S_IFDIR | 0o700}
+        expected = {_TMP: stat.S_IFDIR | 0o700, **dict.fromkeys(opened, stat.S_IFIFO | _OWN)}
         if has_notify:
-            expected[NOTIFY] = stat.S_IFSOCK | 0o600
+            expected[NOTIFY] = stat.S_IFSOCK | _OWN
         try:
             if expected.keys() != set(os.listdir(self.name)) or os.listdir(self.tmp):  # noqa: PTH208 - names
                 return False
